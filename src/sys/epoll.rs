@@ -1,0 +1,184 @@
+//! The epoll(7) back end of the selector.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+use std::time::Duration;
+
+use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, c_int, epoll_event};
+use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT};
+
+use super::selector::{Event, Events, Interest};
+
+/// What is reported as readable. A hang-up or an error is explained by the read that follows.
+///
+/// `EPOLLRDHUP` is neither asked for nor looked at: a read says that the stream has ended, and says it
+/// after the last byte, where it belongs. The flag comes as soon as the peer's FIN does, with bytes
+/// still to read, and stays up for as long as our half of the connection is open.
+const READABLE: c_int = EPOLLIN | EPOLLHUP | EPOLLERR;
+
+/// What is reported as writable.
+const WRITABLE: c_int = EPOLLOUT | EPOLLHUP | EPOLLERR;
+
+/// An epoll instance and the buffer that the kernel fills.
+#[derive(Debug)]
+pub(super) struct Epoll {
+    fd: OwnedFd,
+    /// As long as the capacity of the `Events` of the last wait; what the kernel left of earlier waits
+    /// behind the current events is never read.
+    buffer: Vec<epoll_event>,
+}
+
+impl Epoll {
+    /// Opens an epoll instance.
+    pub(super) fn new() -> io::Result<Epoll> {
+        // SAFETY: takes no pointer.
+        let fd = unsafe { syscall!(epoll_create1(libc::EPOLL_CLOEXEC)) }?;
+        // SAFETY: the call has just made the descriptor, and nothing else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Epoll {
+            fd,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// See [`Selector::register`](super::Selector::register).
+    pub(super) fn register(
+        &self,
+        fd: BorrowedFd<'_>,
+        token: u64,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.control(EPOLL_CTL_ADD, fd, token, flags(interest))
+    }
+
+    /// See [`Selector::reregister`](super::Selector::reregister).
+    pub(super) fn reregister(
+        &self,
+        fd: BorrowedFd<'_>,
+        token: u64,
+        interest: Interest,
+    ) -> io::Result<()> {
+        self.control(EPOLL_CTL_MOD, fd, token, flags(interest))
+    }
+
+    /// See [`Selector::deregister`](super::Selector::deregister).
+    pub(super) fn deregister(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.control(EPOLL_CTL_DEL, fd, 0, 0)
+    }
+
+    /// Registers an eventfd that nobody will read, as mio does.
+    ///
+    /// Edge-triggered, every write to it is an event of its own, whatever the counter holds, and is
+    /// taken back by the wait that reports it. Level-triggered, the poller would have to read it: one
+    /// system call more for each wake, and one more order of steps in which a wake can be lost (drain
+    /// the mailbox, then read away the wake of a message that came in between).
+    pub(super) fn register_waker(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        self.control(EPOLL_CTL_ADD, fd, token, EPOLLIN | EPOLLET)
+    }
+
+    /// One epoll_ctl(2).
+    fn control(
+        &self,
+        operation: c_int,
+        fd: BorrowedFd<'_>,
+        token: u64,
+        flags: c_int,
+    ) -> io::Result<()> {
+        let mut event = epoll_event {
+            events: flags as u32,
+            u64: token,
+        };
+        // SAFETY: `event` is valid for the call, which copies it; both descriptors are open.
+        unsafe {
+            syscall!(epoll_ctl(
+                self.fd.as_raw_fd(),
+                operation,
+                fd.as_raw_fd(),
+                ptr::from_mut(&mut event),
+            ))
+        }?;
+        Ok(())
+    }
+
+    /// See [`Selector::wait`](super::Selector::wait).
+    pub(super) fn wait(
+        &mut self,
+        events: &mut Events,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        self.buffer
+            .resize(events.capacity(), epoll_event { events: 0, u64: 0 });
+        let room = c_int::try_from(self.buffer.len()).unwrap_or(c_int::MAX);
+        // SAFETY: `buffer` is writable for `room` events, and borrowed for the whole call.
+        let waited = unsafe {
+            syscall!(epoll_wait(
+                self.fd.as_raw_fd(),
+                self.buffer.as_mut_ptr(),
+                room,
+                timeout_ms(timeout),
+            ))
+        };
+        let count = match waited {
+            Ok(count) => count as usize,
+            // Not repeated: the timeout would start again from its beginning.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            Err(error) => return Err(error),
+        };
+        events.refill(self.buffer[..count].iter().map(|event| {
+            let mut ready = Interest::NONE;
+            if event.events as c_int & READABLE != 0 {
+                ready = ready | Interest::READ;
+            }
+            if event.events as c_int & WRITABLE != 0 {
+                ready = ready | Interest::WRITE;
+            }
+            Event::new(event.u64, ready)
+        }));
+        Ok(())
+    }
+}
+
+/// The flags that ask for `interest`, level-triggered.
+fn flags(interest: Interest) -> c_int {
+    let mut flags = 0;
+    if interest.contains(Interest::READ) {
+        flags |= EPOLLIN;
+    }
+    if interest.contains(Interest::WRITE) {
+        flags |= EPOLLOUT;
+    }
+    flags
+}
+
+/// The timeout as epoll_wait(2) takes it.
+///
+/// Rounded up: rounded down, a deadline 0.4 ms ahead would be waited for with a timeout of 0, over and
+/// over. Clamped to 24 days, after which the poller finds nothing due and waits again.
+fn timeout_ms(timeout: Option<Duration>) -> c_int {
+    match timeout {
+        None => -1,
+        Some(timeout) => {
+            c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_rounded_up_and_clamped() {
+        assert_eq!(timeout_ms(None), -1);
+        assert_eq!(timeout_ms(Some(Duration::ZERO)), 0);
+        assert_eq!(timeout_ms(Some(Duration::from_nanos(1))), 1);
+        assert_eq!(timeout_ms(Some(Duration::from_millis(1))), 1);
+        assert_eq!(timeout_ms(Some(Duration::from_nanos(1_000_001))), 2);
+        assert_eq!(
+            timeout_ms(Some(Duration::from_millis(c_int::MAX as u64))),
+            c_int::MAX
+        );
+        assert_eq!(timeout_ms(Some(Duration::MAX)), c_int::MAX);
+    }
+}

@@ -1,0 +1,447 @@
+//! Listening sockets, TCP and Unix, and what accepting may come to.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+
+use libc::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET, c_int};
+
+use super::addr::{Endpoint, Peer, SockAddr};
+use super::socket::{self, Socket, set_option};
+use super::unix_path::{UnixPath, remove_dead_socket};
+
+/// How to listen.
+#[derive(Clone, Debug)]
+pub(crate) struct BindOptions {
+    /// How many connections may wait to be accepted; the system has a limit of its own
+    /// (`net.core.somaxconn`) and takes the smaller one.
+    pub(crate) backlog: c_int,
+    /// Whether further sockets may listen on the same address, the system spreading connections over
+    /// them. TCP only.
+    pub(crate) reuse_port: bool,
+    /// Whether small segments of accepted connections leave at once. TCP only.
+    pub(crate) nodelay: bool,
+}
+
+/// What an accept came to, each calling for a step of its own.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// A connection.
+    Connection(Socket, Peer),
+    /// No connection waits: wait for readiness.
+    Nothing,
+    /// A connection was lost before it was accepted, or a signal came in between: accept again.
+    Again,
+    /// The process or the system has no descriptor or no memory left. The connection stays in the
+    /// backlog and the listener readable, so it has to leave the selector and come back later: by
+    /// itself it would spin.
+    Exhausted(io::Error),
+    /// The listener is of no use any more.
+    Failed(io::Error),
+}
+
+/// A socket that listens, non-blocking and close-on-exec. Dropping it removes the file of a Unix socket
+/// and closes it, which resets the connections that still wait in the backlog.
+#[derive(Debug)]
+pub(crate) struct ListenSocket {
+    /// The file of a Unix socket. Declared first, because fields are dropped in order and it has to be
+    /// removed while the socket is open: see `UnixPath`.
+    path: Option<UnixPath>,
+    fd: OwnedFd,
+}
+
+impl ListenSocket {
+    /// Listens on `endpoint`.
+    ///
+    /// An IPv6 socket takes IPv4 connections as well if the system is set so (`net.ipv6.bindv6only`):
+    /// administrators expect that setting to be heeded.
+    ///
+    /// The file of a Unix socket that nobody listens on any more is replaced, that of a live one never.
+    ///
+    /// # Errors
+    ///
+    /// They name the endpoint. `AddrInUse` if a server is there already, `AlreadyExists` if the path is
+    /// that of another kind of file, `InvalidInput` if it is not fit for a Unix socket.
+    pub(crate) fn bind(endpoint: &Endpoint, options: &BindOptions) -> io::Result<ListenSocket> {
+        match endpoint {
+            Endpoint::Tcp(_) => ListenSocket::bind_tcp(endpoint, options),
+            Endpoint::Unix(path) => ListenSocket::bind_unix(endpoint, path, options),
+        }
+        .map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("cannot listen on {endpoint}: {error}"),
+            )
+        })
+    }
+
+    /// Listens on a TCP address.
+    fn bind_tcp(endpoint: &Endpoint, options: &BindOptions) -> io::Result<ListenSocket> {
+        let addr = SockAddr::of(endpoint)?;
+        let fd = socket::open(addr.family())?;
+        // Connections of the last run that are in TIME_WAIT must not keep a restarted server out.
+        // Linux still refuses a second listener.
+        set_option(fd.as_fd(), SOL_SOCKET, SO_REUSEADDR, 1 as c_int)?;
+        if options.reuse_port {
+            set_option(fd.as_fd(), SOL_SOCKET, SO_REUSEPORT, 1 as c_int)?;
+        }
+        if options.nodelay {
+            // Linux hands the option down to accepted sockets: no system call for each of them.
+            set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1 as c_int)?;
+        }
+        bind(&fd, &addr)?;
+        listen(&fd, options.backlog)?;
+        Ok(ListenSocket { path: None, fd })
+    }
+
+    /// Listens on the path of a Unix socket.
+    fn bind_unix(
+        endpoint: &Endpoint,
+        path: &Path,
+        options: &BindOptions,
+    ) -> io::Result<ListenSocket> {
+        let addr = SockAddr::of(endpoint)?;
+        let fd = socket::open(addr.family())?;
+        match bind(&fd, &addr) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                remove_dead_socket(endpoint, path)?;
+                bind(&fd, &addr)?;
+            }
+            result => result?,
+        }
+        // Owned from here on, so that the file goes again if listen fails.
+        let path = Some(UnixPath::of(path)?);
+        let listener = ListenSocket { path, fd };
+        listen(&listener.fd, options.backlog)?;
+        Ok(listener)
+    }
+
+    /// Takes one connection from the backlog.
+    pub(crate) fn accept(&self) -> Accepted {
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let accepted = SockAddr::filled_by(|addr, len| {
+            // SAFETY: `addr` is writable for `len` bytes, and both outlive the call.
+            let fd = unsafe { syscall!(accept4(self.fd.as_raw_fd(), addr, len, flags)) }?;
+            // SAFETY: the call has just made the descriptor, and nothing else owns it.
+            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        });
+        let (fd, addr) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => return classify(error),
+        };
+        match addr.to_peer() {
+            Ok(peer) => Accepted::Connection(Socket::from(fd), peer),
+            Err(error) => Accepted::Failed(error),
+        }
+    }
+
+    /// The address that it listens on, with the port that the system chose.
+    pub(crate) fn local_addr(&self) -> io::Result<Endpoint> {
+        socket::local_addr(self.fd.as_fd())
+    }
+
+    /// Removes the file of a Unix socket ahead of the close: nobody connects any more, and the backlog
+    /// can be accepted to its end. Nothing to do for TCP.
+    pub(crate) fn remove_path(&mut self) {
+        self.path = None;
+    }
+}
+
+impl AsFd for ListenSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// One bind(2).
+fn bind(fd: &OwnedFd, addr: &SockAddr) -> io::Result<()> {
+    // SAFETY: the address is valid for its length and outlives the call.
+    unsafe { syscall!(bind(fd.as_raw_fd(), addr.as_ptr(), addr.len())) }.map(drop)
+}
+
+/// One listen(2).
+fn listen(fd: &OwnedFd, backlog: c_int) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    unsafe { syscall!(listen(fd.as_raw_fd(), backlog)) }.map(drop)
+}
+
+/// What the error of an accept calls for.
+fn classify(error: io::Error) -> Accepted {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => Accepted::Nothing,
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+            Accepted::Exhausted(error)
+        }
+        Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => Accepted::Again,
+        // Linux passes pending network errors of the new connection on as errors of accept; accept(2)
+        // lists these to be treated alike, and mentions the last of them elsewhere.
+        Some(
+            libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+            | libc::ETIMEDOUT,
+        ) => Accepted::Again,
+        // EPERM, too: a filter refuses before the connection leaves the backlog, and would again.
+        _ => Accepted::Failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::{Read, Write};
+    use std::net::{SocketAddr, TcpStream};
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::sys::Interest;
+    use crate::sys::test_util::{TempDir, wait_for};
+
+    const OPTIONS: BindOptions = BindOptions {
+        backlog: 16,
+        reuse_port: false,
+        nodelay: false,
+    };
+
+    fn bind(endpoint: impl Into<Endpoint>) -> io::Result<ListenSocket> {
+        ListenSocket::bind(&endpoint.into(), &OPTIONS)
+    }
+
+    fn bind_tcp(text: &str, options: &BindOptions) -> (ListenSocket, SocketAddr) {
+        let listener = ListenSocket::bind(&text.parse().unwrap(), options).unwrap();
+        let Endpoint::Tcp(addr) = listener.local_addr().unwrap() else {
+            panic!("not a TCP listener");
+        };
+        (listener, addr)
+    }
+
+    fn accept(listener: &ListenSocket) -> (Socket, Peer) {
+        wait_for(listener, Interest::READ);
+        match listener.accept() {
+            Accepted::Connection(socket, peer) => (socket, peer),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn has_ipv6() -> bool {
+        let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+        if !has_ipv6 {
+            eprintln!("skipped: no IPv6 loopback here");
+        }
+        has_ipv6
+    }
+
+    /// A byte there and back.
+    fn echo(socket: &Socket, client: &mut (impl Read + Write)) {
+        client.write_all(b"x").unwrap();
+        wait_for(socket, Interest::READ);
+        let mut byte = [0; 1];
+        assert_eq!(socket.recv(&mut byte).unwrap(), 1);
+        assert_eq!(socket.send(&byte).unwrap(), 1);
+        client.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"x");
+    }
+
+    #[test]
+    fn accepts_over_ipv4() {
+        let (listener, addr) = bind_tcp("127.0.0.1:0", &OPTIONS);
+        assert_ne!(addr.port(), 0);
+        assert!(matches!(listener.accept(), Accepted::Nothing));
+        let mut client = TcpStream::connect(addr).unwrap();
+        let (socket, peer) = accept(&listener);
+        assert_eq!(peer, Peer::Tcp(client.local_addr().unwrap()));
+        assert_eq!(socket.peer().unwrap(), peer);
+        assert_eq!(socket.local_addr().unwrap(), Endpoint::Tcp(addr));
+        echo(&socket, &mut client);
+        assert!(matches!(listener.accept(), Accepted::Nothing));
+    }
+
+    #[test]
+    fn accepts_over_ipv6() {
+        if !has_ipv6() {
+            return;
+        }
+        let (listener, addr) = bind_tcp("[::1]:0", &OPTIONS);
+        let mut client = TcpStream::connect(addr).unwrap();
+        let (socket, peer) = accept(&listener);
+        assert_eq!(peer, Peer::Tcp(client.local_addr().unwrap()));
+        echo(&socket, &mut client);
+    }
+
+    #[test]
+    fn an_ipv4_peer_of_an_ipv6_listener_is_shown_as_ipv4() {
+        if !has_ipv6() {
+            return;
+        }
+        let (listener, addr) = bind_tcp("[::]:0", &OPTIONS);
+        let Ok(client) = TcpStream::connect(("127.0.0.1", addr.port())) else {
+            eprintln!("skipped: IPv6 sockets take no IPv4 connections here");
+            return;
+        };
+        let (socket, peer) = accept(&listener);
+        assert_eq!(peer, Peer::Tcp(client.local_addr().unwrap()));
+        assert_eq!(socket.peer().unwrap(), peer);
+    }
+
+    #[test]
+    fn accepts_over_a_unix_socket() {
+        let dir = TempDir::new();
+        let path = dir.path("x.sock");
+        let listener = bind(path.clone()).unwrap();
+        assert_eq!(listener.local_addr().unwrap(), Endpoint::Unix(path.clone()));
+        assert!(matches!(listener.accept(), Accepted::Nothing));
+        let mut client = UnixStream::connect(&path).unwrap();
+        let (socket, peer) = accept(&listener);
+        assert_eq!(peer, Peer::Unix);
+        assert_eq!(socket.local_addr().unwrap(), Endpoint::Unix(path));
+        echo(&socket, &mut client);
+    }
+
+    #[test]
+    fn nodelay_is_handed_down_to_accepted_sockets() {
+        for nodelay in [false, true] {
+            let options = BindOptions { nodelay, ..OPTIONS };
+            let (listener, addr) = bind_tcp("127.0.0.1:0", &options);
+            let _client = TcpStream::connect(addr).unwrap();
+            let (socket, _) = accept(&listener);
+            let socket = TcpStream::from(OwnedFd::from(socket));
+            assert_eq!(socket.nodelay().unwrap(), nodelay);
+        }
+    }
+
+    #[test]
+    fn a_port_is_shared_only_on_request() {
+        let options = BindOptions {
+            reuse_port: true,
+            ..OPTIONS
+        };
+        let (_first, addr) = bind_tcp("127.0.0.1:0", &options);
+        let endpoint = Endpoint::from(addr);
+        let _second = ListenSocket::bind(&endpoint, &options).unwrap();
+        let error = ListenSocket::bind(&endpoint, &OPTIONS).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains(&endpoint.to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_dead_socket_is_replaced() {
+        let dir = TempDir::new();
+        let path = dir.path("x.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let listener = bind(path.clone()).unwrap();
+        let _client = UnixStream::connect(&path).unwrap();
+        accept(&listener);
+    }
+
+    #[test]
+    fn a_live_socket_is_left_alone() {
+        let dir = TempDir::new();
+        let path = dir.path("x.sock");
+        let options = BindOptions {
+            backlog: 0,
+            ..OPTIONS
+        };
+        let live = ListenSocket::bind(&path.clone().into(), &options).unwrap();
+        // The first attempt finds room in the backlog, the second finds it full.
+        for _ in 0..2 {
+            let error = bind(path.clone()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            assert!(error.to_string().contains("another server"), "{error}");
+            assert!(error.to_string().contains("x.sock"), "{error}");
+        }
+        accept(&live);
+        let _client = UnixStream::connect(&path).unwrap();
+        accept(&live);
+    }
+
+    #[test]
+    fn a_live_socket_of_another_type_is_left_alone() {
+        let dir = TempDir::new();
+        let path = dir.path("x.sock");
+        let _datagrams = UnixDatagram::bind(&path).unwrap();
+        let error = bind(path.clone()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn a_regular_file_is_left_alone() {
+        let dir = TempDir::new();
+        let path = dir.path("precious");
+        fs::write(&path, "data").unwrap();
+        let error = bind(path.clone()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains("not a socket"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+    }
+
+    #[test]
+    fn an_unfit_path_is_refused_with_the_limit() {
+        let error = bind(PathBuf::from("x".repeat(200))).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("the limit is 107"), "{error}");
+        let error = bind(PathBuf::from("a\0b")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let error = bind(TempDir::new().path("missing/x.sock")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn the_file_is_removed_once_and_only_if_it_is_ours() {
+        let dir = TempDir::new();
+        let path = dir.path("x.sock");
+        drop(bind(path.clone()).unwrap());
+        assert!(!path.exists());
+
+        let ours = bind(path.clone()).unwrap();
+        fs::remove_file(&path).unwrap();
+        let _theirs = UnixListener::bind(&path).unwrap();
+        drop(ours);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn the_backlog_can_be_accepted_after_the_file_is_gone() {
+        let dir = TempDir::new();
+        let path = dir.path("x.sock");
+        let mut listener = bind(path.clone()).unwrap();
+        let mut client = UnixStream::connect(&path).unwrap();
+        listener.remove_path();
+        assert!(UnixStream::connect(&path).is_err());
+        let (socket, _) = accept(&listener);
+        echo(&socket, &mut client);
+    }
+
+    #[test]
+    fn errors_of_accept_are_told_apart() {
+        let classify = |errno| classify(io::Error::from_raw_os_error(errno));
+        assert!(matches!(classify(libc::EAGAIN), Accepted::Nothing));
+        for errno in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            let Accepted::Exhausted(error) = classify(errno) else {
+                panic!("{errno} is exhaustion");
+            };
+            assert_eq!(error.raw_os_error(), Some(errno));
+        }
+        let lost = [
+            libc::ECONNABORTED,
+            libc::EPROTO,
+            libc::EINTR,
+            libc::ENETDOWN,
+        ];
+        for errno in lost
+            .into_iter()
+            .chain([libc::EHOSTUNREACH, libc::ETIMEDOUT])
+        {
+            assert!(matches!(classify(errno), Accepted::Again), "{errno}");
+        }
+        for errno in [libc::EBADF, libc::EINVAL, libc::ENOTSOCK, libc::EPERM] {
+            assert!(matches!(classify(errno), Accepted::Failed(_)), "{errno}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Every system call of the crate, every `cfg(target_os)` and every `unsafe` block.
+//!
+//! A platform supplies the following, and nothing above this folder knows which platform it is:
+//!
+//! - **readiness** (`selector`, a file per back end): level-triggered, a `u64` token per descriptor,
+//!   deregistered by hand before a descriptor is closed, a wait with a timeout that is never cut short
+//!   but by a signal;
+//! - **a wake** (`wake_fd`): from any thread, without blocking, without failing, never lost;
+//! - **stream sockets** (`socket`, `listen_socket`, `unix_path`, `addr`): non-blocking and
+//!   close-on-exec from the call that makes them, no `SIGPIPE`, TCP and Unix;
+//! - **time** (`clock`): monotonic.
+//!
+//! Two conventions hold throughout. Descriptors are `OwnedFd`, so there is no close to forget and no
+//! raw number to confuse. `EINTR` is dealt with here; `WouldBlock` is passed on, for the caller alone
+//! knows whether to wait.
+
+#![allow(unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("greenroom has a back end for Linux (epoll) only");
+
+use std::io;
+
+/// Calls a function of libc and turns its `-1` into the `io::Error` of `errno`.
+///
+/// It holds no `unsafe` of its own: each call has to say why its arguments are sound.
+macro_rules! syscall {
+    ($function:ident($($argument:expr),* $(,)?)) => {{
+        let result = libc::$function($($argument),*);
+        if result == -1 {
+            Err(::std::io::Error::last_os_error())
+        } else {
+            Ok(result)
+        }
+    }};
+}
+
+mod addr;
+pub(crate) mod clock;
+mod epoll;
+mod listen_socket;
+mod selector;
+mod socket;
+mod unix_path;
+mod wake_fd;
+
+#[cfg(test)]
+mod test_util;
+
+pub use addr::{Endpoint, Peer};
+pub(crate) use listen_socket::{Accepted, BindOptions, ListenSocket};
+pub(crate) use selector::{Events, Interest, Selector};
+pub(crate) use socket::Socket;
+pub(crate) use wake_fd::WakeFd;
+
+/// Repeats a call for as long as a signal interrupts it.
+fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}

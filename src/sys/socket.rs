@@ -1,0 +1,432 @@
+//! Stream sockets, TCP and Unix alike.
+
+use std::io::{self, IoSlice};
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr;
+
+use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, c_int, socklen_t};
+
+use super::addr::{Endpoint, Peer, SockAddr};
+use super::retry_interrupted;
+
+/// The most slices that the kernel takes in one call (`IOV_MAX` of Linux; more is an error there).
+const SLICES_MAX: usize = libc::UIO_MAXIOV as usize;
+
+/// One end of a stream, non-blocking and close-on-exec.
+///
+/// A call that would have to wait fails with `WouldBlock`. Receiving and sending never block even on an
+/// adopted descriptor, and whatever another process does to the flags of one that it shares with us:
+/// each call says `MSG_DONTWAIT` for itself.
+///
+/// Dropping it closes it: the output that the kernel has accepted still goes out, unless there is input
+/// that was not received. Then the connection is reset, and that output may be lost.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: OwnedFd,
+}
+
+impl Socket {
+    /// Starts a connection to `endpoint`.
+    ///
+    /// It is complete, or has failed, once the socket is writable: then ask
+    /// [`take_error`](Socket::take_error). A Unix socket is connected on return; `WouldBlock` there says
+    /// that the backlog of the listener is full.
+    pub(crate) fn connect(endpoint: &Endpoint) -> io::Result<Socket> {
+        let addr = SockAddr::of(endpoint)?;
+        let fd = open(addr.family())?;
+        // SAFETY: the address is valid for its length and outlives the call.
+        let connected = unsafe { syscall!(connect(fd.as_raw_fd(), addr.as_ptr(), addr.len())) };
+        match connected {
+            Ok(_) => {}
+            // Interrupted, it goes on in the background like one in progress; a second connect would
+            // only be told so.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Socket { fd })
+    }
+
+    /// Receives into `buffer`, which must not be empty. 0 is the end of the stream.
+    pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        debug_assert!(!buffer.is_empty(), "an empty receive looks like the end");
+        retry_interrupted(|| {
+            // SAFETY: `buffer` is writable for its length and borrowed for the whole call.
+            let received = unsafe {
+                syscall!(recv(
+                    self.fd.as_raw_fd(),
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                    MSG_DONTWAIT,
+                ))
+            }?;
+            Ok(received as usize)
+        })
+    }
+
+    /// Sends the beginning of `bytes`; says how much of it.
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        retry_interrupted(|| {
+            // SAFETY: `bytes` is readable for its length and borrowed for the whole call.
+            let sent = unsafe {
+                syscall!(send(
+                    self.fd.as_raw_fd(),
+                    bytes.as_ptr().cast(),
+                    bytes.len(),
+                    MSG_NOSIGNAL | MSG_DONTWAIT,
+                ))
+            }?;
+            Ok(sent as usize)
+        })
+    }
+
+    /// Sends the beginning of `slices`, one after the other; says how many bytes of them.
+    ///
+    /// By sendmsg, since writev takes no flags and a peer that has gone would raise `SIGPIPE`.
+    pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        // SAFETY: made of integers and pointers alone, for which zero is a valid value.
+        let mut message: libc::msghdr = unsafe { mem::zeroed() };
+        // `IoSlice` is guaranteed to be laid out as an iovec. sendmsg does not write to it; the
+        // structure is not const because recvmsg shares it.
+        message.msg_iov = slices.as_ptr().cast_mut().cast();
+        message.msg_iovlen = slices.len().min(SLICES_MAX) as _;
+        retry_interrupted(|| {
+            // SAFETY: `message` has its count of valid slices, borrowed for the whole call, or fewer,
+            // and is zero otherwise.
+            let sent = unsafe {
+                syscall!(sendmsg(
+                    self.fd.as_raw_fd(),
+                    ptr::from_ref(&message),
+                    MSG_NOSIGNAL | MSG_DONTWAIT,
+                ))
+            }?;
+            Ok(sent as usize)
+        })
+    }
+
+    /// Ends the outgoing half of the stream, behind what was sent; the incoming one stays open.
+    ///
+    /// Nothing is left to be ended on a connection that the peer has reset, and that is no error here:
+    /// the next receive tells the reset.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        // SAFETY: takes no pointer.
+        match unsafe { syscall!(shutdown(self.fd.as_raw_fd(), libc::SHUT_WR)) } {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Closes at once and drops what was not sent: a TCP peer gets a reset.
+    ///
+    /// This is the only linger that the kernel is ever told. With a time above zero, close blocks the
+    /// thread for so long, even on a non-blocking socket; the poller lingers by itself instead.
+    pub(crate) fn abort(self) {
+        let now = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        // The descriptor is closed in any case, and an ordinary close is the next best thing.
+        let _ = set_option(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, now);
+    }
+
+    /// The error that was left on the socket, if any, and clears it.
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let mut errno: c_int = 0;
+        let mut len = mem::size_of_val(&errno) as socklen_t;
+        // SAFETY: `errno` is writable for the `len` bytes that it has, and both outlive the call.
+        unsafe {
+            syscall!(getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ERROR,
+                (&raw mut errno).cast(),
+                &raw mut len,
+            ))
+        }?;
+        Ok((errno != 0).then(|| io::Error::from_raw_os_error(errno)))
+    }
+
+    /// The address of this end. On the connecting side of a Unix socket the path is empty.
+    pub(crate) fn local_addr(&self) -> io::Result<Endpoint> {
+        local_addr(self.fd.as_fd())
+    }
+
+    /// Who is at the other end; an error once it has gone.
+    pub(crate) fn peer(&self) -> io::Result<Peer> {
+        let ((), addr) = SockAddr::filled_by(|addr, len| {
+            // SAFETY: `addr` is writable for `len` bytes, and both outlive the call.
+            unsafe { syscall!(getpeername(self.fd.as_raw_fd(), addr, len)) }.map(drop)
+        })?;
+        addr.to_peer()
+    }
+
+    /// Whether small segments leave at once (TCP only; a Unix socket has no delay to switch off).
+    pub(crate) fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        set_option(
+            self.fd.as_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NODELAY,
+            c_int::from(nodelay),
+        )
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Socket {
+        Socket { fd }
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> OwnedFd {
+        socket.fd
+    }
+}
+
+/// Opens a stream socket that is non-blocking and close-on-exec from its first moment: set by a second
+/// call, a fork in between would hand it down.
+pub(super) fn open(family: c_int) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: takes no pointer.
+    let fd = unsafe { syscall!(socket(family, kind, 0)) }?;
+    // SAFETY: the call has just made the descriptor, and nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The address that a socket is bound to.
+pub(super) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<Endpoint> {
+    let ((), addr) = SockAddr::filled_by(|addr, len| {
+        // SAFETY: `addr` is writable for `len` bytes, and both outlive the call.
+        unsafe { syscall!(getsockname(fd.as_raw_fd(), addr, len)) }.map(drop)
+    })?;
+    addr.to_endpoint()
+}
+
+/// Sets an option, whose value is an integer or a structure of integers.
+pub(super) fn set_option<T: Copy>(
+    fd: BorrowedFd<'_>,
+    level: c_int,
+    name: c_int,
+    value: T,
+) -> io::Result<()> {
+    // SAFETY: `value` is readable for its size and outlives the call, which copies it.
+    unsafe {
+        syscall!(setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            ptr::from_ref(&value).cast(),
+            mem::size_of::<T>() as socklen_t,
+        ))
+    }?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use super::*;
+    use crate::sys::test_util::{TIMEOUT, wait_for};
+    use crate::sys::{Events, Interest, Selector};
+
+    /// A connection over loopback: our end, and the other as std has it.
+    fn tcp_pair() -> (Socket, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer.set_read_timeout(Some(TIMEOUT)).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        (OwnedFd::from(socket).into(), peer)
+    }
+
+    fn recv(socket: &Socket) -> io::Result<Vec<u8>> {
+        wait_for(socket, Interest::READ);
+        let mut buffer = [0; 64];
+        let len = socket.recv(&mut buffer)?;
+        Ok(buffer[..len].to_vec())
+    }
+
+    #[test]
+    fn a_place_for_a_socket_takes_four_bytes() {
+        assert_eq!(mem::size_of::<Option<Socket>>(), 4);
+    }
+
+    #[test]
+    fn an_adopted_socket_does_not_block() {
+        let (socket, mut peer) = tcp_pair();
+        let error = socket.recv(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        peer.write_all(b"ping").unwrap();
+        assert_eq!(recv(&socket).unwrap(), b"ping");
+        assert_eq!(socket.send(b"pong").unwrap(), 4);
+        let mut answer = [0; 4];
+        peer.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"pong");
+    }
+
+    #[test]
+    fn partial_sends_lose_and_double_nothing() {
+        let (socket, mut peer) = tcp_pair();
+        set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, 4096_i32).unwrap();
+        let bytes: Vec<u8> = (0..2_000_000_u32).map(|i| (i % 251) as u8).collect();
+
+        // Nobody reads yet, so that the kernel has to refuse.
+        let mut sent = 0;
+        let refused = loop {
+            match socket.send(&bytes[sent..]) {
+                Ok(len) => sent += len,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        assert!(0 < sent && sent < bytes.len());
+
+        let reader = thread::spawn(move || {
+            let mut received = Vec::new();
+            peer.read_to_end(&mut received).map(|_| received)
+        });
+        let mut selector = Selector::new().unwrap();
+        let mut events = Events::with_capacity(1);
+        selector
+            .register(socket.as_fd(), 0, Interest::WRITE)
+            .unwrap();
+        while sent < bytes.len() {
+            selector.wait(&mut events, Some(TIMEOUT)).unwrap();
+            assert_eq!(events.len(), 1, "never writable again");
+            let (first, second) = bytes[sent..].split_at((bytes.len() - sent) / 2);
+            match socket.send_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
+                Ok(len) => sent += len,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        socket.shutdown_write().unwrap();
+        assert!(reader.join().unwrap().unwrap() == bytes);
+    }
+
+    #[test]
+    fn more_slices_than_the_kernel_takes_are_a_partial_send() {
+        let (socket, mut peer) = tcp_pair();
+        let slices = vec![IoSlice::new(b"x"); SLICES_MAX + 1];
+        assert_eq!(socket.send_vectored(&slices).unwrap(), SLICES_MAX);
+        socket.shutdown_write().unwrap();
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).unwrap();
+        assert_eq!(received, [b'x'; SLICES_MAX]);
+    }
+
+    #[test]
+    fn after_a_half_close_the_other_half_goes_on() {
+        let (socket, mut peer) = tcp_pair();
+        peer.write_all(b"last words").unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(recv(&socket).unwrap(), b"last words");
+        assert_eq!(recv(&socket).unwrap(), b"");
+        assert_eq!(socket.send(b"reply").unwrap(), 5);
+        socket.shutdown_write().unwrap();
+        let mut reply = String::new();
+        peer.read_to_string(&mut reply).unwrap();
+        assert_eq!(reply, "reply");
+    }
+
+    #[test]
+    fn abort_resets_the_peer() {
+        let (socket, mut peer) = tcp_pair();
+        socket.abort();
+        let error = peer.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    /// Holds `SIGPIPE` back from this thread, so that one shows as pending. A Rust program ignores it
+    /// from the start and would not notice; one that is not started by Rust may die of it.
+    fn block_sigpipe() {
+        // SAFETY: the set is valid for each call; zero is a valid value of it.
+        unsafe {
+            let mut set: libc::sigset_t = mem::zeroed();
+            libc::sigaddset(&raw mut set, libc::SIGPIPE);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, ptr::null_mut());
+        }
+    }
+
+    fn sigpipe_is_pending() -> bool {
+        // SAFETY: the set is valid for each call; zero is a valid value of it.
+        unsafe {
+            let mut set: libc::sigset_t = mem::zeroed();
+            libc::sigpending(&raw mut set);
+            libc::sigismember(&raw const set, libc::SIGPIPE) == 1
+        }
+    }
+
+    #[test]
+    fn a_reset_is_an_error_and_not_a_signal() {
+        block_sigpipe();
+        let (socket, peer) = tcp_pair();
+        Socket::from(OwnedFd::from(peer)).abort();
+        let error = recv(&socket).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        let error = socket.send(b"x").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        let error = socket.send_vectored(&[IoSlice::new(b"x")]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        assert!(!sigpipe_is_pending());
+        socket.shutdown_write().unwrap();
+        assert_eq!(
+            socket.peer().unwrap_err().kind(),
+            io::ErrorKind::NotConnected
+        );
+    }
+
+    #[test]
+    fn connect_completes_or_leaves_its_error() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::from(listener.local_addr().unwrap());
+        let socket = Socket::connect(&endpoint).unwrap();
+        wait_for(&socket, Interest::WRITE);
+        assert!(socket.take_error().unwrap().is_none());
+        assert_eq!(socket.peer().unwrap().to_string(), endpoint.to_string());
+
+        // A port that is taken, so that nobody else can come to listen on it, and not listened on.
+        let addr = SockAddr::of(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let bound = open(addr.family()).unwrap();
+        // SAFETY: the address is valid for its length and outlives the call.
+        unsafe { syscall!(bind(bound.as_raw_fd(), addr.as_ptr(), addr.len())) }.unwrap();
+        let endpoint = local_addr(bound.as_fd()).unwrap();
+        let refused = Socket::connect(&endpoint).and_then(|socket| {
+            wait_for(&socket, Interest::WRITE);
+            socket.take_error()?.map_or(Ok(()), Err)
+        });
+        assert_eq!(
+            refused.unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+    }
+
+    #[test]
+    fn nodelay_is_switched_and_the_socket_given_back() {
+        let (socket, peer) = tcp_pair();
+        socket.set_nodelay(true).unwrap();
+        assert_eq!(
+            socket.local_addr().unwrap(),
+            Endpoint::Tcp(peer.peer_addr().unwrap())
+        );
+        let socket = TcpStream::from(OwnedFd::from(socket));
+        assert!(socket.nodelay().unwrap());
+    }
+
+    #[test]
+    fn an_unnamed_unix_socket_has_an_empty_path() {
+        let (socket, _peer) = UnixStream::pair().unwrap();
+        let socket = Socket::from(OwnedFd::from(socket));
+        assert_eq!(socket.local_addr().unwrap(), Endpoint::Unix("".into()));
+        assert_eq!(socket.peer().unwrap(), Peer::Unix);
+    }
+}

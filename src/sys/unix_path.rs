@@ -1,0 +1,78 @@
+//! The file that a listening Unix socket has, and that outlives it unless somebody removes it.
+//!
+//! Its tests are with the listening socket.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::addr::Endpoint;
+use super::socket::Socket;
+
+/// Removes the socket file at `path` if nobody listens on it.
+///
+/// A server that starts at this very moment looks dead between its bind and its listen, and loses its
+/// file to us. Closing that gap would take a lock file beside every socket.
+pub(super) fn remove_dead_socket(endpoint: &Endpoint, path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => {}
+        Ok(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "the path exists and is not a socket",
+            ));
+        }
+        // Gone by itself.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    match Socket::connect(endpoint) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // Connected (the server sees a connection that ends at once), or an error that says no more than
+        // that somebody may be there: a full backlog, another type of socket, missing permission.
+        _ => {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another server is listening there",
+            ));
+        }
+    }
+    fs::remove_file(path)
+}
+
+/// The file of a bound Unix socket, removed on drop if it still is the one that we bound.
+///
+/// It has to be dropped while the socket is open. An open socket keeps its inode, so that no other file
+/// can have the same number; after the close a server that took our place could.
+#[derive(Debug)]
+pub(super) struct UnixPath {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl UnixPath {
+    /// Remembers the file that a bind has just made at `path`.
+    pub(super) fn of(path: &Path) -> io::Result<UnixPath> {
+        let metadata = fs::symlink_metadata(path)?;
+        Ok(UnixPath {
+            // Absolute, for the process may change its directory meanwhile.
+            path: std::path::absolute(path)?,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        })
+    }
+}
+
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        let still_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| found.dev() == self.device && found.ino() == self.inode);
+        if still_ours {
+            // A file that stays behind is replaced by the next server.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
