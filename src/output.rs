@@ -1,0 +1,440 @@
+//! Bytes on their way out: what one callback wrote, and what a socket has not taken yet.
+//!
+//! Both keep small pieces copied one behind the other in one vector, and remember between which of those
+//! bytes a payload handed over as `Bytes` belongs. So a callback that only copies costs a copy and nothing
+//! else, and a large payload is never copied.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes};
+
+/// Below this many bytes a `Bytes` is copied: a part of its own costs an entry here, one in the kernel's
+/// vector, and two atomic operations on a count that other pollers may hold, more than so short a copy. It
+/// also lets go of a payload of which little is left.
+pub(crate) const COPY_MAX: usize = 512;
+
+/// Parts handed to one sendmsg. A kernel takes 1024 (IOV_MAX), at a cost for each; 64 of COPY_MAX or more
+/// fill at least 32 KiB.
+pub(crate) const MAX_PARTS: usize = 64;
+
+/// What a poller keeps allocated for `Staged` between callbacks.
+const KEEP: usize = 256 * 1024;
+
+/// Bytes that the socket refused, or that wait for the end of the turn; first in, first out.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// Copied bytes, those before `head` already sent. Invariant: `head < copied.len()`, or both are 0.
+    copied: Vec<u8>,
+    head: usize,
+    /// Copied bytes sent so far, of all that ever were: what positions are counted against.
+    sent: u64,
+    /// Payloads, each with its position: it follows when so many copied bytes are sent.
+    /// Invariant: positions do not fall, and lie within `sent ..= sent + copied.len() - head`.
+    shared: VecDeque<(u64, Bytes)>,
+    /// The bytes in `shared`.
+    shared_len: usize,
+}
+
+impl Output {
+    /// Nothing, without an allocation.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The bytes that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.copied.len() - self.head + self.shared_len
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends a copy.
+    pub(crate) fn push_slice(&mut self, bytes: &[u8]) {
+        // Rather than grow, move down over what is sent, if that is the larger part: each byte moved was
+        // paid for by one sent, and the capacity stays below four times the most that ever waited.
+        let is_full = self.copied.len() + bytes.len() > self.copied.capacity();
+        if is_full && self.head > self.copied.len() / 2 {
+            self.move_down();
+        }
+        self.copied.extend_from_slice(bytes);
+    }
+
+    /// Appends a payload without copying it, unless it is small.
+    pub(crate) fn push_bytes(&mut self, bytes: Bytes) {
+        if bytes.len() < COPY_MAX {
+            return self.push_slice(&bytes);
+        }
+        let position = self.sent + (self.copied.len() - self.head) as u64;
+        self.shared_len += bytes.len();
+        self.shared.push_back((position, bytes));
+    }
+
+    /// The pieces in order, none of them empty.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut copied = &self.copied[self.head..];
+        let mut position = self.sent;
+        let last = self.shared.back().map_or(0, |(last, _)| last - self.sent);
+        let rest = &copied[last as usize..];
+        self.shared
+            .iter()
+            .flat_map(move |(next, bytes)| {
+                let before;
+                (before, copied) = copied.split_at((next - position) as usize);
+                position = *next;
+                [before, bytes]
+            })
+            .chain([rest])
+            .filter(|part| !part.is_empty())
+    }
+
+    /// The first piece; empty if nothing waits.
+    pub(crate) fn first(&self) -> &[u8] {
+        self.parts().next().unwrap_or_default()
+    }
+
+    /// Fills `out` with the first pieces, and returns how many it has got.
+    pub(crate) fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        let mut filled = 0;
+        for (slot, part) in out.iter_mut().zip(self.parts()) {
+            *slot = IoSlice::new(part);
+            filled += 1;
+        }
+        filled
+    }
+
+    /// Drops the first `n` bytes, which the socket has taken.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub(crate) fn advance(&mut self, mut n: usize) {
+        assert!(n <= self.len(), "advanced past the end of the output");
+        while let Some((position, bytes)) = self.shared.front_mut() {
+            let before = (*position - self.sent) as usize;
+            if n < before {
+                break;
+            }
+            n -= before;
+            self.sent += before as u64;
+            self.head += before;
+            if n < bytes.len() {
+                bytes.advance(n);
+                self.shared_len -= n;
+                n = 0;
+                break;
+            }
+            n -= bytes.len();
+            self.shared_len -= bytes.len();
+            self.shared.pop_front();
+        }
+        self.sent += n as u64;
+        self.head += n;
+        if self.head == self.copied.len() {
+            self.copied.clear();
+            self.head = 0;
+        }
+    }
+
+    /// Drops all that waits.
+    pub(crate) fn clear(&mut self) {
+        self.copied.clear();
+        self.head = 0;
+        self.shared.clear();
+        self.shared_len = 0;
+    }
+
+    /// The heap held, in bytes, payloads not included: those are shared with others.
+    pub(crate) fn capacity(&self) -> usize {
+        self.copied.capacity() + self.shared.capacity() * size_of::<(u64, Bytes)>()
+    }
+
+    /// Gives back memory after a burst: keeps room for what waits, or for `keep` bytes if that is more.
+    pub(crate) fn trim(&mut self, keep: usize) {
+        if self.copied.capacity() > keep {
+            self.move_down();
+            self.copied.shrink_to(keep);
+        }
+        let parts = MAX_PARTS.min(keep / size_of::<(u64, Bytes)>());
+        if self.shared.capacity() > parts {
+            self.shared.shrink_to(parts);
+        }
+    }
+
+    fn move_down(&mut self) {
+        self.copied.drain(..self.head);
+        self.head = 0;
+    }
+}
+
+/// What one callback wrote. One for each poller, used again for every callback.
+#[derive(Debug, Default)]
+pub(crate) struct Staged(Output);
+
+impl Staged {
+    /// Nothing, without an allocation.
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The bytes written.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Appends a copy.
+    pub(crate) fn push_slice(&mut self, bytes: &[u8]) {
+        // Not Output's: nothing is ever sent from here, so there is nothing to move down over.
+        self.0.copied.extend_from_slice(bytes);
+    }
+
+    /// Appends a payload without copying it, unless it is small.
+    pub(crate) fn push_bytes(&mut self, bytes: Bytes) {
+        self.0.push_bytes(bytes);
+    }
+
+    /// The pieces in order, none of them empty.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.parts()
+    }
+
+    /// All that was written, if it is in one piece, for a plain send.
+    pub(crate) fn as_slice(&self) -> Option<&[u8]> {
+        match (self.0.copied.as_slice(), self.0.shared.len()) {
+            (copied, 0) => Some(copied),
+            ([], 1) => self.0.shared.front().map(|(_, bytes)| &bytes[..]),
+            _ => None,
+        }
+    }
+
+    /// Fills `out` with the first pieces, and returns how many it has got.
+    pub(crate) fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
+        self.0.io_slices(out)
+    }
+
+    /// Appends all but the first `skip` bytes, which the socket has taken, to `output`; empty afterwards.
+    /// Payloads move without being copied, but for the small rest of one.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub(crate) fn move_into(&mut self, output: &mut Output, skip: usize) {
+        self.0.advance(skip);
+        let Output {
+            copied,
+            head,
+            sent,
+            shared,
+            ..
+        } = &mut self.0;
+        let mut copied = &copied[*head..];
+        for (position, bytes) in shared.drain(..) {
+            let before;
+            (before, copied) = copied.split_at((position - *sent) as usize);
+            *sent = position;
+            output.push_slice(before);
+            output.push_bytes(bytes);
+        }
+        output.push_slice(copied);
+        self.clear();
+    }
+
+    /// Forgets what was written, and gives back what a large write had allocated.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+        self.0.trim(KEEP);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Slice(usize),
+        Bytes(usize),
+        /// A share of what waits, in 1/16.
+        Advance(usize),
+        Trim(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let len = prop_oneof![
+            Just(0),
+            1..40_usize,
+            COPY_MAX - 2..COPY_MAX + 3,
+            2_000..9_000_usize
+        ];
+        prop_oneof![
+            4 => len.clone().prop_map(Step::Slice),
+            3 => len.prop_map(Step::Bytes),
+            4 => (0..=16_usize).prop_map(Step::Advance),
+            1 => (0..5_000_usize).prop_map(Step::Trim),
+        ]
+    }
+
+    /// Bytes that tell where they belong: no two neighbouring pieces look alike.
+    fn payload(counter: &mut u32, len: usize) -> Vec<u8> {
+        (0..len)
+            .map(|_| {
+                *counter = counter.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (*counter >> 24) as u8
+            })
+            .collect()
+    }
+
+    fn check(output: &Output, model: &VecDeque<u8>) {
+        assert_eq!(
+            (output.len(), output.is_empty()),
+            (model.len(), model.is_empty())
+        );
+        assert!(output.parts().all(|part| !part.is_empty()));
+        assert!(output.parts().flatten().eq(model));
+        assert_eq!(output.first(), output.parts().next().unwrap_or_default());
+        let mut out = [IoSlice::new(&[]); 3];
+        let filled = output.io_slices(&mut out);
+        assert_eq!(filled, output.parts().count().min(3));
+        assert!(
+            out.iter()
+                .zip(output.parts())
+                .all(|(slice, part)| **slice == *part)
+        );
+        assert!(output.head < output.copied.len() || (output.head, output.copied.len()) == (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn output_is_a_queue_of_bytes(steps in prop::collection::vec(step(), 1..120)) {
+            let (mut output, mut model, mut counter) = (Output::new(), VecDeque::new(), 1);
+            for step in steps {
+                match step {
+                    Step::Slice(len) => {
+                        let bytes = payload(&mut counter, len);
+                        output.push_slice(&bytes);
+                        model.extend(bytes);
+                    }
+                    Step::Bytes(len) => {
+                        let bytes = payload(&mut counter, len);
+                        model.extend(&bytes);
+                        output.push_bytes(Bytes::from(bytes));
+                    }
+                    Step::Advance(share) => {
+                        let n = model.len() * share / 16;
+                        output.advance(n);
+                        model.drain(..n);
+                    }
+                    Step::Trim(keep) => {
+                        output.trim(keep);
+                        assert!(output.copied.capacity() <= output.copied.len().max(keep));
+                    }
+                }
+                check(&output, &model);
+            }
+        }
+
+        #[test]
+        fn staged_bytes_move_whole(
+            before in prop::collection::vec(step(), 0..6),
+            steps in prop::collection::vec(step(), 0..20),
+            skip in 0..=16_usize,
+        ) {
+            let (mut output, mut model, mut counter) = (Output::new(), VecDeque::new(), 1);
+            for step in before {
+                if let Step::Slice(len) | Step::Bytes(len) = step {
+                    let bytes = payload(&mut counter, len);
+                    model.extend(&bytes);
+                    output.push_bytes(Bytes::from(bytes));
+                }
+            }
+            let (mut staged, mut written) = (Staged::new(), VecDeque::new());
+            for step in steps {
+                match step {
+                    Step::Slice(len) => {
+                        let bytes = payload(&mut counter, len);
+                        staged.push_slice(&bytes);
+                        written.extend(bytes);
+                    }
+                    Step::Bytes(len) => {
+                        let bytes = payload(&mut counter, len);
+                        written.extend(&bytes);
+                        staged.push_bytes(Bytes::from(bytes));
+                    }
+                    _ => {}
+                }
+            }
+            check(&staged.0, &written);
+            prop_assert_eq!(staged.parts().count() <= 1, staged.as_slice().is_some());
+            if let Some(slice) = staged.as_slice() {
+                prop_assert!(slice.iter().eq(&written));
+            }
+            let skip = written.len() * skip / 16;
+            staged.move_into(&mut output, skip);
+            model.extend(written.range(skip..));
+            check(&output, &model);
+            prop_assert!(staged.is_empty() && staged.as_slice() == Some(&[]));
+        }
+    }
+
+    #[test]
+    fn a_large_payload_is_never_copied() {
+        let bytes = Bytes::from(vec![7; 100_000]);
+        let (mut staged, mut output) = (Staged::new(), Output::new());
+        staged.push_slice(b"head");
+        staged.push_bytes(bytes.clone());
+        staged.move_into(&mut output, 1_004);
+        assert_eq!(output.first().as_ptr(), bytes[1_000..].as_ptr());
+        output.advance(5);
+        output.push_slice(b"tail");
+        assert_eq!(output.first().as_ptr(), bytes[1_005..].as_ptr());
+        assert_eq!(output.copied, b"tail");
+    }
+
+    #[test]
+    fn a_long_lived_queue_stays_within_four_times_what_waits() {
+        let mut output = Output::new();
+        output.push_slice(&[1; 10_000]);
+        for _ in 0..10_000 {
+            output.push_slice(&[1; 700]);
+            output.advance(700);
+            assert!(output.capacity() <= 4 * 10_700, "{}", output.capacity());
+        }
+    }
+
+    #[test]
+    fn memory_is_given_back() {
+        let mut staged = Staged::new();
+        staged.push_slice(&vec![1; 4 * KEEP]);
+        for _ in 0..1_000 {
+            staged.push_bytes(Bytes::from_static(&[1; COPY_MAX]));
+        }
+        staged.clear();
+        assert!(staged.0.copied.capacity() <= KEEP);
+        assert!(staged.0.shared.capacity() <= MAX_PARTS);
+
+        let mut output = Output::new();
+        output.push_slice(&[1; 100_000]);
+        output.advance(99_990);
+        output.trim(64);
+        assert!(output.capacity() <= 64 && output.len() == 10);
+        output.clear();
+        output.trim(0);
+        assert_eq!(output.capacity(), 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "advanced past the end")]
+    fn advancing_past_the_end_panics() {
+        Output::new().advance(1);
+    }
+}
