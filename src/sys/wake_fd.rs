@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+#[cfg(test)]
+use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -63,6 +65,28 @@ impl WakeFd {
             let _ = (&*counter).read(&mut [0; 8]);
             let _ = add_one(counter);
         }
+    }
+
+    /// Blocks until somebody wakes, for tests that have no selector.
+    #[cfg(test)]
+    pub(crate) fn wait(&self) {
+        let Kind::Eventfd(counter) = &self.kind else {
+            return;
+        };
+        let mut poll = libc::pollfd {
+            fd: counter.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: `poll` is one valid pollfd for the length of the call.
+        while let Err(error) = unsafe { syscall!(poll(&mut poll, 1, -1)) } {
+            assert_eq!(
+                error.kind(),
+                io::ErrorKind::Interrupted,
+                "poll of an eventfd"
+            );
+        }
+        let _ = (&*counter).read(&mut [0; 8]);
     }
 
     /// The descriptor to register, if there is one.

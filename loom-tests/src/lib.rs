@@ -1,0 +1,13 @@
+//! Loom models of greenroom's concurrent core.
+//!
+//! [`shipped`] includes the files of `../src` by path, beside a `sync` made of loom's types. Each module of [`mutants`] includes
+//! them once more beside a `sync` that is weakened in one thing. `models.rs` is included beside each of them, so that every model
+//! can be run against every mutant; `tests/models.rs` and `tests/mutants.rs` say which are.
+#![deny(unsafe_code)]
+// A mutant is there for one or two of the models.
+#![allow(dead_code)]
+// The same files beside another `sync` are the point; and nobody asks a stand-in for its default.
+#![allow(clippy::duplicate_mod, clippy::new_without_default)]
+
+pub mod mutants;
+pub mod shipped;

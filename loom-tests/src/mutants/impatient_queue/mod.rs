@@ -1,0 +1,14 @@
+//! A pop gives up on a slot that is claimed and not yet written, as many a queue does.
+
+#[path = "../../models.rs"]
+pub mod models;
+pub mod sync;
+
+#[path = "../../../../src/mailbox.rs"]
+mod mailbox;
+#[path = "../../../../src/oneshot.rs"]
+mod oneshot;
+#[path = "../../../../src/presence.rs"]
+mod presence;
+#[path = "../../../../src/waker.rs"]
+mod waker;
