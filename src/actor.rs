@@ -1,0 +1,231 @@
+//! What a user writes: the [`Actor`] trait, what its callbacks return, and why a connection ends.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::context::Context;
+use crate::input::Input;
+use crate::timers::TimerKey;
+
+/// What a callback returns: `Ok(())` to go on, an error to close this one connection.
+///
+/// Any error converts with `?`; [`Actor::closed`] is then told [`CloseReason::Error`] with that error inside.
+/// What was written before the error still leaves (see [`Context::close`]).
+///
+/// Beware of `?` on [`Addr::send`](crate::Addr::send): a full mailbox or a receiver that has gone then closes the *sender*.
+pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+/// The logic of one connection, or of an actor without a socket.
+///
+/// An actor lives on one poller thread from [`opened`](Actor::opened) to [`closed`](Actor::closed). Its callbacks are called
+/// on that thread only, one at a time, and never from within one another: everything that a callback asks of its
+/// [`Context`] is carried out after it has returned. It need not be `Send`.
+///
+/// # Order of the calls
+///
+/// 1. `opened`, first and once. Messages that were sent earlier wait for it.
+/// 2. `readable`, `message`, `timer`, `drained`, `room` in any number and order; `read_closed` at most once, after the last
+///    byte that the peer sent; `stopping` at most once.
+/// 3. `closed`, last and once, for every actor that was opened, whatever ended it.
+///
+/// # Panics in a callback
+///
+/// A panic closes this actor alone, with [`CloseReason::Panicked`]; `closed` is still called, then the actor is dropped.
+/// That holds only where panics unwind: with `panic = "abort"` the process ends.
+///
+/// # A callback's time
+///
+/// While a callback runs, every other actor of its poller waits. Nothing in it should block.
+pub trait Actor: Sized + 'static {
+    /// What [`Addr::send`](crate::Addr::send) carries to this actor. Use `()` for an actor that takes none.
+    type Message: Send + 'static;
+
+    /// The actor has its place on the poller and, if it is a connection, its socket.
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = ctx;
+        Ok(())
+    }
+
+    /// Bytes have arrived. What is not consumed is kept and shown again, in one piece with what follows.
+    ///
+    /// Also called after [`Context::resume`] and [`room`](Actor::room) with what was kept, which may be nothing, and once more
+    /// at the peer's half-close when input was kept ([`Input::at_end`] tells).
+    /// The default is an error: an actor that is given a socket has to say what it does with bytes.
+    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = (input, ctx);
+        Err(Unhandled {
+            callback: "readable",
+            actor: std::any::type_name::<Self>(),
+        }
+        .into())
+    }
+
+    /// The peer has shut down its writing side (half-close), and its last byte has been shown.
+    ///
+    /// The actor may go on writing. The default closes the connection after flushing ([`Context::close`]).
+    fn read_closed(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.close();
+        Ok(())
+    }
+
+    /// A message sent to this actor's address.
+    ///
+    /// The default is an error: an actor that is sent messages has to say what it does with them.
+    fn message(&mut self, message: Self::Message, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = (message, ctx);
+        Err(Unhandled {
+            callback: "message",
+            actor: std::any::type_name::<Self>(),
+        }
+        .into())
+    }
+
+    /// A timer set by [`Context::set_timer`] or [`Context::set_interval`] is due.
+    fn timer(&mut self, key: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = (key, ctx);
+        Ok(())
+    }
+
+    /// The output waiting for the peer had reached the high watermark and has fallen to the low one.
+    fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = ctx;
+        Ok(())
+    }
+
+    /// The mailbox that this actor waited for ([`Context::wait_for_room`]) has room again, or its actor has gone.
+    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = ctx;
+        Ok(())
+    }
+
+    /// The system stops; at `deadline` whatever is still there is closed.
+    ///
+    /// The default closes the connection after flushing. An actor without a socket is kept, to serve those that still
+    /// have one, until the last connection of the system has ended.
+    fn stopping(&mut self, deadline: Instant, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = deadline;
+        if ctx.has_socket() {
+            ctx.close();
+        }
+        Ok(())
+    }
+
+    /// The actor has ended, for this reason. There is no socket any more: writing here panics.
+    fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+        let _ = (reason, ctx);
+    }
+}
+
+/// Why an actor ended: what [`Actor::closed`] is told, what the log says and what the counters count.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The peer closed or half-closed the connection, and the actor had no more to say.
+    PeerClosed,
+    /// The actor itself asked for it ([`Context::close`], [`Addr::close`](crate::Addr::close)).
+    Finished,
+    /// The actor asked for an abort ([`Context::abort`]): the peer sees a reset.
+    Aborted,
+    /// The peer reset the connection, or went away with bytes of ours unread.
+    Reset,
+    /// The socket failed.
+    Io(io::Error),
+    /// A callback returned this error.
+    Error(Box<dyn Error + Send + Sync>),
+    /// A callback panicked, with this message.
+    Panicked(String),
+    /// Nothing was received and nothing sent for this long ([`ConnectionOptions::idle_timeout`](crate::ConnectionOptions::idle_timeout)).
+    Idle(Duration),
+    /// Bytes waited for a peer that took none of them for this long
+    /// ([`ConnectionOptions::stuck_timeout`](crate::ConnectionOptions::stuck_timeout)).
+    StuckReader {
+        /// How many bytes were still waiting.
+        queued: usize,
+        /// The time without progress.
+        after: Duration,
+    },
+    /// The peer takes less than is written for it: the byte budget of its output was passed
+    /// ([`ConnectionOptions::output_max`](crate::ConnectionOptions::output_max)).
+    SlowReader {
+        /// How many bytes would have been waiting.
+        queued: usize,
+        /// The budget.
+        limit: usize,
+    },
+    /// A frame was begun and not completed in this time
+    /// ([`ConnectionOptions::incomplete_timeout`](crate::ConnectionOptions::incomplete_timeout)).
+    SlowSender {
+        /// How many bytes had arrived of it.
+        kept: usize,
+        /// The time that it was given.
+        after: Duration,
+    },
+    /// The actor left more input unconsumed than may be kept for it
+    /// ([`ConnectionOptions::input_max`](crate::ConnectionOptions::input_max)), or asked for more than that with [`Input::need`].
+    InputTooLong {
+        /// How many bytes there were, or were asked for.
+        len: usize,
+        /// The budget.
+        limit: usize,
+    },
+    /// The system stopped before the actor had ended by itself.
+    Stopped,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::PeerClosed => f.write_str("closed by the peer"),
+            CloseReason::Finished => f.write_str("finished"),
+            CloseReason::Aborted => f.write_str("aborted"),
+            CloseReason::Reset => f.write_str("reset by the peer"),
+            CloseReason::Io(error) => write!(f, "socket failed: {error}"),
+            CloseReason::Error(error) => write!(f, "{error}"),
+            CloseReason::Panicked(what) => write!(f, "a callback panicked: {what}"),
+            CloseReason::Idle(after) => write!(f, "idle for {after:?}"),
+            CloseReason::StuckReader { queued, after } => {
+                write!(
+                    f,
+                    "stuck reader: {queued} bytes waited and none was taken for {after:?}"
+                )
+            }
+            CloseReason::SlowReader { queued, limit } => {
+                write!(f, "slow reader: {queued} bytes waited where {limit} may")
+            }
+            CloseReason::SlowSender { kept, after } => {
+                write!(
+                    f,
+                    "slow sender: a frame of which {kept} bytes had come was not complete after {after:?}"
+                )
+            }
+            CloseReason::InputTooLong { len, limit } => {
+                write!(
+                    f,
+                    "input too long: {len} bytes not consumed where {limit} may be kept"
+                )
+            }
+            CloseReason::Stopped => f.write_str("the system stopped"),
+        }
+    }
+}
+
+/// A callback was needed that the actor does not have.
+#[derive(Debug)]
+struct Unhandled {
+    callback: &'static str,
+    actor: &'static str,
+}
+
+impl fmt::Display for Unhandled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} has no `{}` callback, and it was called for",
+            self.actor, self.callback
+        )
+    }
+}
+
+impl Error for Unhandled {}

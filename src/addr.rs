@@ -1,0 +1,493 @@
+//! Addresses: how any thread reaches an actor, and what it is told when it cannot.
+//!
+//! The way of a message: [`Addr::send`] looks whether the actor is there and its mailbox has room, puts the message into the
+//! mailbox of that actor type on that poller, and wakes the poller if it sleeps. The poller's [`Inbox`](crate::inbox::Inbox)
+//! takes it out, finds the slot by key and generation, and calls `message`.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::actor::Actor;
+use crate::ask::AskKey;
+use crate::context::Hosted;
+use crate::group::{GroupId, Notice};
+use crate::mailbox::{Admission, Mailbox};
+use crate::presence::Hold;
+use crate::registry::{ActorId, ActorKey, Counters, Door};
+
+/// The address of an actor of type `A`.
+///
+/// Sixteen bytes, cheap to clone, usable from every thread and inside actors. It keeps nothing alive and carries no
+/// descriptor: when its actor has gone, a send is refused, and no other actor can ever be reached through it.
+pub struct Addr<A: Actor> {
+    post: Arc<Post<A::Message>>,
+    key: ActorKey,
+}
+
+impl<A: Actor> Addr<A> {
+    pub(crate) fn new(post: Arc<Post<A::Message>>, key: ActorKey) -> Addr<A> {
+        Addr { post, key }
+    }
+
+    /// Sends a message; callable from any thread, never blocks.
+    ///
+    /// `Ok` means that the message will be delivered exactly once, in the order of its sender, or that the actor had gone
+    /// by the time its turn came: then it is counted in [`Stats::dead_letters`](crate::Stats::dead_letters) and dropped.
+    ///
+    /// A poller that is awake costs its senders no system call, one that sleeps a single write for any number of messages.
+    ///
+    /// # Errors
+    ///
+    /// The message comes back, because the mailbox is [full](SendError::is_full) or the actor has [gone](SendError::is_gone).
+    /// The mailbox is that of all actors of one type on one poller
+    /// ([`Builder::mailbox_bound`](crate::Builder::mailbox_bound)); when it is more than half full, a single actor may hold
+    /// no more further places than are free, so that a flood to one leaves room to its neighbours.
+    ///
+    /// Inside a callback `addr.send(m)?` closes the *sender* when the receiver is full or gone. Keep the message and call
+    /// [`Context::wait_for_room`](crate::Context::wait_for_room) where it must not be lost.
+    pub fn send(&self, message: A::Message) -> Result<(), SendError<A::Message>> {
+        self.post.send(self.key, message)
+    }
+
+    /// Asks the actor to close after flushing, as [`Context::close`](crate::Context::close) does. Never refused; nothing happens when
+    /// it has gone. Messages sent earlier are delivered first.
+    pub fn close(&self) {
+        self.post.control(self.key, Control::Close);
+    }
+
+    /// Whether the actor has gone, at this moment as seen from this thread: a hint, for whoever cleans up lists of addresses.
+    pub fn is_gone(&self) -> bool {
+        !self.post.door.is_here(self.key)
+    }
+
+    /// The identity of the actor, for maps and logs.
+    pub fn id(&self) -> ActorId {
+        ActorId::new(self.post.door.poller, self.key)
+    }
+
+    /// The poller on which the actor lives, counted from 0.
+    pub fn poller(&self) -> usize {
+        self.post.door.poller as usize
+    }
+
+    /// This address as one that takes an `M`, converted into the actor's message.
+    pub fn recipient<M>(&self) -> Recipient<M>
+    where
+        M: Send + 'static,
+        A::Message: From<M>,
+    {
+        Recipient {
+            post: self.post.clone(),
+            key: self.key,
+        }
+    }
+}
+
+impl<A: Actor> Clone for Addr<A> {
+    fn clone(&self) -> Addr<A> {
+        Addr {
+            post: self.post.clone(),
+            key: self.key,
+        }
+    }
+}
+
+impl<A: Actor> PartialEq for Addr<A> {
+    fn eq(&self, other: &Addr<A>) -> bool {
+        self.key == other.key && Arc::ptr_eq(&self.post, &other.post)
+    }
+}
+
+impl<A: Actor> Eq for Addr<A> {}
+
+impl<A: Actor> fmt::Debug for Addr<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Addr<{}>({})", std::any::type_name::<A>(), self.id())
+    }
+}
+
+/// The address of any actor that takes an `M`, as its message or converted into it: what lets actors of different types be
+/// members of one room. Same promises as [`Addr`]; a send allocates nothing.
+pub struct Recipient<M> {
+    pub(crate) post: Arc<dyn Takes<M>>,
+    pub(crate) key: ActorKey,
+}
+
+impl<M: Send + 'static> Recipient<M> {
+    /// Sends a message, as [`Addr::send`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Addr::send`].
+    pub fn send(&self, message: M) -> Result<(), SendError<M>> {
+        self.post.send(self.key, message)
+    }
+
+    /// As [`Addr::close`].
+    pub fn close(&self) {
+        self.post.control(self.key, Control::Close);
+    }
+
+    /// As [`Addr::is_gone`].
+    pub fn is_gone(&self) -> bool {
+        !self.post.door().is_here(self.key)
+    }
+
+    /// As [`Addr::id`].
+    pub fn id(&self) -> ActorId {
+        ActorId::new(self.post.door().poller, self.key)
+    }
+
+    /// As [`Addr::poller`].
+    pub fn poller(&self) -> usize {
+        self.post.door().poller as usize
+    }
+}
+
+impl<M> Clone for Recipient<M> {
+    fn clone(&self) -> Recipient<M> {
+        Recipient {
+            post: self.post.clone(),
+            key: self.key,
+        }
+    }
+}
+
+impl<M> fmt::Debug for Recipient<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Recipient<{}>({})",
+            std::any::type_name::<M>(),
+            ActorId::new(self.post.door().poller, self.key)
+        )
+    }
+}
+
+impl<A, M> From<Addr<A>> for Recipient<M>
+where
+    A: Actor,
+    M: Send + 'static,
+    A::Message: From<M>,
+{
+    fn from(addr: Addr<A>) -> Recipient<M> {
+        Recipient {
+            post: addr.post,
+            key: addr.key,
+        }
+    }
+}
+
+/// Something with a mailbox whose room can be waited for: [`Addr`], [`Recipient`], [`Refused`](crate::Refused).
+pub trait HasMailbox: sealed::Sealed {
+    #[doc(hidden)]
+    fn wait(&self, waiter: Waiter) -> Option<Waiter>;
+}
+
+pub(crate) mod sealed {
+    #[allow(unnameable_types)]
+    pub trait Sealed {}
+}
+
+impl<A: Actor> sealed::Sealed for Addr<A> {}
+impl<A: Actor> HasMailbox for Addr<A> {
+    fn wait(&self, waiter: Waiter) -> Option<Waiter> {
+        wait::<A::Message>(&self.post, self.key, waiter)
+    }
+}
+
+impl<M> sealed::Sealed for Recipient<M> {}
+impl<M> HasMailbox for Recipient<M> {
+    fn wait(&self, waiter: Waiter) -> Option<Waiter> {
+        wait::<M>(&self.post, self.key, waiter)
+    }
+}
+
+/// An actor that has gone counts as room: there is nothing to wait for.
+fn wait<M>(post: &Arc<impl Takes<M> + ?Sized>, key: ActorKey, waiter: Waiter) -> Option<Waiter> {
+    if post.door().is_here(key) {
+        wait_in_line(post, waiter)
+    } else {
+        Some(waiter)
+    }
+}
+
+/// Puts a waiter in line, unless it is its own mailbox: its messages, which are set aside while it waits, could be what fills
+/// that. It is then told when its turn comes in that mailbox, which is when some of them have gone.
+pub(crate) fn wait_in_line<M>(
+    post: &Arc<impl Takes<M> + ?Sized>,
+    waiter: Waiter,
+) -> Option<Waiter> {
+    if Arc::as_ptr(post).cast::<()>() == Arc::as_ptr(&waiter.post).cast::<()>() {
+        Some(waiter)
+    } else {
+        post.wait(waiter)
+    }
+}
+
+/// An actor that waits for room in somebody's mailbox.
+#[doc(hidden)]
+pub struct Waiter {
+    pub(crate) post: Arc<dyn Controlled>,
+    pub(crate) key: ActorKey,
+}
+
+impl Waiter {
+    pub(crate) fn tell(self) {
+        self.post.control(self.key, Control::Room);
+    }
+}
+
+impl fmt::Debug for Waiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Waiter({})",
+            ActorId::new(self.post.door().poller, self.key)
+        )
+    }
+}
+
+/// A message that could not be sent; it is inside.
+pub struct SendError<M> {
+    kind: SendErrorKind,
+    /// A lock that is never contended, only there because it makes any message that is `Send` also `Sync`, as
+    /// `Box<dyn Error + Send + Sync>` asks.
+    message: Mutex<M>,
+}
+
+/// Why a message could not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendErrorKind {
+    /// The mailbox is at its bound, or the actor at its share of it.
+    Full,
+    /// The actor has gone.
+    Gone,
+}
+
+impl<M> SendError<M> {
+    pub(crate) fn new(kind: SendErrorKind, message: M) -> SendError<M> {
+        SendError {
+            kind,
+            message: Mutex::new(message),
+        }
+    }
+
+    /// Why.
+    pub fn kind(&self) -> SendErrorKind {
+        self.kind
+    }
+
+    /// The mailbox is at its bound, or the actor at its share of it: later it may go.
+    pub fn is_full(&self) -> bool {
+        self.kind == SendErrorKind::Full
+    }
+
+    /// The actor has gone: it will never go.
+    pub fn is_gone(&self) -> bool {
+        self.kind == SendErrorKind::Gone
+    }
+
+    /// The message.
+    pub fn into_message(self) -> M {
+        self.message
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M> fmt::Debug for SendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendError")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<M> fmt::Display for SendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            SendErrorKind::Full => "send: the receiver's mailbox is full",
+            SendErrorKind::Gone => "send: the receiver has gone",
+        })
+    }
+}
+
+impl<M> Error for SendError<M> {}
+
+/// One place in a mailbox.
+pub(crate) struct Entry<M> {
+    pub(crate) key: ActorKey,
+    /// Whether the receiver's share was counted up for it, see [`Presence::hold`](crate::presence::Presence::hold).
+    pub(crate) held: bool,
+    pub(crate) what: What<M>,
+}
+
+impl<M> Entry<M> {
+    pub(crate) fn new(key: ActorKey, what: What<M>) -> Entry<M> {
+        Entry {
+            key,
+            held: false,
+            what,
+        }
+    }
+}
+
+pub(crate) enum What<M> {
+    Message(M),
+    /// A message of the framework's own making, which is never refused.
+    Notice(M),
+    /// The answer to a question that this actor asked.
+    Answer(M, AskKey),
+    /// One entry for all members of a group on this poller: each is given what the closure makes.
+    Push(GroupId, Box<dyn FnMut() -> M + Send>),
+    Control(Control),
+}
+
+/// What travels beside the messages, in one order with them, in room that is never refused.
+pub(crate) enum Control {
+    Spawn(Box<dyn FnOnce() -> Box<dyn Hosted> + Send>),
+    Close,
+    Room,
+    Join(GroupId, Arc<dyn Notice>),
+    Leave(GroupId),
+    Disband(GroupId),
+}
+
+/// The mailbox of all actors of one type on one poller.
+pub(crate) struct Post<M> {
+    pub(crate) mailbox: Mailbox<Entry<M>, Waiter>,
+    pub(crate) door: Arc<Door>,
+}
+
+impl<M: Send + 'static> Post<M> {
+    pub(crate) fn new(bound: usize, door: Arc<Door>) -> Post<M> {
+        Post {
+            mailbox: Mailbox::new(bound, door.waker.clone()),
+            door,
+        }
+    }
+
+    /// Whether a message for `key` may come in; `Ok(true)` if it was counted against that actor's share.
+    fn admit(&self, key: ActorKey) -> Result<bool, SendErrorKind> {
+        if !self.door.is_here(key) {
+            return Err(SendErrorKind::Gone);
+        }
+        let bound = self.mailbox.bound();
+        match self.mailbox.admit() {
+            Admission::Closed => Err(SendErrorKind::Gone),
+            Admission::Full => Err(SendErrorKind::Full),
+            Admission::Room { count } if count < bound.div_ceil(2) => Ok(false),
+            // Crowded: one actor may hold no more of the second half than is free (a dynamic threshold, Choudhury and Hahne
+            // 1998), so k flooded actors leave 1/(k+1) of that half to all others. Below half, sends count nothing.
+            Admission::Room { count } => {
+                let free = u32::try_from(bound - count).unwrap_or(u32::MAX);
+                match self.door.presence.hold(key.index(), key.generation(), free) {
+                    Hold::Held => Ok(true),
+                    Hold::Full => Err(SendErrorKind::Full),
+                    Hold::Gone => Err(SendErrorKind::Gone),
+                }
+            }
+        }
+    }
+
+    fn send_converted<N>(
+        &self,
+        key: ActorKey,
+        message: N,
+        convert: impl FnOnce(N) -> M,
+    ) -> Result<(), SendError<N>> {
+        match self.admit(key) {
+            Ok(held) => {
+                self.put(Entry {
+                    key,
+                    held,
+                    what: What::Message(convert(message)),
+                });
+                Ok(())
+            }
+            Err(kind) => Err(SendError::new(kind, message)),
+        }
+    }
+
+    pub(crate) fn send(&self, key: ActorKey, message: M) -> Result<(), SendError<M>> {
+        self.send_converted(key, message, |message| message)
+    }
+
+    /// Puts an entry in without asking whether there is room.
+    pub(crate) fn put(&self, entry: Entry<M>) {
+        if let Some(stranded) = self.mailbox.push(entry) {
+            self.count_dead(&stranded.what);
+        }
+    }
+
+    /// Counts what nobody took, if it is a letter: something that a `send` or a push was told is accepted.
+    pub(crate) fn count_dead(&self, what: &What<M>) {
+        if matches!(what, What::Message(_) | What::Push(..)) {
+            Counters::add(&self.door.counters.dead_letters, 1);
+        }
+    }
+}
+
+/// The side of a mailbox that does not depend on what it carries.
+pub(crate) trait Controlled: Send + Sync {
+    fn control(&self, key: ActorKey, control: Control);
+    fn wait(&self, waiter: Waiter) -> Option<Waiter>;
+    fn door(&self) -> &Door;
+}
+
+impl<M: Send + 'static> Controlled for Post<M> {
+    fn control(&self, key: ActorKey, control: Control) {
+        self.put(Entry::new(key, What::Control(control)));
+    }
+
+    fn wait(&self, waiter: Waiter) -> Option<Waiter> {
+        self.mailbox.wait(waiter)
+    }
+
+    fn door(&self) -> &Door {
+        &self.door
+    }
+}
+
+/// A mailbox that an `M` can be put into.
+pub(crate) trait Takes<M>: Controlled {
+    fn send(&self, key: ActorKey, message: M) -> Result<(), SendError<M>>;
+    /// In reserved room: for notices, which are never refused.
+    fn send_reserved(&self, key: ActorKey, message: M);
+    /// One entry for all members of `group` behind this mailbox.
+    fn push(&self, group: GroupId, message: M) -> Result<(), SendErrorKind>
+    where
+        M: Clone;
+}
+
+impl<M, N> Takes<N> for Post<M>
+where
+    M: From<N> + Send + 'static,
+    N: Send + 'static,
+{
+    fn send(&self, key: ActorKey, message: N) -> Result<(), SendError<N>> {
+        self.send_converted(key, message, M::from)
+    }
+
+    fn send_reserved(&self, key: ActorKey, message: N) {
+        self.put(Entry::new(key, What::Notice(message.into())));
+    }
+
+    fn push(&self, group: GroupId, message: N) -> Result<(), SendErrorKind>
+    where
+        N: Clone,
+    {
+        match self.mailbox.admit() {
+            Admission::Room { .. } => {
+                Counters::add(&self.door.counters.pushes, 1);
+                let make = Box::new(move || M::from(message.clone()));
+                self.put(Entry::new(ActorKey::default(), What::Push(group, make)));
+                Ok(())
+            }
+            Admission::Full => Err(SendErrorKind::Full),
+            Admission::Closed => Err(SendErrorKind::Gone),
+        }
+    }
+}

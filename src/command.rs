@@ -1,0 +1,32 @@
+//! What other threads ask of a poller itself, as opposed to its actors.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::inbox::AnyInbox;
+use crate::origin::Origin;
+use crate::sys::{ListenSocket, Peer, Socket};
+
+pub(crate) enum Command {
+    /// A mailbox that has just been made for a new actor type.
+    Inbox(Box<dyn AnyInbox + Send>),
+    /// A connection that another poller accepted for this one.
+    Adopt {
+        origin: Arc<Origin>,
+        socket: Socket,
+        peer: Peer,
+    },
+    /// A listener to accept from.
+    Listen {
+        socket: ListenSocket,
+        origin: Arc<Origin>,
+    },
+    /// The listener has room below its limit again.
+    Rearm(Arc<Origin>),
+    /// The listener is to accept its backlog and close.
+    Unlisten(Arc<Origin>),
+    /// Stop by this deadline.
+    Stop(Instant),
+    /// The last socket of the system has gone while it stops: look again whether to end.
+    LastSocket,
+}

@@ -1,0 +1,605 @@
+//! What an actor may ask for during a callback, and the record of it that the poller carries out afterwards.
+//!
+//! A [`Context`] performs no system call: it writes down what the actor wants. That makes re-entrancy impossible, actors
+//! testable without sockets, and the poller's back end exchangeable.
+
+use std::any::{Any, TypeId};
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use slotmap::SlotMap;
+
+use crate::actor::{Actor, CloseReason, Outcome};
+use crate::addr::{Addr, Controlled, Entry, HasMailbox, Post, Waiter, What};
+use crate::ask::{AskError, AskKey, Asked, Reply};
+use crate::flags::Flags;
+use crate::handle::{Handle, Shared};
+use crate::input::Input;
+use crate::origin::{ConnectionOptions, Origin, SlowReader};
+use crate::output::Staged;
+use crate::registry::{ActorId, ActorKey, Counters, Registry};
+use crate::sys::{Endpoint, Peer, clock};
+use crate::timers::{TimerKey, Timers};
+use crate::watch::Watch;
+
+type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
+
+/// What an actor may ask for during one callback.
+///
+/// It is a borrow: nothing of it can be kept. Outside a callback an actor is reached through its [`Addr`] alone.
+pub struct Context<'a, A: Actor> {
+    call: &'a mut Call,
+    /// The type that hosts the actor: its own, or that of the outermost adapter around it.
+    host: fn(&Registry) -> Arc<Post<A::Message>>,
+    actor: PhantomData<fn(&mut A)>,
+}
+
+impl<'a, A: Actor> Context<'a, A> {
+    pub(crate) fn new(call: &'a mut Call) -> Context<'a, A> {
+        Context {
+            call,
+            host: Registry::post::<A>,
+            actor: PhantomData,
+        }
+    }
+
+    /// Writes a copy of `bytes` to the peer.
+    ///
+    /// Everything written during a callback leaves in one piece: at once after [`readable`](Actor::readable), at the end of the
+    /// poller's turn after any other callback. Bytes leave in order and whole, or the connection closes with a reason.
+    ///
+    /// Returns `false` only under [`SlowReader::DropNewest`], when this write was dropped whole because the peer is too slow.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no socket: in an actor that was spawned, and in [`closed`](Actor::closed). After
+    /// [`shutdown_write`](Context::shutdown_write) in an earlier callback.
+    pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let bytes = bytes.as_ref();
+        self.call
+            .stage(bytes.len(), |staged| staged.push_slice(bytes))
+    }
+
+    /// Writes `bytes` to the peer without copying them (small ones are copied, that is cheaper). Otherwise as [`write`](Context::write);
+    /// to be preferred where many connections are sent the same large payload.
+    ///
+    /// # Panics
+    ///
+    /// As [`write`](Context::write).
+    pub fn write_bytes(&mut self, bytes: Bytes) -> bool {
+        self.call
+            .stage(bytes.len(), |staged| staged.push_bytes(bytes))
+    }
+
+    /// Writes several parts as one: they leave together or, under [`SlowReader::DropNewest`], are dropped together.
+    ///
+    /// # Panics
+    ///
+    /// As [`write`](Context::write).
+    pub fn write_parts(&mut self, parts: &[&[u8]]) -> bool {
+        self.call
+            .stage(parts.iter().map(|part| part.len()).sum(), |staged| {
+                for part in parts {
+                    staged.push_slice(part);
+                }
+            })
+    }
+
+    /// Bytes written and not yet taken by the kernel.
+    pub fn queued(&self) -> usize {
+        self.call.queued + self.call.staged.len()
+    }
+
+    /// Whether the waiting output has reached the high watermark. Whoever stops writing then is told by
+    /// [`drained`](Actor::drained) when to go on.
+    pub fn is_above_high_watermark(&self) -> bool {
+        self.queued() >= self.call.options().high_watermark
+    }
+
+    /// Closes the connection when all that was written has left, in this callback also what is still to be written.
+    ///
+    /// No callback but [`closed`](Actor::closed) follows; messages on their way become dead letters. The peer gets every byte: see
+    /// [`ConnectionOptions::linger`](crate::ConnectionOptions::linger). An actor without a socket ends at once.
+    pub fn close(&mut self) {
+        self.call.wants.set(Wants::CLOSE);
+    }
+
+    /// Ends the connection at once: what is queued is thrown away and the peer sees a reset.
+    pub fn abort(&mut self) {
+        self.call.wants.set(Wants::ABORT);
+    }
+
+    /// Half-close: tells the peer, when all that was written has left, that nothing will follow. Reading goes on.
+    ///
+    /// # Panics
+    ///
+    /// Where there is no socket.
+    pub fn shutdown_write(&mut self) {
+        assert!(
+            self.has_socket(),
+            "shutdown_write: this actor has no socket"
+        );
+        self.call.wants.set(Wants::SHUTDOWN_WRITE);
+    }
+
+    /// Stops reading until [`resume`](Context::resume). The kernel's buffers fill, and TCP holds the peer back.
+    ///
+    /// A paused connection is not in the selector: that the peer has gone is noticed when it is resumed or written to.
+    pub fn pause(&mut self) {
+        self.call.wants.clear(Wants::RESUME);
+        self.call.wants.set(Wants::PAUSE);
+    }
+
+    /// Reads again after [`pause`](Context::pause). [`readable`](Actor::readable) is called at once with what was kept, which may be nothing.
+    pub fn resume(&mut self) {
+        self.call.wants.clear(Wants::PAUSE);
+        self.call.wants.set(Wants::RESUME);
+    }
+
+    /// Waits for room in a mailbox that refused a message: what feeds this actor is paused (its socket, or, where it has none,
+    /// its messages) until [`room`](Actor::room) is called, once, when that mailbox is below half its bound or its actor has gone.
+    /// Waiters are told in turn.
+    ///
+    /// Keep the message that came back and send it again in `room`; then nothing is lost, and a slow receiver slows
+    /// down the sockets that feed it.
+    pub fn wait_for_room(&mut self, mailbox: &impl HasMailbox) {
+        let post = (self.host)(&self.call.registry) as Arc<dyn Controlled>;
+        self.call.wants.set(Wants::WAIT);
+        if let Some(waiter) = mailbox.wait(Waiter {
+            post,
+            key: self.call.key,
+        }) {
+            waiter.tell();
+        }
+    }
+
+    /// Calls [`timer`](Actor::timer) once, `after` from now.
+    ///
+    /// Timers belong to this actor and end with it. They fire in a later turn of the poller, never early, in order of
+    /// their deadlines; resolution one millisecond.
+    pub fn set_timer(&mut self, after: Duration) -> TimerKey {
+        self.call.set_timer(after, None)
+    }
+
+    /// Calls [`timer`](Actor::timer) every `period`, first one period from now.
+    ///
+    /// Deadlines are multiples of the period: a late call does not shift the following ones. Ticks that were missed
+    /// altogether are skipped, not made up for.
+    ///
+    /// # Panics
+    ///
+    /// When the period is zero.
+    pub fn set_interval(&mut self, period: Duration) -> TimerKey {
+        self.call.set_timer(period, Some(period))
+    }
+
+    /// Takes a timer back: it will not fire any more. `false` when it had fired or been cancelled before.
+    pub fn cancel_timer(&mut self, key: TimerKey) -> bool {
+        self.call
+            .timers
+            .cancel(key, self.call.key.index())
+            .is_some()
+    }
+
+    /// The time of this turn: read once per turn, so cheap, and the same for all callbacks of the turn.
+    pub fn now(&mut self) -> Instant {
+        self.call.now()
+    }
+
+    /// The address of this actor.
+    pub fn addr(&self) -> Addr<A> {
+        Addr::new((self.host)(&self.call.registry), self.call.key)
+    }
+
+    /// The identity of this actor: that of its address.
+    pub fn id(&self) -> ActorId {
+        ActorId::new(self.call.registry.door.poller, self.call.key)
+    }
+
+    /// The poller on which this actor lives, counted from 0.
+    pub fn poller(&self) -> usize {
+        self.call.registry.door.poller as usize
+    }
+
+    /// Whether this actor is a connection, and it still has its socket.
+    pub fn has_socket(&self) -> bool {
+        self.call.flags.has(Flags::SOCKET)
+    }
+
+    /// The peer's address; `None` for an actor without a socket.
+    pub fn peer(&self) -> Option<Peer> {
+        self.call.peer()
+    }
+
+    /// The address on our side of the connection.
+    ///
+    /// Known at once where the listener is bound to one address. Where it listens on all of them, the poller asks the
+    /// kernel after the first callback in which this was called: until then it is `None`.
+    pub fn local_addr(&mut self) -> Option<Endpoint> {
+        let local = self.call.local();
+        if local.is_none() && self.has_socket() {
+            self.call.wants.set(Wants::LOCAL_ADDR);
+        }
+        local
+    }
+
+    /// Starts an actor without a socket on this poller. Its address works at once; it is opened after this callback.
+    pub fn spawn<B: Actor>(&mut self, actor: B) -> Addr<B> {
+        let post = self.call.registry.post::<B>();
+        let key = self.call.registry.door.reserve();
+        self.call.spawned.push((key, Box::new(actor)));
+        Addr::new(post, key)
+    }
+
+    /// Starts an actor without a socket on the poller of this number, where `make` runs.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such poller, see [`Handle::pollers`].
+    pub fn spawn_on<B: Actor>(
+        &mut self,
+        poller: usize,
+        make: impl FnOnce() -> B + Send + 'static,
+    ) -> Addr<B> {
+        self.system().spawn_on(poller, make)
+    }
+
+    /// The system that this actor lives in, for instance to stop it. Stopping is a request: it does not wait.
+    pub fn system(&self) -> Handle {
+        Handle {
+            shared: self.call.shared.clone(),
+        }
+    }
+
+    /// Asks another actor and gets the answer as a message to this one: `ask` makes the question around the [`Reply`] that
+    /// the other has to answer with, `answer` turns the reply, or the reason why there is none, into a message to this actor.
+    /// Exactly one message comes: the reply, or [`AskError`] when the question could not be sent, was dropped
+    /// unanswered, or was not answered within `timeout`. It travels in reserved room.
+    pub fn ask<B: Actor, R: Send + 'static>(
+        &mut self,
+        to: &Addr<B>,
+        timeout: Duration,
+        ask: impl FnOnce(Reply<R>) -> B::Message,
+        answer: impl FnOnce(Result<R, AskError>) -> A::Message + Send + 'static,
+    ) {
+        let post = (self.host)(&self.call.registry);
+        let key = self.call.key;
+        let asking = self.call.asking.insert(None);
+        let (reply, asked) = Asked::new(move |result| {
+            post.put(Entry::new(key, What::Answer(answer(result), asking)));
+        });
+        if let Err(error) = to.send(ask(reply)) {
+            // The reply inside the message has not been dropped yet, so this is the first to be heard.
+            asked.fail(if error.is_full() {
+                AskError::Full
+            } else {
+                AskError::Gone
+            });
+            return;
+        }
+        let deadline = self.call.deadline(timeout);
+        let timer = TimerFor::Ask(asked);
+        let timer = self.call.timers.set(key.index(), deadline, None, timer);
+        self.call.asking[asking] = Some(timer);
+    }
+
+    /// Runs `callback` for an actor that this one wraps, and returns what that one wrote instead of sending it.
+    ///
+    /// This is what adapters are made of (an encryption, a framing, a handshake in front of any unchanged actor): the
+    /// inner actor sees an ordinary context; its timers, messages, `pause`, `close` and all else are those of the outer
+    /// actor, except that its output goes through the outer one's hands.
+    pub fn nested<B, R>(&mut self, callback: impl FnOnce(&mut Context<'_, B>) -> R) -> (R, Written)
+    where
+        B: Actor<Message = A::Message>,
+    {
+        let outer = std::mem::take(&mut self.call.staged);
+        let before = self.call.queued;
+        self.call.queued += outer.len();
+        let result = callback(&mut Context {
+            call: self.call,
+            host: self.host,
+            actor: PhantomData,
+        });
+        self.call.queued = before;
+        let written = std::mem::replace(&mut self.call.staged, outer);
+        (result, Written { staged: written })
+    }
+
+    /// Whether [`close`](Context::close) has been asked for in this callback: an adapter's last chance to add its own farewell.
+    pub fn is_closing(&self) -> bool {
+        self.call.wants.has(Wants::CLOSE)
+    }
+}
+
+impl<A: Actor> fmt::Debug for Context<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("id", &self.id())
+            .field("queued", &self.queued())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a nested actor wrote during a callback, see [`Context::nested`].
+pub struct Written {
+    staged: Staged,
+}
+
+impl Written {
+    /// The bytes in order, in one or several parts.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.staged.parts()
+    }
+
+    /// How many bytes.
+    pub fn len(&self) -> usize {
+        self.staged.len()
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.staged.is_empty()
+    }
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Written").field("len", &self.len()).finish()
+    }
+}
+
+/// What an actor asked for in one callback. Each bit one request.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wants(u16);
+
+impl Wants {
+    pub(crate) const CLOSE: u16 = 1;
+    pub(crate) const ABORT: u16 = 1 << 1;
+    pub(crate) const SHUTDOWN_WRITE: u16 = 1 << 2;
+    pub(crate) const PAUSE: u16 = 1 << 3;
+    pub(crate) const RESUME: u16 = 1 << 4;
+    pub(crate) const WAIT: u16 = 1 << 5;
+    pub(crate) const LOCAL_ADDR: u16 = 1 << 6;
+    /// More was written than the byte budget allows.
+    pub(crate) const OVERFLOW: u16 = 1 << 7;
+
+    /// After one of these an actor is shown no more input.
+    pub(crate) const STOPS_INPUT: u16 =
+        Wants::CLOSE | Wants::ABORT | Wants::PAUSE | Wants::WAIT | Wants::OVERFLOW;
+
+    pub(crate) fn set(&mut self, bit: u16) {
+        self.0 |= bit;
+    }
+
+    pub(crate) fn clear(&mut self, bit: u16) {
+        self.0 &= !bit;
+    }
+
+    pub(crate) fn has(self, bit: u16) -> bool {
+        self.0 & bit != 0
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// What a timer is for.
+#[derive(Clone)]
+pub(crate) enum TimerFor {
+    /// The actor set it.
+    Actor,
+    /// The connection is to be looked at: see [`Watch`].
+    Watch(Watch),
+    /// A question of the actor has not been answered.
+    Ask(Asked),
+}
+
+/// The desk that all callbacks of one poller are handed in turn: what the actor at work may see, and what it asked for.
+pub(crate) struct Call {
+    pub(crate) key: ActorKey,
+    /// A copy of what is known of the actor at work; see [`Flags`].
+    pub(crate) flags: Flags,
+    /// Which of `origins` the actor came from.
+    pub(crate) origin: u16,
+    /// IPv4 address and port of the peer; meaningful with [`Flags::PEER_V4`].
+    pub(crate) peer: [u8; 6],
+    /// Bytes of earlier callbacks that still wait.
+    pub(crate) queued: usize,
+    pub(crate) wants: Wants,
+    pub(crate) staged: Staged,
+    /// The time of this turn, once somebody has asked for it.
+    pub(crate) now: Option<Instant>,
+    pub(crate) timers: Timers<TimerFor>,
+    /// Questions without an answer, and the timers of their timeouts.
+    asking: SlotMap<AskKey, Option<TimerKey>>,
+    pub(crate) spawned: Vec<(ActorKey, Box<dyn Hosted>)>,
+    pub(crate) origins: Vec<Arc<Origin>>,
+    /// Peers whose address does not fit into six bytes (IPv6), by slot.
+    pub(crate) peers: HashMap<u32, Peer>,
+    /// Our side's addresses that had to be asked for, by slot.
+    pub(crate) locals: HashMap<u32, Endpoint>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Call {
+    /// `spawned` is where actors without a socket are said to come from.
+    pub(crate) fn new(registry: Arc<Registry>, shared: Arc<Shared>, spawned: Arc<Origin>) -> Call {
+        Call {
+            key: ActorKey::default(),
+            flags: Flags::default(),
+            origin: 0,
+            peer: [0; 6],
+            queued: 0,
+            wants: Wants::default(),
+            staged: Staged::default(),
+            now: None,
+            timers: Timers::new(clock::now()),
+            asking: SlotMap::with_key(),
+            spawned: Vec::new(),
+            origins: vec![spawned],
+            peers: HashMap::default(),
+            locals: HashMap::default(),
+            registry,
+            shared,
+        }
+    }
+
+    pub(crate) fn options(&self) -> &ConnectionOptions {
+        &self.origins[usize::from(self.origin)].options
+    }
+
+    pub(crate) fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(clock::now)
+    }
+
+    /// `after` from now, or so far ahead that it never comes where the clock cannot tell it.
+    pub(crate) fn deadline(&mut self, after: Duration) -> Instant {
+        let now = self.now();
+        now.checked_add(after)
+            .unwrap_or(now + Duration::from_secs(86_400 * 365 * 30))
+    }
+
+    /// An answer has come: its timeout is not needed any more.
+    pub(crate) fn answered(&mut self, owner: ActorKey, ask: AskKey) {
+        if let Some(Some(timer)) = self.asking.remove(ask) {
+            self.timers.cancel(timer, owner.index());
+        }
+    }
+
+    fn set_timer(&mut self, after: Duration, period: Option<Duration>) -> TimerKey {
+        let deadline = self.deadline(after);
+        self.timers
+            .set(self.key.index(), deadline, period, TimerFor::Actor)
+    }
+
+    fn peer(&self) -> Option<Peer> {
+        if !self.flags.has(Flags::SOCKET) {
+            return None;
+        }
+        if self.flags.has(Flags::PEER_V4) {
+            let [a, b, c, d, high, low] = self.peer;
+            return Some(Peer::Tcp(
+                (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])).into(),
+            ));
+        }
+        Some(
+            self.peers
+                .get(&self.key.index())
+                .copied()
+                .unwrap_or(Peer::Unix),
+        )
+    }
+
+    fn local(&self) -> Option<Endpoint> {
+        if !self.flags.has(Flags::SOCKET) {
+            return None;
+        }
+        match &self.origins[usize::from(self.origin)].local {
+            Endpoint::Tcp(addr) if addr.ip().is_unspecified() => {
+                self.locals.get(&self.key.index()).cloned()
+            }
+            local => Some(local.clone()),
+        }
+    }
+
+    /// Stages `len` bytes if the connection's budget allows; `false` when they were dropped.
+    fn stage(&mut self, len: usize, push: impl FnOnce(&mut Staged)) -> bool {
+        assert!(
+            self.flags.has(Flags::SOCKET),
+            "write: this actor has no socket"
+        );
+        assert!(
+            !self.flags.has(Flags::WRITE_SHUT),
+            "write: this connection's writing side was shut down"
+        );
+        if self.queued + self.staged.len() + len <= self.options().output_max {
+            push(&mut self.staged);
+            return true;
+        }
+        self.over_budget(len)
+    }
+
+    #[cold]
+    fn over_budget(&mut self, len: usize) -> bool {
+        if self.options().slow_reader == SlowReader::DropNewest {
+            Counters::add(&self.registry.door.counters.dropped_writes, 1);
+            return false;
+        }
+        // The connection ends after this callback: nothing more is stored for it. `queued` tells the reason how much there was.
+        self.wants.set(Wants::OVERFLOW);
+        self.queued += len;
+        true
+    }
+}
+
+/// An actor as its poller sees it: without its type.
+pub(crate) trait Hosted: Any {
+    fn opened(&mut self, call: &mut Call) -> Outcome;
+    fn readable(&mut self, input: &mut Input<'_>, call: &mut Call) -> Outcome;
+    fn read_closed(&mut self, call: &mut Call) -> Outcome;
+    fn timer(&mut self, key: TimerKey, call: &mut Call) -> Outcome;
+    fn drained(&mut self, call: &mut Call) -> Outcome;
+    fn room(&mut self, call: &mut Call) -> Outcome;
+    fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome;
+    fn closed(&mut self, reason: &CloseReason, call: &mut Call);
+    fn type_name(&self) -> &'static str;
+}
+
+impl<A: Actor> Hosted for A {
+    fn opened(&mut self, call: &mut Call) -> Outcome {
+        Actor::opened(self, &mut Context::new(call))
+    }
+
+    fn readable(&mut self, input: &mut Input<'_>, call: &mut Call) -> Outcome {
+        Actor::readable(self, input, &mut Context::new(call))
+    }
+
+    fn read_closed(&mut self, call: &mut Call) -> Outcome {
+        Actor::read_closed(self, &mut Context::new(call))
+    }
+
+    fn timer(&mut self, key: TimerKey, call: &mut Call) -> Outcome {
+        Actor::timer(self, key, &mut Context::new(call))
+    }
+
+    fn drained(&mut self, call: &mut Call) -> Outcome {
+        Actor::drained(self, &mut Context::new(call))
+    }
+
+    fn room(&mut self, call: &mut Call) -> Outcome {
+        Actor::room(self, &mut Context::new(call))
+    }
+
+    fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome {
+        Actor::stopping(self, deadline, &mut Context::new(call))
+    }
+
+    fn closed(&mut self, reason: &CloseReason, call: &mut Call) {
+        Actor::closed(self, reason, &mut Context::new(call));
+    }
+
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<A>()
+    }
+}
+
+/// Hands a message to an actor of type `A` behind its erased face. The message is lost if the actor is of another type, which
+/// cannot be: a mailbox's keys are those of its own actor type.
+pub(crate) fn deliver<A: Actor>(
+    actor: &mut dyn Hosted,
+    message: A::Message,
+    call: &mut Call,
+) -> Outcome {
+    let actor: &mut dyn Any = actor;
+    debug_assert_eq!((*actor).type_id(), TypeId::of::<A>());
+    match actor.downcast_mut::<A>() {
+        Some(actor) => Actor::message(actor, message, &mut Context::new(call)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,114 @@
+//! The whole system as seen from anywhere: stop it, spawn into it, read its counters.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::actor::Actor;
+use crate::addr::Addr;
+use crate::command::Command;
+use crate::registry::{Registry, Stats};
+use crate::sys::clock;
+
+/// What all threads of a system share.
+pub(crate) struct Shared {
+    pub(crate) pollers: Vec<Arc<Registry>>,
+    /// Where the next `spawn` goes.
+    next: AtomicUsize,
+}
+
+impl Shared {
+    pub(crate) fn new(pollers: Vec<Arc<Registry>>) -> Shared {
+        Shared {
+            pollers,
+            next: AtomicUsize::new(0),
+        }
+    }
+
+    /// Sockets open or under way anywhere in the system.
+    pub(crate) fn sockets(&self) -> usize {
+        self.pollers
+            .iter()
+            .map(|poller| poller.door.sockets.load(Ordering::Acquire))
+            .sum()
+    }
+}
+
+/// A handle to a running [`System`](crate::System): cheap to clone, usable from every thread and inside callbacks.
+///
+/// It keeps nothing alive. After the system has ended its calls do nothing.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// Stops the system and returns at once.
+    ///
+    /// Every listener accepts what waits in its backlog and closes; every actor is told by
+    /// [`stopping`](Actor::stopping), which by default closes a connection after flushing; when the last connection has
+    /// ended, or `within` from now, everything left is closed with [`CloseReason::Stopped`](crate::CloseReason::Stopped) and the
+    /// poller threads end. Stopping again is harmless; the earliest deadline counts.
+    pub fn stop(&self, within: Duration) {
+        let now = clock::now();
+        // A deadline beyond what the clock can tell is no deadline: a day is as good as for ever here.
+        let deadline = now
+            .checked_add(within)
+            .unwrap_or(now + Duration::from_secs(86_400));
+        for poller in &self.shared.pollers {
+            poller.command(Command::Stop(deadline));
+        }
+    }
+
+    /// Starts an actor without a socket on one of the pollers, in turn.
+    ///
+    /// `make` runs there, so the actor itself need not be `Send`. The address works at once: what is sent to it waits
+    /// until the actor is opened. A panic in `make` is counted, and the address then has gone.
+    pub fn spawn<A: Actor>(&self, make: impl FnOnce() -> A + Send + 'static) -> Addr<A> {
+        let next = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        self.spawn_on(next % self.shared.pollers.len(), make)
+    }
+
+    /// Starts an actor without a socket on the poller of this number.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such poller, see [`Handle::pollers`].
+    pub fn spawn_on<A: Actor>(
+        &self,
+        poller: usize,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Addr<A> {
+        let pollers = &self.shared.pollers;
+        assert!(
+            poller < pollers.len(),
+            "spawn: there is no poller {poller}, the system has {}",
+            pollers.len()
+        );
+        let (post, key) = pollers[poller].spawn(make);
+        Addr::new(post, key)
+    }
+
+    /// How many pollers the system has.
+    pub fn pollers(&self) -> usize {
+        self.shared.pollers.len()
+    }
+
+    /// What has happened so far.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        for poller in &self.shared.pollers {
+            poller.add_to(&mut stats);
+        }
+        stats
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle")
+            .field("pollers", &self.pollers())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+//! How a connection ends.
+//!
+//! `close` flushes, then `finish_close` shuts down the writing side, tells the actor, and lingers; `end` does it at once. Both come
+//! down to `retire` (the actor's end) and `free` (the socket's and the slot's).
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
+
+use crate::actor::CloseReason;
+use crate::command::Command;
+use crate::context::Hosted;
+use crate::flags::Flags;
+use crate::hosts::{Hosts, Slot, begin, guard, is_reset};
+use crate::registry::Counters;
+use crate::sys::Socket;
+
+impl Hosts {
+    /// Closes after flushing; from here on the actor is called no more but for `closed`.
+    pub(super) fn close(&mut self, index: usize, reason: CloseReason) {
+        if self.slots[index].flags.has(Flags::CLOSING) {
+            return;
+        }
+        if !self.slots[index].flags.has(Flags::SOCKET) {
+            return self.end(index, reason);
+        }
+        self.slots[index].flags.set(Flags::CLOSING);
+        let now = self.call.now();
+        self.extra(index, now).reason = Some(reason);
+        let slot = &self.slots[index];
+        if slot.queued() == 0 {
+            self.finish_close(index);
+        } else if !slot.flags.has(Flags::DIRTY | Flags::BLOCKED) {
+            self.flush(index);
+        } else {
+            self.watch_output(index);
+            self.sync_interest(index);
+        }
+    }
+
+    /// All output has left: the lingering part of a close begins, or, where the peer has ended already, it is done.
+    pub(super) fn finish_close(&mut self, index: usize) {
+        let reason = self.slots[index]
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.reason.take())
+            .unwrap_or(CloseReason::Finished);
+        let slot = &self.slots[index];
+        // Where the peer has ended already, nothing is under way that a close could reset.
+        let lingers = !slot.flags.has(Flags::EOF)
+            && matches!(
+                slot.socket.as_ref().map(Socket::shutdown_write),
+                Some(Ok(()))
+            );
+        if !lingers {
+            return self.end(index, reason);
+        }
+        self.retire(index, &reason);
+        let options = &self.call.origins[usize::from(self.slots[index].origin)].options;
+        let (timeout, bytes) = (options.linger_timeout, options.linger_bytes);
+        let until = self.call.deadline(timeout);
+        let now = self.call.now();
+        self.slots[index].flags.set(Flags::LINGERING);
+        let extra = self.extra(index, now);
+        extra.kept = bytes::BytesMut::new();
+        extra.linger_left = bytes;
+        extra.linger_until = until;
+        self.watch_linger(index, until);
+        self.sync_interest(index);
+    }
+
+    /// Ends an actor and its connection at once; an abort resets it.
+    pub(super) fn end(&mut self, index: usize, reason: CloseReason) {
+        if matches!(reason, CloseReason::Aborted) {
+            self.slots[index].flags.set(Flags::ABORT);
+        }
+        self.retire(index, &reason);
+        self.free(index);
+    }
+
+    /// The socket failed. A connection that was closing for an error of its own keeps that as its reason.
+    pub(super) fn fail(&mut self, index: usize, error: io::Error) {
+        let closing = self.slots[index]
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.reason.take());
+        let reason = match closing {
+            Some(reason @ CloseReason::Error(_)) => reason,
+            _ if is_reset(&error) => CloseReason::Reset,
+            _ => CloseReason::Io(error),
+        };
+        self.end(index, reason);
+    }
+
+    /// Tells the actor its end and drops it. Nothing can reach it from here on.
+    fn retire(&mut self, index: usize, reason: &CloseReason) {
+        let key = self.key(index);
+        self.call.registry.door.leave(key);
+        self.call.timers.cancel_all(index as u32);
+        let slot = &mut self.slots[index];
+        slot.flags.clear(Flags::SOCKET);
+        slot.flags.set(Flags::CLOSING);
+        if slot.flags.take(Flags::KNOWN_TO_INBOX) {
+            self.ended.push(key);
+        }
+        if slot.flags.take(Flags::OPENED) {
+            log::debug!(
+                "{} {}: {reason}",
+                slot.actor.as_deref().map_or("?", Hosted::type_name),
+                crate::ActorId::new(self.call.registry.door.poller, key)
+            );
+            begin(&mut self.call, slot, index);
+            self.call.queued = 0;
+            if let Some(actor) = slot.actor.as_deref_mut()
+                && let Err(panic) = guard(|| actor.closed(reason, &mut self.call))
+            {
+                self.note_panic(index, &*panic);
+                self.drop_guarded(panic);
+            }
+            // Timers that `closed` set would belong to whoever comes next in this slot.
+            self.call.timers.cancel_all(index as u32);
+            Counters::add(&self.call.registry.door.counters.closed, 1);
+        }
+        let actor = self.slots[index].actor.take();
+        self.drop_guarded(actor);
+        self.place_spawned();
+    }
+
+    /// Closes the socket and gives the slot back.
+    pub(super) fn free(&mut self, index: usize) {
+        let key = self.key(index);
+        self.recycle(index);
+        let mut slot = std::mem::replace(&mut self.slots[index], Slot::VACANT);
+        self.call.timers.cancel_all(index as u32);
+        if slot.flags.has(Flags::ADDR_ELSEWHERE) {
+            self.call.peers.remove(&(index as u32));
+            self.call.locals.remove(&(index as u32));
+        }
+        let door = &self.call.registry.door;
+        door.leave(key);
+        door.free(key);
+        let Some(socket) = slot.socket.take() else {
+            return;
+        };
+        // Before it is closed: a duplicate of the descriptor would be reported on for ever.
+        if slot.flags.has(Flags::REGISTERED)
+            && let Err(error) = self.selector.deregister(socket.as_fd())
+        {
+            log::warn!("deregister: {error}");
+        }
+        if slot.flags.has(Flags::ABORT) {
+            socket.abort();
+        } else {
+            drop(socket);
+        }
+        let origin = &self.call.origins[usize::from(slot.origin)];
+        if !slot.flags.has(Flags::REFUSED)
+            && origin.live.fetch_sub(1, Ordering::AcqRel) == origin.max
+        {
+            for home in &origin.homes {
+                self.call.shared.pollers[*home].command(Command::Rearm(origin.clone()));
+            }
+        }
+        door.sockets.fetch_sub(1, Ordering::AcqRel);
+        if self.stop.is_some() && self.call.shared.sockets() == 0 {
+            for poller in &self.call.shared.pollers {
+                poller.command(Command::LastSocket);
+            }
+        }
+    }
+
+    /// The poller ends: so does everything on it.
+    pub(crate) fn end_all(&mut self) {
+        // `closed` of one may spawn others; those are placed and, never opened, dropped with the rest in the next round.
+        while self.slots.iter().any(|slot| slot.generation != 0) {
+            for index in 0..self.slots.len() {
+                if self.slots[index].generation == 0 {
+                    continue;
+                }
+                if self.slots[index].flags.has(Flags::LINGERING) {
+                    self.free(index);
+                } else {
+                    let pending = self.slots[index]
+                        .extra
+                        .as_mut()
+                        .and_then(|extra| extra.reason.take());
+                    self.end(index, pending.unwrap_or(CloseReason::Stopped));
+                }
+            }
+        }
+    }
+}

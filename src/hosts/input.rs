@@ -1,0 +1,223 @@
+//! From the socket to an actor.
+
+use std::io;
+
+use bytes::Buf;
+
+use crate::actor::CloseReason;
+use crate::context::Wants;
+use crate::flags::Flags;
+use crate::hosts::{FRONT_MAX, Flush, Hosts, READ_MAX, begin, guard};
+use crate::input::Input;
+
+/// Where the bytes are that an actor is shown.
+#[derive(Clone, Copy)]
+enum Shown {
+    /// In the poller's buffer, this many: what was kept, and behind it what has just been read.
+    Buffer(usize),
+    /// All in what is kept.
+    Kept,
+}
+
+impl Hosts {
+    /// Reads once, [`READ_MAX`] bytes at most, and shows what has come. If there is more, the selector reports it in the next turn,
+    /// after everybody else's.
+    pub(super) fn receive(&mut self, index: usize) {
+        if self.slots[index].flags.has(Flags::LINGERING) {
+            return self.discard(index);
+        }
+        let slot = &mut self.slots[index];
+        let Some(socket) = &slot.socket else { return };
+        let mut at = 0;
+        if let Some(extra) = &slot.extra
+            && extra.kept.len() <= FRONT_MAX
+        {
+            at = extra.kept.len();
+            self.read_buf[..at].copy_from_slice(&extra.kept);
+        }
+        let received = match socket.recv(&mut self.read_buf[at..at + READ_MAX]) {
+            Ok(0) => return self.end_of_input(index),
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => return self.fail(index, error),
+        };
+        self.touch(index);
+        let slot = &mut self.slots[index];
+        let shown = match &mut slot.extra {
+            Some(extra) if extra.kept.len() > at => {
+                extra.kept.extend_from_slice(&self.read_buf[..received]);
+                Shown::Kept
+            }
+            _ => Shown::Buffer(at + received),
+        };
+        self.show(index, shown, false);
+    }
+
+    /// Shows again what was kept, after a pause.
+    pub(super) fn show_kept(&mut self, index: usize) {
+        let flags = self.slots[index].flags;
+        if flags.has(Flags::NOT_READING | Flags::CLOSING) || !flags.has(Flags::SOCKET) {
+            return;
+        }
+        if flags.has(Flags::EOF) {
+            return self.show_end(index);
+        }
+        let key = self.key(index);
+        self.show(index, Shown::Kept, false);
+        if self.find(key).is_some() {
+            self.sync_interest(index);
+        }
+    }
+
+    fn end_of_input(&mut self, index: usize) {
+        self.slots[index].flags.set(Flags::EOF);
+        self.show_end(index);
+    }
+
+    /// Shows what is kept for the last time, then tells the half-close, unless the actor pauses.
+    fn show_end(&mut self, index: usize) {
+        let key = self.key(index);
+        if self.slots[index].kept() > 0 {
+            self.show(index, Shown::Kept, true);
+        }
+        if self.find(key).is_none() {
+            return;
+        }
+        let flags = &mut self.slots[index].flags;
+        if !flags.has(Flags::NOT_READING | Flags::CLOSING | Flags::EOF_TOLD) {
+            flags.set(Flags::EOF_TOLD);
+            if let Some(extra) = &mut self.slots[index].extra {
+                extra.kept.clear();
+                extra.need = 0;
+            }
+            self.tidy(index);
+            let called = self.enter(index, |actor, call| actor.read_closed(call));
+            self.after(index, called, Flush::Now);
+        }
+        if self.find(key).is_some() {
+            self.sync_interest(index);
+        }
+    }
+
+    /// Calls `readable` for as long as it consumes something and something is left, then keeps the rest.
+    fn show(&mut self, index: usize, shown: Shown, at_end: bool) {
+        let slot = &mut self.slots[index];
+        let (need, kept) = slot
+            .extra
+            .as_ref()
+            .map_or((0, 0), |extra| (extra.need, extra.kept.len()));
+        let len = match shown {
+            Shown::Buffer(len) => len,
+            Shown::Kept => kept,
+        };
+        if len < need && !at_end {
+            return self.keep(index, shown, 0, need, true);
+        }
+        begin(&mut self.call, slot, index);
+        let bytes = match (shown, &slot.extra) {
+            (Shown::Buffer(len), _) => &self.read_buf[..len],
+            (Shown::Kept, Some(extra)) => &extra.kept[..],
+            (Shown::Kept, None) => &[],
+        };
+        let Some(actor) = slot.actor.as_deref_mut() else {
+            return;
+        };
+        let mut consumed = 0;
+        let (called, needed) = loop {
+            let mut input = Input::new(&bytes[consumed..], at_end);
+            let called = guard(|| actor.readable(&mut input, &mut self.call));
+            let (step, needed) = (input.consumed(), input.needed());
+            consumed += step;
+            let again = step > 0
+                && consumed < bytes.len()
+                && needed <= bytes.len() - consumed
+                && !self.call.wants.has(Wants::STOPS_INPUT)
+                && matches!(called, Ok(Ok(())));
+            if !again {
+                break (called, needed);
+            }
+        };
+        let key = self.key(index);
+        let paused = self.call.wants.has(Wants::STOPS_INPUT);
+        self.keep(index, shown, consumed, needed, false);
+        self.after(index, called, Flush::Now);
+        if self.find(key).is_some() {
+            self.check_kept(index, paused);
+        }
+    }
+
+    /// Keeps what follows the first `consumed` of the bytes shown.
+    fn keep(&mut self, index: usize, shown: Shown, consumed: usize, need: usize, unseen: bool) {
+        let extra = &mut self.slots[index].extra;
+        match shown {
+            Shown::Buffer(len) if consumed == len && need == 0 => {
+                let Some(extra) = extra else { return };
+                extra.kept.clear();
+                extra.need = 0;
+                self.tidy(index);
+            }
+            Shown::Buffer(len) => {
+                let now = self.call.now();
+                let was = self.slots[index].kept();
+                let rest = std::mem::take(&mut self.read_buf);
+                let extra = self.extra(index, now);
+                if was == 0 || consumed > 0 {
+                    extra.input_since = now;
+                }
+                if unseen {
+                    extra.kept.extend_from_slice(&rest[was..len]);
+                } else {
+                    extra.kept.clear();
+                    extra.kept.extend_from_slice(&rest[consumed..len]);
+                }
+                extra.need = need;
+                self.read_buf = rest;
+                self.watch_input(index);
+            }
+            Shown::Kept => {
+                let Some(extra) = extra else { return };
+                extra.kept.advance(consumed);
+                extra.need = need;
+                if extra.kept.is_empty() {
+                    // `advance` alone would hold on to the space of what was consumed.
+                    extra.kept = bytes::BytesMut::new();
+                    self.tidy(index);
+                } else if consumed > 0 {
+                    extra.input_since = self.call.now();
+                }
+            }
+        }
+    }
+
+    /// A connection may not have more kept for it than its budget, unless it is paused: then nothing is added.
+    fn check_kept(&mut self, index: usize, paused: bool) {
+        let slot = &self.slots[index];
+        let Some(extra) = &slot.extra else { return };
+        let limit = self.call.origins[usize::from(slot.origin)]
+            .options
+            .input_max;
+        let len = extra.kept.len().max(extra.need);
+        if len > limit && !paused && !slot.flags.has(Flags::NOT_READING | Flags::CLOSING) {
+            self.close(index, CloseReason::InputTooLong { len, limit });
+        }
+    }
+
+    /// A lingering close: what still arrives is thrown away, within its limit.
+    fn discard(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let Some(socket) = &slot.socket else { return };
+        match socket.recv(&mut self.read_buf[..READ_MAX]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(received) if received > 0 => {
+                let left = slot.extra.as_mut().map_or(0, |extra| {
+                    extra.linger_left = extra.linger_left.saturating_sub(received);
+                    extra.linger_left
+                });
+                if left == 0 {
+                    self.free(index);
+                }
+            }
+            _ => self.free(index),
+        }
+    }
+}

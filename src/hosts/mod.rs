@@ -1,0 +1,769 @@
+//! The actors of one poller: their slots, how a callback is entered, and how what it asked for is carried out.
+//!
+//! The way of a byte: [`input`] reads it into the poller's one buffer and shows it to the actor; what the actor writes is
+//! staged in the [`Call`] and goes from there straight to the socket ([`output`]). Only what the actor did not consume, or the
+//! socket refused, is kept in the connection's [`Extra`]. [`close`] ends connections, [`timeouts`] watches them.
+
+mod close;
+mod input;
+mod output;
+mod timeouts;
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use crate::actor::{CloseReason, Outcome};
+use crate::context::{Call, Hosted, Wants};
+use crate::flags::Flags;
+use crate::handle::Shared;
+use crate::origin::{Origin, SlowReader};
+use crate::output::Output;
+use crate::registry::{ActorKey, Counters, Registry};
+use crate::sys::{Interest, Peer, Selector, Socket, clock};
+
+/// How many bytes one read takes at most, which is also what one connection gets in one turn. A stream at full speed comes in few
+/// calls, and 64 KiB are through an actor in some ten microseconds, so its neighbours do not notice.
+const READ_MAX: usize = 64 << 10;
+
+/// Kept input up to this many bytes is put in front of what is read next, so that the two are in one piece and only what was
+/// kept is copied. Beyond it what is read is appended to what is kept: a large frame is not copied again with each read.
+const FRONT_MAX: usize = 16 << 10;
+
+/// How many extras are held in reserve, and how much buffer each may hold: 1 MiB per poller in all, enough for the connections
+/// that are written to in one turn.
+const SPARE_MAX: usize = 256;
+const SPARE_BYTES_MAX: usize = 4 << 10;
+
+/// One actor and, if it is a connection, its socket.
+struct Slot {
+    /// `None` in a vacant slot, in one that lingers, and in one that refuses a connection.
+    actor: Option<Box<dyn Hosted>>,
+    /// There only while something is kept for the connection.
+    extra: Option<Box<Extra>>,
+    socket: Option<Socket>,
+    /// That of the key; 0 in a vacant slot, which no key has.
+    generation: u32,
+    flags: Flags,
+    /// Milliseconds since the poller's start, wrapping; kept with [`Flags::TIMED`] only.
+    last_active_ms: u32,
+    origin: u16,
+    peer: [u8; 6],
+}
+
+impl Slot {
+    const VACANT: Slot = Slot {
+        actor: None,
+        extra: None,
+        socket: None,
+        generation: 0,
+        flags: Flags::NONE,
+        last_active_ms: 0,
+        origin: 0,
+        peer: [0; 6],
+    };
+
+    fn queued(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.output.len())
+    }
+
+    fn kept(&self) -> usize {
+        self.extra.as_ref().map_or(0, |extra| extra.kept.len())
+    }
+}
+
+/// What is kept for a connection while input or output waits, or while it closes.
+struct Extra {
+    /// Input that the actor did not consume.
+    kept: BytesMut,
+    /// How many bytes the actor wants to see before it is called again.
+    need: usize,
+    /// Output that waits for the end of the turn or for the socket.
+    output: Output,
+    /// When something of `kept` was last consumed, or it began.
+    input_since: Instant,
+    /// When something of `output` was last taken, or it began.
+    output_since: Instant,
+    /// Why the connection closes, once its output is flushed.
+    reason: Option<CloseReason>,
+    /// How many bytes a lingering close may still discard.
+    linger_left: usize,
+    /// When a lingering close ends at the latest.
+    linger_until: Instant,
+}
+
+impl Extra {
+    fn new(now: Instant) -> Extra {
+        Extra {
+            kept: BytesMut::new(),
+            need: 0,
+            output: Output::default(),
+            input_since: now,
+            output_since: now,
+            reason: None,
+            linger_left: 0,
+            linger_until: now,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.kept.is_empty() && self.output.is_empty() && self.need == 0 && self.reason.is_none()
+    }
+}
+
+/// Where an actor is found by its key.
+pub(crate) enum Present {
+    At(usize),
+    /// It takes no messages now: they are to be set aside.
+    Aside,
+    No,
+}
+
+/// When what a callback wrote goes to the socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flush {
+    /// At once: the answer to a request.
+    Now,
+    /// With all else that this turn makes the connection write, in one system call.
+    EndOfTurn,
+}
+
+/// What came of a callback: its outcome, or the payload of its panic.
+type Called = Result<Outcome, Box<dyn Any + Send>>;
+
+/// The actors of one poller.
+pub(crate) struct Hosts {
+    slots: Vec<Slot>,
+    pub(crate) call: Call,
+    pub(crate) selector: Selector,
+    /// `FRONT_MAX + READ_MAX` bytes.
+    read_buf: Box<[u8]>,
+    /// Actors to be called without being told by the selector: see [`Flags::READY`].
+    ready: VecDeque<ActorKey>,
+    /// Connections to be flushed at the end of the turn.
+    dirty: Vec<ActorKey>,
+    spare: Vec<Box<Extra>>,
+    /// Actors that have ended and of which an inbox may keep something.
+    pub(crate) ended: Vec<ActorKey>,
+    /// The deadline, once the system stops.
+    pub(crate) stop: Option<Instant>,
+    started: Instant,
+}
+
+impl Hosts {
+    pub(crate) fn new(
+        selector: Selector,
+        registry: Arc<Registry>,
+        shared: Arc<Shared>,
+        spawned: Arc<Origin>,
+    ) -> Hosts {
+        Hosts {
+            slots: Vec::new(),
+            call: Call::new(registry, shared, spawned),
+            selector,
+            read_buf: vec![0; FRONT_MAX + READ_MAX].into_boxed_slice(),
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            spare: Vec::new(),
+            ended: Vec::new(),
+            stop: None,
+            started: clock::now(),
+        }
+    }
+
+    // ---- finding an actor -------------------------------------------------------------------------------------------
+
+    fn key(&self, index: usize) -> ActorKey {
+        ActorKey::from_token(u64::from(self.slots[index].generation) << 32 | index as u64)
+    }
+
+    /// The place of the slot, if it still is this key's.
+    fn find(&self, key: ActorKey) -> Option<usize> {
+        let index = key.index() as usize;
+        let slot = self.slots.get(index)?;
+        (slot.generation == key.generation() && slot.generation != 0).then_some(index)
+    }
+
+    /// Where messages for this key go now. An actor that is still to be opened is opened first.
+    pub(crate) fn present(&mut self, key: ActorKey) -> Present {
+        let Some(mut index) = self.find(key) else {
+            return Present::No;
+        };
+        if self.slots[index].flags.has(Flags::OPENING) {
+            self.open(index);
+            let Some(again) = self.find(key) else {
+                return Present::No;
+            };
+            index = again;
+        }
+        let flags = self.slots[index].flags;
+        if flags.has(Flags::CLOSING) {
+            Present::No
+        } else if flags.has(Flags::ASIDE) || flags.has(Flags::WAITING) && !flags.has(Flags::SOCKET)
+        {
+            Present::Aside
+        } else {
+            Present::At(index)
+        }
+    }
+
+    pub(crate) fn is_waiting(&self, key: ActorKey) -> bool {
+        self.find(key)
+            .is_some_and(|index| self.slots[index].flags.has(Flags::WAITING))
+    }
+
+    pub(crate) fn mark(&mut self, key: ActorKey, flags: u32) {
+        if let Some(index) = self.find(key) {
+            self.slots[index].flags.set(flags);
+        }
+    }
+
+    pub(crate) fn unmark(&mut self, key: ActorKey, flags: u32) {
+        if let Some(index) = self.find(key) {
+            self.slots[index].flags.clear(flags);
+        }
+    }
+
+    // ---- calling it -------------------------------------------------------------------------------------------------
+
+    /// Enters a callback of the actor at `index` and carries out what it asked for; output leaves at the end of the turn.
+    pub(crate) fn call(
+        &mut self,
+        index: usize,
+        callback: impl FnOnce(&mut dyn Hosted, &mut Call) -> Outcome,
+    ) {
+        let called = self.enter(index, callback);
+        self.after(index, called, Flush::EndOfTurn);
+    }
+
+    fn enter(
+        &mut self,
+        index: usize,
+        callback: impl FnOnce(&mut dyn Hosted, &mut Call) -> Outcome,
+    ) -> Called {
+        begin(&mut self.call, &self.slots[index], index);
+        match self.slots[index].actor.as_deref_mut() {
+            Some(actor) => guard(|| callback(actor, &mut self.call)),
+            None => Ok(Ok(())),
+        }
+    }
+
+    /// Carries out what the callback of the actor at `index` asked for.
+    fn after(&mut self, index: usize, called: Called, flush: Flush) {
+        let wants = self.call.wants;
+        if wants.is_empty()
+            && self.call.staged.is_empty()
+            && self.call.spawned.is_empty()
+            && matches!(called, Ok(Ok(())))
+        {
+            return;
+        }
+        match called {
+            Err(panic) => {
+                self.call.staged.clear();
+                let what = self.note_panic(index, &*panic);
+                // The payload is the user's value: its own drop may panic, too.
+                self.drop_guarded(panic);
+                self.end(index, CloseReason::Panicked(what));
+            }
+            Ok(_) if wants.has(Wants::ABORT) => {
+                self.call.staged.clear();
+                self.end(index, CloseReason::Aborted);
+            }
+            Ok(_) if wants.has(Wants::OVERFLOW) => {
+                let queued = self.call.queued + self.call.staged.len();
+                let limit = self.call.options().output_max;
+                self.call.staged.clear();
+                self.end(index, CloseReason::SlowReader { queued, limit });
+            }
+            Ok(outcome) => self.carry_out(index, outcome, wants, flush),
+        }
+        self.place_spawned();
+    }
+
+    fn carry_out(&mut self, index: usize, outcome: Outcome, wants: Wants, flush: Flush) {
+        if !wants.is_empty() {
+            let slot = &mut self.slots[index];
+            if wants.has(Wants::WAIT) {
+                slot.flags.set(Flags::WAITING);
+            }
+            if wants.has(Wants::PAUSE) {
+                slot.flags.set(Flags::PAUSED);
+            }
+            if wants.has(Wants::RESUME) && slot.flags.take(Flags::PAUSED) {
+                self.owe(index, Flags::SHOW_INPUT);
+            }
+            if wants.has(Wants::LOCAL_ADDR) {
+                self.ask_local_addr(index);
+            }
+            if wants.has(Wants::SHUTDOWN_WRITE) && !self.slots[index].flags.has(Flags::WRITE_SHUT) {
+                self.slots[index]
+                    .flags
+                    .set(Flags::WRITE_SHUT | Flags::SHUT_PENDING);
+            }
+        }
+        if !self.send_staged(index, flush) {
+            return;
+        }
+        let reason = match outcome {
+            Err(error) => CloseReason::Error(error),
+            Ok(()) if wants.has(Wants::CLOSE) => {
+                if self.slots[index].flags.has(Flags::EOF) {
+                    CloseReason::PeerClosed
+                } else {
+                    CloseReason::Finished
+                }
+            }
+            Ok(()) => {
+                if !wants.is_empty() {
+                    self.sync_interest(index);
+                }
+                return;
+            }
+        };
+        self.close(index, reason);
+    }
+
+    /// The poller has to call this actor for the reasons in `flags`, though the selector will not say so.
+    fn owe(&mut self, index: usize, flags: u32) {
+        let key = self.key(index);
+        let slot = &mut self.slots[index];
+        slot.flags.set(flags);
+        if !slot.flags.has(Flags::READY) {
+            slot.flags.set(Flags::READY);
+            self.ready.push_back(key);
+        }
+    }
+
+    pub(crate) fn owes(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Calls up to `most` of the actors that are owed a call.
+    pub(crate) fn pay(&mut self, most: usize) {
+        for _ in 0..most.min(self.ready.len()) {
+            let Some(key) = self.ready.pop_front() else {
+                return;
+            };
+            let Some(index) = self.find(key) else {
+                continue;
+            };
+            self.slots[index].flags.clear(Flags::READY);
+            self.open(index);
+            self.pay_one(key, Flags::STOPPING, |hosts, index| {
+                if let Some(deadline) = hosts.stop {
+                    hosts.call(index, |actor, call| actor.stopping(deadline, call));
+                }
+            });
+            self.pay_one(key, Flags::DRAINED, |hosts, index| {
+                hosts.call(index, |actor, call| actor.drained(call))
+            });
+            self.pay_one(key, Flags::SHOW_INPUT, Hosts::show_kept);
+        }
+    }
+
+    fn pay_one(&mut self, key: ActorKey, flag: u32, pay: impl FnOnce(&mut Hosts, usize)) {
+        // Looked up again each time: the call before may have ended it.
+        let Some(index) = self.find(key) else { return };
+        if self.slots[index].flags.take(flag) && !self.slots[index].flags.has(Flags::CLOSING) {
+            pay(self, index);
+        }
+    }
+
+    /// The mailbox that this actor waited for has room.
+    pub(crate) fn room(&mut self, key: ActorKey) {
+        let Some(index) = self.find(key) else { return };
+        if !self.slots[index].flags.take(Flags::WAITING)
+            || self.slots[index].flags.has(Flags::CLOSING)
+        {
+            return;
+        }
+        self.call(index, |actor, call| actor.room(call));
+        if self.find(key).is_some() && self.slots[index].flags.has(Flags::SOCKET) {
+            self.owe(index, Flags::SHOW_INPUT);
+            self.sync_interest(index);
+        }
+    }
+
+    /// Another thread asked for a close.
+    pub(crate) fn close_by_address(&mut self, key: ActorKey) {
+        if let Present::At(index) = self.present_or_aside(key) {
+            self.close(index, CloseReason::Finished);
+        }
+    }
+
+    fn present_or_aside(&mut self, key: ActorKey) -> Present {
+        match self.present(key) {
+            Present::Aside => Present::At(key.index() as usize),
+            present => present,
+        }
+    }
+
+    pub(crate) fn timer(&mut self, due: crate::timers::Due<crate::context::TimerFor>) {
+        use crate::context::TimerFor;
+        let index = due.owner as usize;
+        match due.what {
+            TimerFor::Ask(asked) => asked.fail(crate::ask::AskError::TimedOut),
+            TimerFor::Watch(watch) => self.look_at(index, watch),
+            TimerFor::Actor => {
+                if !self.slots[index].flags.has(Flags::CLOSING) {
+                    self.call(index, |actor, call| actor.timer(due.key, call));
+                }
+            }
+        }
+    }
+
+    // ---- placing it -------------------------------------------------------------------------------------------------
+
+    /// The place of a key that was reserved for a new actor.
+    fn place(&mut self, key: ActorKey, actor: Option<Box<dyn Hosted>>) -> usize {
+        let index = key.index() as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || Slot::VACANT);
+        }
+        debug_assert!(
+            self.slots[index].generation == 0,
+            "a reserved slot is vacant"
+        );
+        self.slots[index] = Slot {
+            actor,
+            generation: key.generation(),
+            ..Slot::VACANT
+        };
+        index
+    }
+
+    /// Actors that the callback spawned get their places; they are opened later in the turn.
+    fn place_spawned(&mut self) {
+        while let Some((key, actor)) = self.call.spawned.pop() {
+            let index = self.place(key, Some(actor));
+            self.owe(index, Flags::OPENING);
+        }
+    }
+
+    /// An actor without a socket, made by another thread's closure.
+    pub(crate) fn spawn(
+        &mut self,
+        key: ActorKey,
+        make: Box<dyn FnOnce() -> Box<dyn Hosted> + Send>,
+    ) {
+        match guard(make) {
+            Ok(actor) => {
+                let index = self.place(key, Some(actor));
+                self.slots[index].flags.set(Flags::OPENING);
+                self.open(index);
+            }
+            Err(panic) => {
+                self.count_panic("a factory", &*panic);
+                self.drop_guarded(panic);
+                self.call.registry.door.leave(key);
+                self.call.registry.door.free(key);
+            }
+        }
+    }
+
+    /// Hosts an accepted connection: makes its actor, opens it, and registers its socket.
+    ///
+    /// The acceptor has counted the socket in the origin and in this poller's door.
+    pub(crate) fn adopt(&mut self, origin: &Arc<Origin>, socket: Socket, peer: Peer) {
+        match guard(|| (origin.make)(peer)) {
+            Ok(actor) => {
+                let index = self.place_socket(origin, socket, peer, Some(actor));
+                self.slots[index].flags.set(Flags::OPENING);
+                self.watch_idle(index);
+                let key = self.key(index);
+                self.open(index);
+                if self.find(key).is_some() {
+                    self.sync_interest(index);
+                }
+            }
+            Err(panic) => {
+                self.count_panic("a listener's factory", &*panic);
+                self.drop_guarded(panic);
+                let index = self.place_socket(origin, socket, peer, None);
+                self.free(index);
+            }
+        }
+    }
+
+    /// Sends `farewell` to a connection that nobody will serve, and closes it.
+    pub(crate) fn refuse(
+        &mut self,
+        origin: &Arc<Origin>,
+        socket: Socket,
+        peer: Peer,
+        farewell: bytes::Bytes,
+    ) {
+        let index = self.place_socket(origin, socket, peer, None);
+        self.slots[index].flags.set(Flags::REFUSED);
+        let now = self.call.now();
+        self.extra(index, now).output.push_bytes(farewell);
+        self.close(index, CloseReason::Finished);
+    }
+
+    fn place_socket(
+        &mut self,
+        origin: &Arc<Origin>,
+        socket: Socket,
+        peer: Peer,
+        actor: Option<Box<dyn Hosted>>,
+    ) -> usize {
+        let origin = self.origin(origin);
+        let key = self.call.registry.door.reserve();
+        let index = self.place(key, actor);
+        let slot = &mut self.slots[index];
+        slot.socket = Some(socket);
+        slot.origin = origin;
+        slot.flags.set(Flags::SOCKET);
+        match peer {
+            Peer::Tcp(std::net::SocketAddr::V4(v4)) => {
+                slot.peer[..4].copy_from_slice(&v4.ip().octets());
+                slot.peer[4..].copy_from_slice(&v4.port().to_be_bytes());
+                slot.flags.set(Flags::PEER_V4);
+            }
+            Peer::Tcp(std::net::SocketAddr::V6(_)) => {
+                slot.flags.set(Flags::ADDR_ELSEWHERE);
+                self.call.peers.insert(index as u32, peer);
+            }
+            _ => {}
+        }
+        index
+    }
+
+    /// The number of this origin on this poller. Origins that serve no connection any more give their number to the next.
+    fn origin(&mut self, origin: &Arc<Origin>) -> u16 {
+        let origins = &mut self.call.origins;
+        if let Some(number) = origins.iter().position(|known| Arc::ptr_eq(known, origin)) {
+            return number as u16;
+        }
+        let unused = |known: &Arc<Origin>| known.live.load(Ordering::Acquire) == 0;
+        match origins.iter().skip(1).position(unused) {
+            Some(number) => {
+                origins[number + 1] = origin.clone();
+                (number + 1) as u16
+            }
+            None => {
+                origins.push(origin.clone());
+                // One for each listener with connections: more than 65,535 of them need more descriptors than there are.
+                u16::try_from(origins.len() - 1).unwrap_or(0)
+            }
+        }
+    }
+
+    /// Calls `opened` if it has not been.
+    fn open(&mut self, index: usize) {
+        if !self.slots[index].flags.take(Flags::OPENING) {
+            return;
+        }
+        let key = self.key(index);
+        Counters::add(&self.call.registry.door.counters.opened, 1);
+        self.slots[index].flags.set(Flags::OPENED);
+        self.call(index, |actor, call| actor.opened(call));
+        if self.stop.is_some() && self.find(key).is_some() {
+            self.owe(index, Flags::STOPPING);
+        }
+    }
+
+    /// Tells every actor that the system stops.
+    pub(crate) fn begin_stop(&mut self, deadline: Instant) {
+        if let Some(stop) = &mut self.stop {
+            *stop = deadline.min(*stop);
+            return;
+        }
+        self.stop = Some(deadline);
+        for index in 0..self.slots.len() {
+            if self.slots[index].actor.is_some() {
+                self.owe(index, Flags::STOPPING);
+            }
+        }
+    }
+
+    // ---- the selector -----------------------------------------------------------------------------------------------
+
+    /// The socket of this token is ready. A token whose connection has ended in this very turn finds nobody.
+    pub(crate) fn handle_ready(&mut self, token: u64, readable: bool, writable: bool) {
+        let key = ActorKey::from_token(token);
+        let Some(index) = self.find(key) else { return };
+        if writable && self.slots[index].flags.has(Flags::REG_WRITE) {
+            self.flush(index);
+        }
+        if readable && self.find(key).is_some() && self.slots[index].flags.has(Flags::REG_READ) {
+            self.receive(index);
+        }
+    }
+
+    /// Makes the selector report just what will be acted on.
+    ///
+    /// A socket of which nothing is wanted is taken out: with no interest epoll still reports a hang-up, for ever.
+    fn sync_interest(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let Some(socket) = &slot.socket else { return };
+        let flags = slot.flags;
+        let mut want = 0;
+        let reads = !flags.has(Flags::EOF | Flags::CLOSING | Flags::NOT_READING)
+            || flags.has(Flags::LINGERING);
+        if reads {
+            want |= Flags::REG_READ;
+        }
+        if flags.has(Flags::BLOCKED) {
+            want |= Flags::REG_WRITE;
+        }
+        let have = (flags.has(Flags::REG_READ), flags.has(Flags::REG_WRITE));
+        let wanted = (want & Flags::REG_READ != 0, want & Flags::REG_WRITE != 0);
+        if have == wanted {
+            return;
+        }
+        let mut interest = Interest::NONE;
+        if wanted.0 {
+            interest = interest | Interest::READ;
+        }
+        if wanted.1 {
+            interest = interest | Interest::WRITE;
+        }
+        let token = u64::from(slot.generation) << 32 | index as u64;
+        let done = match (have, wanted) {
+            ((false, false), _) => self.selector.register(socket.as_fd(), token, interest),
+            (_, (false, false)) => self.selector.deregister(socket.as_fd()),
+            _ => self.selector.reregister(socket.as_fd(), token, interest),
+        };
+        slot.flags.clear(Flags::REGISTERED);
+        slot.flags.set(want);
+        if let Err(error) = done {
+            slot.flags.clear(Flags::REGISTERED);
+            self.fail(index, error);
+        }
+    }
+
+    fn ask_local_addr(&mut self, index: usize) {
+        if let Some(Ok(local)) = self.slots[index].socket.as_ref().map(Socket::local_addr) {
+            self.slots[index].flags.set(Flags::ADDR_ELSEWHERE);
+            self.call.locals.insert(index as u32, local);
+        }
+    }
+
+    // ---- what is kept -----------------------------------------------------------------------------------------------
+
+    fn extra(&mut self, index: usize, now: Instant) -> &mut Extra {
+        let spare = &mut self.spare;
+        self.slots[index].extra.get_or_insert_with(|| {
+            let mut extra = spare.pop().unwrap_or_else(|| Box::new(Extra::new(now)));
+            extra.input_since = now;
+            extra.output_since = now;
+            extra
+        })
+    }
+
+    /// Takes the extra back when nothing is in it.
+    fn tidy(&mut self, index: usize) {
+        if self.slots[index]
+            .extra
+            .as_ref()
+            .is_some_and(|extra| extra.is_idle())
+        {
+            self.recycle(index);
+        }
+    }
+
+    fn recycle(&mut self, index: usize) {
+        let Some(mut extra) = self.slots[index].extra.take() else {
+            return;
+        };
+        if self.spare.len() < SPARE_MAX
+            && extra.kept.capacity() + extra.output.capacity() <= SPARE_BYTES_MAX
+        {
+            extra.kept.clear();
+            extra.output.clear();
+            extra.need = 0;
+            extra.reason = None;
+            self.spare.push(extra);
+        }
+    }
+
+    // ---- panics -----------------------------------------------------------------------------------------------------
+
+    fn note_panic(&mut self, index: usize, panic: &(dyn Any + Send)) -> String {
+        let actor = self.slots[index]
+            .actor
+            .as_deref()
+            .map_or("an actor", Hosted::type_name);
+        self.count_panic(actor, panic)
+    }
+
+    fn count_panic(&mut self, of: &str, panic: &(dyn Any + Send)) -> String {
+        Counters::add(&self.call.registry.door.counters.panics, 1);
+        let what = panic_text(panic);
+        log::error!("{of} panicked, and that alone has ended: {what}");
+        what
+    }
+
+    /// Runs a closure of the user's that is not an actor's callback; `None` if it panicked.
+    pub(crate) fn guarded<T>(&mut self, make: impl FnOnce() -> T) -> Option<T> {
+        match guard(make) {
+            Ok(value) => Some(value),
+            Err(panic) => {
+                self.count_panic("a conversion of a message", &*panic);
+                self.drop_guarded(panic);
+                None
+            }
+        }
+    }
+
+    /// Drops a value of the user's, whose drop may panic.
+    pub(crate) fn drop_guarded<T>(&mut self, value: T) {
+        if let Err(panic) = guard(move || drop(value)) {
+            self.count_panic("a destructor", &*panic);
+            // Whoever panics again while the payload of a panic is dropped cannot be helped: the payload is leaked.
+            std::mem::forget(panic);
+        }
+    }
+}
+
+/// The only place where panics of a user's code are caught.
+fn guard<T>(f: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
+    // Unwind safety: an actor that panicked gets `closed` and is dropped, nothing else looks at what it left behind; the call's
+    // staged output and requests are thrown away.
+    catch_unwind(AssertUnwindSafe(f))
+}
+
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    if let Some(text) = panic.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = panic.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a value that is not a text".to_owned()
+    }
+}
+
+/// Lays out the desk for a callback of the actor in `slot`.
+fn begin(call: &mut Call, slot: &Slot, index: usize) {
+    debug_assert!(call.staged.is_empty());
+    call.key = ActorKey::from_token(u64::from(slot.generation) << 32 | index as u64);
+    call.flags = slot.flags;
+    call.origin = slot.origin;
+    call.peer = slot.peer;
+    call.queued = slot.queued();
+    call.wants = Wants::default();
+}
+
+/// Whether an error of a socket says that the peer is no longer there.
+fn is_reset(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionAborted
+    )
+}
+
+/// Whether the policy holds reading back while output waits above its high watermark.
+fn holds_source(call: &Call, origin: u16) -> bool {
+    call.origins[usize::from(origin)].options.slow_reader == SlowReader::PauseSource
+}

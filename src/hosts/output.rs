@@ -1,0 +1,198 @@
+//! From an actor's staged output to the socket.
+
+use std::io::{self, IoSlice};
+
+use crate::flags::Flags;
+use crate::hosts::{Flush, Hosts, holds_source};
+use crate::output::MAX_PARTS;
+
+impl Hosts {
+    /// Sends or keeps what the callback wrote; `false` when the connection has ended over it.
+    pub(super) fn send_staged(&mut self, index: usize, flush: Flush) -> bool {
+        let len = self.call.staged.len();
+        let slot = &self.slots[index];
+        if len == 0 {
+            return self.shut_if_flushed(index);
+        }
+        let queued = slot.queued();
+        if queued + len >= self.call.options().high_watermark {
+            self.reach_high(index);
+        }
+        if flush == Flush::EndOfTurn || queued > 0 {
+            self.keep_staged(index, 0);
+            return flush == Flush::EndOfTurn && self.flush_later(index) || self.flush(index);
+        }
+        let slot = &self.slots[index];
+        let (Some(bytes), Some(socket)) = (self.call.staged.as_slice(), &slot.socket) else {
+            self.keep_staged(index, 0);
+            return self.flush(index);
+        };
+        match socket.send(bytes) {
+            Ok(sent) if sent == len => {
+                self.call.staged.clear();
+                self.touch(index);
+                self.fall_low(index);
+                self.shut_if_flushed(index)
+            }
+            Ok(sent) => {
+                self.touch(index);
+                self.keep_staged(index, sent);
+                self.block(index)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.keep_staged(index, 0);
+                self.block(index)
+            }
+            Err(error) => {
+                self.call.staged.clear();
+                self.fail(index, error);
+                false
+            }
+        }
+    }
+
+    /// Moves what was staged, but for the first `sent` bytes, to what is kept for the connection.
+    fn keep_staged(&mut self, index: usize, sent: usize) {
+        let now = self.call.now();
+        let was_empty = self.slots[index].queued() == 0;
+        let mut staged = std::mem::take(&mut self.call.staged);
+        let extra = self.extra(index, now);
+        if was_empty {
+            extra.output_since = now;
+        }
+        staged.move_into(&mut extra.output, sent);
+        self.call.staged = staged;
+    }
+
+    /// `true`: the connection is on the list of those flushed at the end of the turn, or waits for its socket.
+    fn flush_later(&mut self, index: usize) -> bool {
+        let key = self.key(index);
+        let flags = &mut self.slots[index].flags;
+        if !flags.has(Flags::DIRTY | Flags::BLOCKED) {
+            flags.set(Flags::DIRTY);
+            self.dirty.push(key);
+        }
+        true
+    }
+
+    /// Writes out what this turn's callbacks produced.
+    pub(crate) fn flush_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            if let Some(index) = self.find(key)
+                && self.slots[index].flags.take(Flags::DIRTY)
+            {
+                self.flush(index);
+            }
+        }
+        // Flushing calls no actor but for `closed`, which cannot write: nothing was added meanwhile.
+        debug_assert!(self.dirty.is_empty());
+        self.dirty = dirty;
+    }
+
+    /// Sends what is kept until it is gone or the socket refuses; `false` when the connection has ended.
+    pub(super) fn flush(&mut self, index: usize) -> bool {
+        loop {
+            let slot = &mut self.slots[index];
+            let (Some(socket), Some(extra)) = (&slot.socket, &mut slot.extra) else {
+                break;
+            };
+            if extra.output.is_empty() {
+                break;
+            }
+            let mut slices = [IoSlice::new(&[]); MAX_PARTS];
+            let count = extra.output.io_slices(&mut slices);
+            let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+            let sent = match &slices[..count] {
+                [one] => socket.send(one),
+                several => socket.send_vectored(several),
+            };
+            match sent {
+                Ok(sent) => {
+                    extra.output.advance(sent);
+                    let now = self.call.now();
+                    self.extra(index, now).output_since = now;
+                    self.touch(index);
+                    if sent < offered {
+                        self.fall_low(index);
+                        return self.block(index);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return self.block(index);
+                }
+                Err(error) => {
+                    self.fail(index, error);
+                    return false;
+                }
+            }
+        }
+        let key = self.key(index);
+        self.slots[index].flags.clear(Flags::BLOCKED);
+        self.fall_low(index);
+        if self.slots[index].flags.has(Flags::CLOSING) {
+            self.finish_close(index);
+        } else {
+            self.tidy(index);
+            if self.shut_if_flushed(index) {
+                self.sync_interest(index);
+            }
+        }
+        self.find(key).is_some()
+    }
+
+    /// The socket refused bytes: wait until it takes some.
+    fn block(&mut self, index: usize) -> bool {
+        let key = self.key(index);
+        self.slots[index].flags.set(Flags::BLOCKED);
+        self.watch_output(index);
+        self.sync_interest(index);
+        self.find(key).is_some()
+    }
+
+    /// Carries out a half-close that waited for the output to be flushed; `false` when the connection has ended over it.
+    fn shut_if_flushed(&mut self, index: usize) -> bool {
+        let slot = &mut self.slots[index];
+        if slot.queued() > 0 || !slot.flags.take(Flags::SHUT_PENDING) {
+            return true;
+        }
+        match slot.socket.as_ref().map(|socket| socket.shutdown_write()) {
+            Some(Err(error)) => {
+                self.fail(index, error);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    fn reach_high(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.flags.set(Flags::ABOVE_HIGH);
+        // The selector is told when the socket refuses bytes; until then there may be nothing to hold back.
+        if holds_source(&self.call, slot.origin) {
+            slot.flags.set(Flags::HELD);
+        }
+    }
+
+    /// `drained` is owed when the output, having been at the high watermark, is at the low one or below.
+    fn fall_low(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        if !slot.flags.has(Flags::ABOVE_HIGH) {
+            return;
+        }
+        let options = &self.call.origins[usize::from(slot.origin)].options;
+        if slot.queued() > options.low_watermark {
+            return;
+        }
+        slot.flags.clear(Flags::ABOVE_HIGH);
+        let held = slot.flags.take(Flags::HELD);
+        self.owe(
+            index,
+            if held {
+                Flags::DRAINED | Flags::SHOW_INPUT
+            } else {
+                Flags::DRAINED
+            },
+        );
+    }
+}

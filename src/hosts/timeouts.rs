@@ -1,0 +1,138 @@
+//! The timeouts of connections, see [`Watch`].
+
+use std::time::{Duration, Instant};
+
+use crate::actor::CloseReason;
+use crate::context::TimerFor;
+use crate::flags::Flags;
+use crate::hosts::Hosts;
+use crate::watch::Watch;
+
+impl Hosts {
+    /// Notes that the connection is active, if it has an idle timeout.
+    pub(super) fn touch(&mut self, index: usize) {
+        if self.slots[index].flags.has(Flags::TIMED) {
+            self.slots[index].last_active_ms = self.stamp();
+        }
+    }
+
+    /// Milliseconds since the poller's start. They wrap after 49 days; only differences are looked at.
+    fn stamp(&mut self) -> u32 {
+        let now = self.call.now();
+        now.saturating_duration_since(self.started).as_millis() as u32
+    }
+
+    fn watch(&mut self, index: usize, watch: Watch, at: Instant) {
+        self.call
+            .timers
+            .set(index as u32, at, None, TimerFor::Watch(watch));
+    }
+
+    pub(super) fn watch_idle(&mut self, index: usize) {
+        let options = &self.call.origins[usize::from(self.slots[index].origin)].options;
+        if let Some(after) = options.idle_timeout {
+            self.slots[index].flags.set(Flags::TIMED);
+            self.touch(index);
+            let at = self.call.deadline(after);
+            self.watch(index, Watch::Idle, at);
+        }
+    }
+
+    pub(super) fn watch_output(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        if slot.flags.has(Flags::WATCH_OUTPUT) {
+            return;
+        }
+        slot.flags.set(Flags::WATCH_OUTPUT);
+        let after = self.call.origins[usize::from(slot.origin)]
+            .options
+            .stuck_timeout;
+        let at = self.call.deadline(after);
+        self.watch(index, Watch::Output, at);
+    }
+
+    pub(super) fn watch_input(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let after = self.call.origins[usize::from(slot.origin)]
+            .options
+            .incomplete_timeout;
+        if let Some(after) = after
+            && !slot.flags.has(Flags::WATCH_INPUT)
+        {
+            slot.flags.set(Flags::WATCH_INPUT);
+            let at = self.call.deadline(after);
+            self.watch(index, Watch::Input, at);
+        }
+    }
+
+    pub(super) fn watch_linger(&mut self, index: usize, until: Instant) {
+        self.watch(index, Watch::Linger, until);
+    }
+
+    /// A watch's timer has fired: ends the connection, or sets the timer again for the rest, or lets the matter rest.
+    pub(super) fn look_at(&mut self, index: usize, watch: Watch) {
+        let now = self.call.now();
+        let slot = &mut self.slots[index];
+        let options = &self.call.origins[usize::from(slot.origin)].options;
+        match watch {
+            Watch::Linger => self.free(index),
+            Watch::Idle => {
+                let Some(after) = options.idle_timeout else {
+                    return;
+                };
+                if slot.flags.has(Flags::CLOSING) {
+                    return;
+                }
+                let last = slot.last_active_ms;
+                let idle = Duration::from_millis(u64::from(self.stamp().wrapping_sub(last)));
+                if idle >= after {
+                    self.end(index, CloseReason::Idle(after));
+                } else {
+                    self.watch(index, watch, now + (after - idle));
+                }
+            }
+            Watch::Output => {
+                let after = options.stuck_timeout;
+                slot.flags.clear(Flags::WATCH_OUTPUT);
+                let Some(extra) = slot.extra.as_ref().filter(|extra| !extra.output.is_empty())
+                else {
+                    return;
+                };
+                let waited = now.saturating_duration_since(extra.output_since);
+                if waited >= after {
+                    let queued = extra.output.len();
+                    self.end(index, CloseReason::StuckReader { queued, after });
+                } else {
+                    slot.flags.set(Flags::WATCH_OUTPUT);
+                    self.watch(index, watch, now + (after - waited));
+                }
+            }
+            Watch::Input => {
+                let Some(after) = options.incomplete_timeout else {
+                    return;
+                };
+                slot.flags.clear(Flags::WATCH_INPUT);
+                let paused = slot.flags.has(Flags::NOT_READING);
+                let Some(extra) = slot.extra.as_mut().filter(|extra| !extra.kept.is_empty()) else {
+                    return;
+                };
+                if paused {
+                    // It is not the peer's fault: its time begins anew.
+                    extra.input_since = now;
+                }
+                let waited = now.saturating_duration_since(extra.input_since);
+                if waited >= after && !slot.flags.has(Flags::CLOSING) {
+                    let kept = extra.kept.len();
+                    self.close(index, CloseReason::SlowSender { kept, after });
+                } else {
+                    slot.flags.set(Flags::WATCH_INPUT);
+                    self.watch(
+                        index,
+                        watch,
+                        now + after.saturating_sub(waited).max(Duration::from_millis(1)),
+                    );
+                }
+            }
+        }
+    }
+}

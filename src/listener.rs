@@ -1,0 +1,143 @@
+//! Listening: what a listener can be told, and the handle to one that runs.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::command::Command;
+use crate::handle::Shared;
+use crate::origin::{AtLimit, ConnectionOptions, Origin};
+use crate::sys::Endpoint;
+
+/// How a listener spreads its connections over the pollers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Balance {
+    /// One poller accepts and gives each connection to the poller that has the fewest. The default: connections stay where
+    /// they are for long, and an uneven start would never even out.
+    #[default]
+    LeastConnections,
+    /// One poller accepts and gives connections to the pollers in turn.
+    RoundRobin,
+    /// Every poller accepts for itself, the kernel spreads the connects by a hash of their addresses (SO_REUSEPORT). For very
+    /// high rates of short connections; the spread is uneven, by a third or more with some hundred connections. TCP only.
+    PerPoller,
+}
+
+/// What a listener can be told; the defaults are those of `System::listen`.
+///
+/// | option | default | why this much |
+/// |---|---|---|
+/// | `backlog` | 4096 | the kernel's own limit on usual systems: connects wait there while a poller is busy |
+/// | `max_connections` | none | the process's descriptor limit bounds it; when that is reached connects wait in the backlog and the listener tries again ten times a second |
+/// | `at_limit` | [`AtLimit::Wait`] | nobody is turned away who might be served a moment later |
+/// | `balance` | [`Balance::LeastConnections`] | see there |
+#[derive(Debug, Clone)]
+pub struct ListenOptions {
+    pub(crate) connection: ConnectionOptions,
+    pub(crate) backlog: i32,
+    pub(crate) max_connections: usize,
+    pub(crate) at_limit: AtLimit,
+    pub(crate) balance: Balance,
+    pub(crate) nodelay: bool,
+}
+
+impl Default for ListenOptions {
+    fn default() -> ListenOptions {
+        ListenOptions {
+            connection: ConnectionOptions::default(),
+            backlog: 4096,
+            max_connections: usize::MAX,
+            at_limit: AtLimit::Wait,
+            balance: Balance::default(),
+            nodelay: true,
+        }
+    }
+}
+
+impl ListenOptions {
+    /// The defaults.
+    pub fn new() -> ListenOptions {
+        ListenOptions::default()
+    }
+
+    /// The limits that each connection lives under.
+    pub fn connection(mut self, options: ConnectionOptions) -> Self {
+        self.connection = options;
+        self
+    }
+
+    /// How many connects the kernel lets wait to be accepted.
+    pub fn backlog(mut self, connects: u16) -> Self {
+        self.backlog = i32::from(connects);
+        self
+    }
+
+    /// How many connections of this listener there may be at a time; what happens to further ones is [`at_limit`](ListenOptions::at_limit)'s
+    /// to say. With [`Balance::PerPoller`] it may be passed by one per further poller for a moment.
+    ///
+    /// # Panics
+    ///
+    /// When it is 0: such a listener would serve nobody.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        assert!(
+            connections > 0,
+            "max_connections: at least one connection must be allowed"
+        );
+        self.max_connections = connections;
+        self
+    }
+
+    /// What happens to clients past `max_connections`.
+    pub fn at_limit(mut self, policy: AtLimit) -> Self {
+        self.at_limit = policy;
+        self
+    }
+
+    /// How connections are spread over the pollers.
+    pub fn balance(mut self, balance: Balance) -> Self {
+        self.balance = balance;
+        self
+    }
+
+    /// Whether small writes leave at once (TCP_NODELAY); on by default, since a turn's writes are joined already.
+    pub fn nodelay(mut self, on: bool) -> Self {
+        self.nodelay = on;
+        self
+    }
+}
+
+/// A running listener. Dropping this does not close it.
+#[derive(Clone)]
+pub struct Listener {
+    pub(crate) origin: Arc<Origin>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Listener {
+    /// Where it listens; the port is the real one where 0 was asked for.
+    pub fn local_addr(&self) -> &Endpoint {
+        &self.origin.local
+    }
+
+    /// How many connections came from it and are still there, those of a close under way included.
+    pub fn connections(&self) -> usize {
+        self.origin.live.load(Ordering::Acquire)
+    }
+
+    /// Accepts what waits in the backlog and stops listening. Connections go on. Returns at once; closing again is harmless.
+    pub fn close(&self) {
+        for home in &self.origin.homes {
+            self.shared.pollers[*home].command(Command::Unlisten(self.origin.clone()));
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("local_addr", self.local_addr())
+            .field("connections", &self.connections())
+            .finish()
+    }
+}

@@ -1,0 +1,183 @@
+//! Where a connection comes from: what makes its actor, and the limits that it lives under.
+
+use std::fmt;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::context::Hosted;
+use crate::sys::{Endpoint, Peer};
+
+/// The limits that one connection lives under, each with a safe default.
+///
+/// | option | default | why this much |
+/// |---|---|---|
+/// | `input_max` | 1 MiB | a frame that a text protocol or a game would send, many times over |
+/// | `output_max` | 4 MiB | a burst to a reader that is on its way; a thousand stuck readers stay below 4 GiB until they are ended |
+/// | `high_watermark`, `low_watermark` | 64 KiB, 16 KiB | as much as one call to the kernel usually takes; a quarter, so that refilling starts before it runs dry |
+/// | `slow_reader` | [`SlowReader::Close`] | a push service must not pay for one member's line |
+/// | `stuck_timeout` | 30 s | longer than a mobile connection's usual gap, shorter than TCP's own quarter of an hour |
+/// | `incomplete_timeout` | 60 s | time for one frame over a poor line; ends who sends a byte now and then to hold the place |
+/// | `idle_timeout` | none | waiting is what a push connection is for, and it costs some dozen bytes |
+/// | `linger_timeout`, `linger_bytes` | 5 s, 64 MiB | a peer that got our end-of-stream answers within round trips; what it had under way fits twice over |
+#[derive(Debug, Clone)]
+pub struct ConnectionOptions {
+    pub(crate) input_max: usize,
+    pub(crate) output_max: usize,
+    pub(crate) high_watermark: usize,
+    pub(crate) low_watermark: usize,
+    pub(crate) slow_reader: SlowReader,
+    pub(crate) stuck_timeout: Duration,
+    pub(crate) incomplete_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) linger_timeout: Duration,
+    pub(crate) linger_bytes: usize,
+}
+
+impl Default for ConnectionOptions {
+    fn default() -> ConnectionOptions {
+        ConnectionOptions {
+            input_max: 1 << 20,
+            output_max: 4 << 20,
+            high_watermark: 64 << 10,
+            low_watermark: 16 << 10,
+            slow_reader: SlowReader::Close,
+            stuck_timeout: Duration::from_secs(30),
+            incomplete_timeout: Some(Duration::from_secs(60)),
+            idle_timeout: None,
+            linger_timeout: Duration::from_secs(5),
+            linger_bytes: 64 << 20,
+        }
+    }
+}
+
+impl ConnectionOptions {
+    /// The defaults.
+    pub fn new() -> ConnectionOptions {
+        ConnectionOptions::default()
+    }
+
+    /// Bytes of input that may be kept because the actor did not consume them; past it the connection ends with
+    /// [`InputTooLong`](crate::CloseReason::InputTooLong).
+    pub fn input_max(mut self, bytes: usize) -> Self {
+        self.input_max = bytes;
+        self
+    }
+
+    /// Bytes of output that may wait for the peer; what happens past it is the [`SlowReader`] policy.
+    pub fn output_max(mut self, bytes: usize) -> Self {
+        self.output_max = bytes;
+        self
+    }
+
+    /// [`drained`](crate::Actor::drained) is called when the waiting output, having been at `high` bytes or above, has fallen to
+    /// `low` or below.
+    ///
+    /// # Panics
+    ///
+    /// When `low` is not below `high`.
+    pub fn watermarks(mut self, low: usize, high: usize) -> Self {
+        assert!(
+            low < high,
+            "watermarks: the low one ({low}) must be below the high one ({high})"
+        );
+        self.low_watermark = low;
+        self.high_watermark = high;
+        self
+    }
+
+    /// What happens to a reader that takes less than is written for it.
+    pub fn slow_reader(mut self, policy: SlowReader) -> Self {
+        self.slow_reader = policy;
+        self
+    }
+
+    /// How long output may wait without a byte of it taken before the connection ends with
+    /// [`StuckReader`](crate::CloseReason::StuckReader).
+    pub fn stuck_timeout(mut self, after: Duration) -> Self {
+        self.stuck_timeout = after;
+        self
+    }
+
+    /// How long a frame may take from its first byte, kept because the actor did not consume it, until something of the
+    /// kept input is consumed; then the connection ends with [`SlowSender`](crate::CloseReason::SlowSender). Not counted while
+    /// reading is paused.
+    pub fn incomplete_timeout(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.incomplete_timeout = after.into();
+        self
+    }
+
+    /// How long nothing may be received and nothing sent before the connection ends with
+    /// [`Idle`](crate::CloseReason::Idle). Precise to some milliseconds. Costs one timer per connection, none per message.
+    pub fn idle_timeout(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = after.into();
+        self
+    }
+
+    /// A close after flushing shuts down the writing side and then discards what still arrives until the peer's end, for at most
+    /// this time and this many bytes. Closing earlier would make the kernel reset the connection and the peer lose
+    /// bytes that it had not read yet. The actor is told `closed` when the flush is done, not after this.
+    pub fn linger(mut self, timeout: Duration, bytes: usize) -> Self {
+        self.linger_timeout = timeout;
+        self.linger_bytes = bytes;
+        self
+    }
+}
+
+/// What happens to a reader that takes less than is written for it. Nothing is ever partly dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SlowReader {
+    /// Past `output_max` the connection ends with [`CloseReason::SlowReader`](crate::CloseReason::SlowReader).
+    Close,
+    /// From the high watermark down to the low one nothing is read from this connection, so that a peer that
+    /// makes the actor write by what it sends is held back by its own slowness. Past `output_max` (which messages can still
+    /// reach) it ends as under `Close`.
+    PauseSource,
+    /// A write that would pass `output_max` is dropped whole, [counted](crate::Stats::dropped_writes), and told by the `false` that
+    /// [`Context::write`](crate::Context::write) returns.
+    DropNewest,
+}
+
+/// What happens at a listener's limit of connections.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum AtLimit {
+    /// Further clients wait in the kernel's backlog until a connection ends.
+    Wait,
+    /// Further clients are accepted, sent these bytes (which may be none), and closed.
+    Refuse(Bytes),
+}
+
+/// One listener, or the spawning of actors without a socket, as its connections see it. Shared by all pollers.
+pub(crate) struct Origin {
+    pub(crate) make: Box<dyn Fn(Peer) -> Box<dyn Hosted> + Send + Sync>,
+    pub(crate) options: ConnectionOptions,
+    /// Connections that came from here and still hold a descriptor.
+    pub(crate) live: AtomicUsize,
+    pub(crate) max: usize,
+    pub(crate) at_limit: AtLimit,
+    /// Where it listens, the port being the real one.
+    pub(crate) local: Endpoint,
+    /// Pollers on which this listener is registered, to be told when it falls below its limit.
+    pub(crate) homes: Vec<usize>,
+    pub(crate) spread: Spread,
+}
+
+/// Which poller a new connection goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// It stays where it was accepted.
+    Here,
+    RoundRobin,
+    LeastConnections,
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Origin")
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
+}

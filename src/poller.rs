@@ -1,0 +1,257 @@
+//! One thread's loop.
+//!
+//! A turn: wait for readiness -> readable and writable connections -> accepts -> due timers -> calls that are owed -> a bounded
+//! batch of messages -> write out what all that produced -> tell the inboxes who has ended -> sleep, or go on at once if
+//! anything is left. Every step is bounded, so that nobody starves anybody.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::acceptor::Acceptor;
+use crate::command::Command;
+use crate::handle::Shared;
+use crate::hosts::Hosts;
+use crate::inbox::AnyInbox;
+use crate::origin::Origin;
+use crate::registry::Registry;
+use crate::sys::{Events, Selector, clock};
+
+/// Readiness reports taken in one turn. Enough that a busy poller pays one wait for many connections; more come in the next turn.
+const EVENTS_PER_TURN: usize = 1024;
+
+/// Messages delivered in one turn for one actor type. Some ten microseconds of cheap messages: enough to make the turn's other
+/// costs small, short enough for the connections that wait.
+const MESSAGES_PER_TURN: usize = 1024;
+
+/// Timers fired in one turn, for the same reason: 100,000 timers that are due together must not stop the poller.
+const TIMERS_PER_TURN: usize = 1024;
+
+/// Calls owed without an event (resumed reading, `drained`, `stopping`) that are made in one turn.
+const OWED_PER_TURN: usize = 1024;
+
+/// Commands carried out in one turn: mostly connections handed over by an acceptor, so as many as that accepts.
+const COMMANDS_PER_TURN: usize = 256;
+
+/// The token of the waker. No actor's: slotmap never gives out index `u32::MAX`.
+const WAKER: u64 = u64::MAX;
+
+pub(crate) struct Poller {
+    hosts: Hosts,
+    inboxes: Vec<Box<dyn AnyInbox>>,
+    acceptor: Acceptor,
+    events: Events,
+    registry: Arc<Registry>,
+    shared: Arc<Shared>,
+}
+
+/// Closes a poller's mailboxes however its thread ends, so that nobody waits for it in vain.
+impl Drop for Poller {
+    fn drop(&mut self) {
+        let mut nobody = Vec::new();
+        self.registry.commands.close(&mut nobody);
+        while let Some(command) = self.registry.commands.pop() {
+            self.carry_out(command);
+        }
+        self.acceptor.close_all(&mut self.hosts);
+        self.hosts.end_all();
+        self.forget_ended();
+        for inbox in &mut self.inboxes {
+            inbox.close(&mut self.hosts);
+        }
+        self.registry.forget_posts();
+    }
+}
+
+impl Poller {
+    /// Opens what a poller waits in, on the thread that builds the system, so that it learns of an error.
+    pub(crate) fn selector(registry: &Registry) -> io::Result<Selector> {
+        let mut selector = Selector::new()?;
+        selector.register_waker(registry.door.waker.fd(), WAKER)?;
+        Ok(selector)
+    }
+
+    pub(crate) fn new(
+        selector: Selector,
+        registry: Arc<Registry>,
+        shared: Arc<Shared>,
+        spawned: Arc<Origin>,
+    ) -> Poller {
+        Poller {
+            hosts: Hosts::new(selector, registry.clone(), shared.clone(), spawned),
+            inboxes: Vec::new(),
+            acceptor: Acceptor::default(),
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            registry,
+            shared,
+        }
+    }
+
+    /// Runs until the system has stopped.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        let mut more = false;
+        loop {
+            self.wait(more)?;
+            self.handle_events();
+            self.fire_timers();
+            self.hosts.pay(OWED_PER_TURN);
+            more = self.take_commands();
+            more |= self.deliver_messages();
+            self.hosts.flush_dirty();
+            self.forget_ended();
+            if self.has_stopped(more) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for readiness, no longer than until the next deadline; not at all while there is work left.
+    ///
+    /// A poller that is about to sleep arms its mailboxes and looks into each once more: a message that was sent before is
+    /// seen here, one that is sent later wakes. See [`mailbox`](crate::mailbox).
+    fn wait(&mut self, more: bool) -> io::Result<()> {
+        let mut timeout = Some(Duration::ZERO);
+        let mut armed = false;
+        if !more && !self.hosts.owes() {
+            timeout = self.until_deadline();
+            if timeout != Some(Duration::ZERO) {
+                armed = true;
+                if !self.arm() {
+                    timeout = Some(Duration::ZERO);
+                }
+            }
+        }
+        let waited = self.hosts.selector.wait(&mut self.events, timeout);
+        if armed {
+            self.disarm();
+        }
+        // The time of the last turn is over; whoever wants to know reads it anew.
+        self.hosts.call.now = None;
+        waited
+    }
+
+    /// Zero only if a deadline has come; it is the wait's business to round up to what the selector can express.
+    fn until_deadline(&mut self) -> Option<Duration> {
+        let deadline = [
+            self.hosts.call.timers.next_deadline(),
+            self.acceptor.next_deadline(),
+            self.hosts.stop,
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
+        Some(deadline.saturating_duration_since(clock::now()))
+    }
+
+    fn arm(&self) -> bool {
+        self.registry.door.waker.fall_asleep();
+        self.registry.commands.arm() && self.inboxes.iter().all(|inbox| inbox.arm())
+    }
+
+    fn disarm(&self) {
+        self.registry.door.waker.get_up();
+        self.registry.commands.disarm();
+        for inbox in &self.inboxes {
+            inbox.disarm();
+        }
+    }
+
+    fn handle_events(&mut self) {
+        for at in 0..self.events.len() {
+            let event = self.events.get(at);
+            if event.token() == WAKER {
+                continue;
+            }
+            match Acceptor::listener_of(event.token()) {
+                Some(listener) => self.acceptor.accept(listener, &mut self.hosts),
+                None => {
+                    self.hosts
+                        .handle_ready(event.token(), event.is_readable(), event.is_writable())
+                }
+            }
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let timers = &mut self.hosts.call.timers;
+        if timers.next_deadline().is_none() && self.acceptor.next_deadline().is_none() {
+            return;
+        }
+        let now = self.hosts.call.now();
+        self.hosts.call.timers.begin_turn(now);
+        for _ in 0..TIMERS_PER_TURN {
+            let Some(due) = self.hosts.call.timers.pop_due() else {
+                break;
+            };
+            self.hosts.timer(due);
+        }
+        self.acceptor.rearm_due(now, &mut self.hosts);
+    }
+
+    /// Whether there may be more.
+    fn take_commands(&mut self) -> bool {
+        let mut taken = 0;
+        while taken < COMMANDS_PER_TURN {
+            let Some(command) = self.registry.commands.pop() else {
+                break;
+            };
+            taken += 1;
+            self.carry_out(command);
+        }
+        if taken > 0 {
+            self.registry.commands.release(taken, &mut Vec::new());
+        }
+        taken == COMMANDS_PER_TURN
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Inbox(inbox) => self.inboxes.push(inbox),
+            Command::Adopt {
+                origin,
+                socket,
+                peer,
+            } => self.hosts.adopt(&origin, socket, peer),
+            Command::Listen { socket, origin } => {
+                self.acceptor.listen(socket, origin, &mut self.hosts)
+            }
+            Command::Rearm(origin) => self.acceptor.rearm(&origin, &mut self.hosts),
+            Command::Unlisten(origin) => self.acceptor.close(&origin, &mut self.hosts),
+            Command::Stop(deadline) => {
+                self.acceptor.close_all(&mut self.hosts);
+                self.hosts.begin_stop(deadline);
+            }
+            Command::LastSocket => {}
+        }
+    }
+
+    /// Whether there may be more.
+    fn deliver_messages(&mut self) -> bool {
+        let mut more = false;
+        for inbox in &mut self.inboxes {
+            more |= inbox.drain(&mut self.hosts, MESSAGES_PER_TURN);
+        }
+        more
+    }
+
+    fn forget_ended(&mut self) {
+        while let Some(key) = self.hosts.ended.pop() {
+            for inbox in &mut self.inboxes {
+                inbox.forget(key, &mut self.hosts);
+            }
+        }
+    }
+
+    /// While the system stops: whether everybody has had the time they were given, or needs none.
+    fn has_stopped(&mut self, more: bool) -> bool {
+        let Some(deadline) = self.hosts.stop else {
+            return false;
+        };
+        let idle = !more && !self.hosts.owes();
+        idle && self.shared.sockets() == 0 || past(deadline)
+    }
+}
+
+fn past(deadline: Instant) -> bool {
+    clock::now() >= deadline
+}

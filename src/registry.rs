@@ -1,0 +1,269 @@
+//! What other threads know of one poller: how to wake it, which of its actors are there, and where its mailboxes are.
+
+use std::any::{Any, TypeId};
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use slotmap::{Key, KeyData, SlotMap};
+
+use crate::actor::Actor;
+use crate::addr::{Control, Entry, Post, What};
+use crate::command::Command;
+use crate::context::Hosted;
+use crate::inbox::Inbox;
+use crate::mailbox::Mailbox;
+use crate::presence::Presence;
+use crate::sys::WakeFd;
+use crate::waker::Waker;
+
+slotmap::new_key_type! {
+    /// One actor of one poller: index and generation of its slot, and the token of its socket in the selector.
+    pub(crate) struct ActorKey;
+}
+
+impl ActorKey {
+    /// The place of the actor's slot.
+    pub(crate) fn index(self) -> u32 {
+        self.data().as_ffi() as u32
+    }
+
+    /// The generation of the slot; slotmap makes it odd for every key that it gives out, so never 0.
+    pub(crate) fn generation(self) -> u32 {
+        (self.data().as_ffi() >> 32) as u32
+    }
+
+    pub(crate) fn from_token(token: u64) -> ActorKey {
+        ActorKey::from(KeyData::from_ffi(token))
+    }
+
+    pub(crate) fn token(self) -> u64 {
+        self.data().as_ffi()
+    }
+}
+
+/// The identity of an actor within its system, for maps and logs. Never used again for another actor
+/// (before a slot has been reused 2^31 times).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ActorId {
+    poller: u32,
+    key: u64,
+}
+
+impl ActorId {
+    pub(crate) fn new(poller: u32, key: ActorKey) -> ActorId {
+        ActorId {
+            poller,
+            key: key.token(),
+        }
+    }
+}
+
+impl fmt::Debug for ActorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}v{}", self.poller, self.key as u32, self.key >> 32)
+    }
+}
+
+impl fmt::Display for ActorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What happened in a system so far, summed over its pollers.
+///
+/// The figures are read one after another while the pollers go on: each is exact, together they are a moment's picture.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused because a listener's limit was reached.
+    pub refused: u64,
+    /// Sockets open now, those of a close under way included.
+    pub connections: u64,
+    /// Actors opened, with and without a socket.
+    pub opened: u64,
+    /// Actors closed.
+    pub closed: u64,
+    /// Messages that were accepted by `send` and whose actor had gone when their turn came.
+    pub dead_letters: u64,
+    /// Panics contained in callbacks, factories and destructors.
+    pub panics: u64,
+    /// Whole writes dropped under [`SlowReader::DropNewest`](crate::SlowReader::DropNewest).
+    pub dropped_writes: u64,
+    /// Writes to the descriptors that wake sleeping pollers.
+    pub wakes: u64,
+    /// Entries put into mailboxes by a [`Members::push`](crate::Members::push).
+    pub pushes: u64,
+    /// Times that a listener had to rest because descriptors or memory ran out.
+    pub accept_pauses: u64,
+}
+
+/// The counters behind [`Stats`], one set for a poller so that pollers do not write to one cache line.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) accepted: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) opened: AtomicU64,
+    pub(crate) closed: AtomicU64,
+    pub(crate) dead_letters: AtomicU64,
+    pub(crate) panics: AtomicU64,
+    pub(crate) dropped_writes: AtomicU64,
+    pub(crate) pushes: AtomicU64,
+    pub(crate) accept_pauses: AtomicU64,
+}
+
+impl Counters {
+    /// Relaxed: counters order nothing.
+    pub(crate) fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn add_to(&self, stats: &mut Stats) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        stats.accepted += get(&self.accepted);
+        stats.refused += get(&self.refused);
+        stats.opened += get(&self.opened);
+        stats.closed += get(&self.closed);
+        stats.dead_letters += get(&self.dead_letters);
+        stats.panics += get(&self.panics);
+        stats.dropped_writes += get(&self.dropped_writes);
+        stats.pushes += get(&self.pushes);
+        stats.accept_pauses += get(&self.accept_pauses);
+    }
+}
+
+/// What a sender touches of a poller besides the mailbox itself.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) poller: u32,
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) presence: Presence,
+    pub(crate) counters: Counters,
+    /// Sockets hosted by or on their way to this poller: the load that `LeastConnections` compares.
+    pub(crate) sockets: AtomicUsize,
+    keys: Mutex<SlotMap<ActorKey, ()>>,
+}
+
+impl Door {
+    /// Takes a place for an actor that is still to come; any thread may, so that its address can be had at once.
+    pub(crate) fn reserve(&self) -> ActorKey {
+        let key = lock(&self.keys).insert(());
+        self.presence.enter(key.index(), key.generation());
+        key
+    }
+
+    /// Messages are refused from here on; the key's place is not given out before [`Door::free`].
+    pub(crate) fn leave(&self, key: ActorKey) {
+        self.presence.leave(key.index(), key.generation());
+    }
+
+    pub(crate) fn free(&self, key: ActorKey) {
+        lock(&self.keys).remove(key);
+    }
+
+    pub(crate) fn is_here(&self, key: ActorKey) -> bool {
+        self.presence.is_here(key.index(), key.generation())
+    }
+}
+
+/// A panic cannot happen while one of our locks is held: nothing of a user's runs under them.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Posts = std::collections::HashMap<TypeId, Arc<dyn Any + Send + Sync>, ahash::RandomState>;
+
+/// One poller as the rest of its system sees it.
+pub(crate) struct Registry {
+    pub(crate) door: Arc<Door>,
+    pub(crate) commands: Mailbox<Command, Infallible>,
+    posts: Mutex<Posts>,
+    mailbox_bound: usize,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry")
+            .field("poller", &self.door.poller)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(poller: u32, fd: WakeFd, mailbox_bound: usize) -> Registry {
+        let waker = Arc::new(Waker::new(fd));
+        Registry {
+            commands: Mailbox::new(usize::MAX, waker.clone()),
+            door: Arc::new(Door {
+                poller,
+                waker,
+                presence: Presence::new(),
+                counters: Counters::default(),
+                sockets: AtomicUsize::new(0),
+                keys: Mutex::new(SlotMap::with_key()),
+            }),
+            posts: Mutex::default(),
+            mailbox_bound,
+        }
+    }
+
+    /// Sends a command; after the poller's end it is dropped, as nobody would carry it out.
+    pub(crate) fn command(&self, command: Command) {
+        if let Some(Command::Adopt { origin, socket, .. }) = self.commands.push(command) {
+            drop(socket);
+            origin.live.fetch_sub(1, Ordering::AcqRel);
+            self.door.sockets.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The mailbox of the actors of type `A` on this poller; made when first asked for.
+    pub(crate) fn post<A: Actor>(&self) -> Arc<Post<A::Message>> {
+        let mut posts = lock(&self.posts);
+        let post = posts.entry(TypeId::of::<A>()).or_insert_with(|| {
+            let post = Arc::new(Post::<A::Message>::new(
+                self.mailbox_bound,
+                self.door.clone(),
+            ));
+            // The command is in its mailbox before anybody has the address, so the poller learns of this mailbox before it sleeps
+            // on a message that is in it.
+            self.command(Command::Inbox(Box::new(Inbox::new::<A>(post.clone()))));
+            post
+        });
+        Arc::clone(post)
+            .downcast()
+            .expect("the mailbox of an actor type holds that type's messages")
+    }
+
+    /// Reserves a place for an actor of type `A` and sends what makes it. In one queue with the messages that its address will
+    /// carry, and in front of them: so they find it there.
+    pub(crate) fn spawn<A: Actor>(
+        &self,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> (Arc<Post<A::Message>>, ActorKey) {
+        let post = self.post::<A>();
+        let key = self.door.reserve();
+        post.put(Entry::new(
+            key,
+            What::Control(Control::Spawn(Box::new(move || {
+                Box::new(make()) as Box<dyn Hosted>
+            }))),
+        ));
+        (post, key)
+    }
+
+    /// Lets go of the mailboxes: they may hold messages that hold addresses that hold them.
+    pub(crate) fn forget_posts(&self) {
+        let posts = std::mem::take(&mut *lock(&self.posts));
+        drop(posts);
+    }
+
+    pub(crate) fn add_to(&self, stats: &mut Stats) {
+        self.door.counters.add_to(stats);
+        stats.connections += self.door.sockets.load(Ordering::Relaxed) as u64;
+        stats.wakes += self.door.waker.fd().wakes();
+    }
+}

@@ -1,0 +1,354 @@
+//! Builds, starts, stops and joins.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::actor::Actor;
+use crate::addr::Addr;
+use crate::ask;
+use crate::command::Command;
+use crate::context::Hosted;
+use crate::handle::{Handle, Shared};
+use crate::listener::{Balance, ListenOptions, Listener};
+use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
+use crate::poller::Poller;
+use crate::registry::{Registry, Stats};
+use crate::sys::{BindOptions, Endpoint, ListenSocket, Peer, WakeFd};
+
+/// How a [`System`] is to be built.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    pollers: usize,
+    mailbox_bound: usize,
+    name: String,
+}
+
+impl Builder {
+    /// How many poller threads. By default as many as the process may use processors.
+    ///
+    /// # Panics
+    ///
+    /// When it is 0.
+    pub fn pollers(mut self, pollers: usize) -> Self {
+        assert!(pollers > 0, "pollers: there must be at least one");
+        self.pollers = pollers;
+        self
+    }
+
+    /// How many messages may wait for the actors of one type on one poller, before senders get them back. By default
+    /// 16,384: about one MiB of messages of 64 bytes, some milliseconds of work.
+    ///
+    /// As many threads as send at one moment can pass it by one message each. Join, leave, close and notices of
+    /// an end are never refused.
+    ///
+    /// # Panics
+    ///
+    /// When it is less than 2.
+    pub fn mailbox_bound(mut self, messages: usize) -> Self {
+        assert!(
+            messages >= 2,
+            "mailbox_bound: at least two messages must have room"
+        );
+        self.mailbox_bound = messages;
+        self
+    }
+
+    /// What the poller threads are called: `name-0` and so on. By default `poller`.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Starts the poller threads.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no descriptor, memory or thread left for them.
+    pub fn build(self) -> io::Result<System> {
+        let registries = (0..self.pollers as u32)
+            .map(|poller| {
+                Ok(Arc::new(Registry::new(
+                    poller,
+                    WakeFd::new()?,
+                    self.mailbox_bound,
+                )))
+            })
+            .collect::<io::Result<Vec<_>>>()?;
+        let shared = Arc::new(Shared::new(registries));
+        // From here on whatever fails stops the threads that run already: by the drop of the system.
+        let mut system = System {
+            handle: Handle { shared },
+            threads: Vec::new(),
+            listeners: AtomicUsize::new(0),
+        };
+        let spawned = Arc::new(spawned_origin());
+        for registry in &system.handle.shared.pollers {
+            let selector = Poller::selector(registry)?;
+            let (registry, shared, spawned) = (
+                registry.clone(),
+                system.handle.shared.clone(),
+                spawned.clone(),
+            );
+            let name = format!("{}-{}", self.name, registry.door.poller);
+            let thread = thread::Builder::new().name(name).spawn(move || {
+                ask::mark_poller_thread();
+                let _others = StopOthers {
+                    shared: shared.clone(),
+                };
+                Poller::new(selector, registry, shared, spawned).run()
+            })?;
+            system.threads.push(thread);
+        }
+        Ok(system)
+    }
+}
+
+/// When one poller ends, for whatever reason, the others must not go on alone.
+struct StopOthers {
+    shared: Arc<Shared>,
+}
+
+impl Drop for StopOthers {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            log::error!("a poller has panicked; the system stops");
+            Handle {
+                shared: self.shared.clone(),
+            }
+            .stop(Duration::ZERO);
+        }
+    }
+}
+
+/// Actors without a socket have to come from somewhere, too.
+fn spawned_origin() -> Origin {
+    Origin {
+        make: Box::new(|_| -> Box<dyn Hosted> { Box::new(Nobody) }),
+        options: ConnectionOptions::default(),
+        live: AtomicUsize::new(0),
+        max: usize::MAX,
+        at_limit: AtLimit::Wait,
+        local: Endpoint::Tcp(([0, 0, 0, 0], 0).into()),
+        homes: Vec::new(),
+        spread: Spread::Here,
+    }
+}
+
+/// What an origin without a listener would make. Never made.
+struct Nobody;
+
+impl Actor for Nobody {
+    type Message = std::convert::Infallible;
+}
+
+/// Pollers, listeners and actors that belong together.
+///
+/// ```no_run
+/// use greenroom::*;
+///
+/// struct Echo;
+///
+/// impl Actor for Echo {
+///     type Message = ();
+///
+///     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+///         ctx.write(input.take_all());
+///         Ok(())
+///     }
+/// }
+///
+/// fn main() -> std::io::Result<()> {
+///     let system = System::builder().build()?;
+///     system.listen("127.0.0.1:9000", |_peer| Echo)?;
+///     system.run()
+/// }
+/// ```
+///
+/// The pollers run from [`Builder::build`] on. Dropping a system stops it at once and joins its threads (but for its own, when it
+/// is dropped inside a callback).
+pub struct System {
+    handle: Handle,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    /// Where the next listener with one acceptor goes.
+    listeners: AtomicUsize,
+}
+
+impl System {
+    /// A builder with the defaults.
+    pub fn builder() -> Builder {
+        let pollers = thread::available_parallelism().map_or(1, |n| n.get());
+        Builder {
+            pollers,
+            mailbox_bound: 16_384,
+            name: "poller".to_owned(),
+        }
+    }
+
+    /// Listens at an address: `"127.0.0.1:9000"`, `"[::]:9000"`, `"localhost:9000"`, `"unix:/run/chat.sock"`, or a `SocketAddr` or
+    /// path. `make` is called for each connection, with the peer's address, on the poller that will host the actor; so
+    /// the actor need not be `Send`. A panic in `make` closes that connection alone.
+    ///
+    /// A name is resolved on the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be parsed, resolved or bound; a Unix path where a server answers is refused, a dead one's
+    /// leftover is replaced.
+    pub fn listen<E, A>(
+        &self,
+        endpoint: E,
+        make: impl Fn(Peer) -> A + Send + Sync + 'static,
+    ) -> io::Result<Listener>
+    where
+        E: TryInto<Endpoint>,
+        E::Error: Into<Box<dyn Error + Send + Sync>>,
+        A: Actor,
+    {
+        self.listen_with(endpoint, ListenOptions::default(), make)
+    }
+
+    /// Listens with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`System::listen`]; and [`Balance::PerPoller`] for a Unix socket, which the kernel cannot do.
+    pub fn listen_with<E, A>(
+        &self,
+        endpoint: E,
+        options: ListenOptions,
+        make: impl Fn(Peer) -> A + Send + Sync + 'static,
+    ) -> io::Result<Listener>
+    where
+        E: TryInto<Endpoint>,
+        E::Error: Into<Box<dyn Error + Send + Sync>>,
+        A: Actor,
+    {
+        let endpoint = endpoint
+            .try_into()
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let pollers = &self.handle.shared.pollers;
+        let per_poller = options.balance == Balance::PerPoller;
+        if per_poller && !matches!(endpoint, Endpoint::Tcp(_)) {
+            let text = format!(
+                "listen on {endpoint}: a unix socket cannot be accepted from per poller, use another balance"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        let bind = BindOptions {
+            backlog: options.backlog,
+            reuse_port: per_poller,
+            nodelay: options.nodelay,
+        };
+        let first = ListenSocket::bind(&endpoint, &bind)?;
+        let local = first.local_addr()?;
+        let mut sockets = vec![first];
+        let homes = if per_poller {
+            for _ in 1..pollers.len() {
+                sockets.push(ListenSocket::bind(&local, &bind)?);
+            }
+            (0..pollers.len()).collect()
+        } else {
+            vec![self.listeners.fetch_add(1, Ordering::Relaxed) % pollers.len()]
+        };
+        let origin = Arc::new(Origin {
+            make: Box::new(move |peer| Box::new(make(peer)) as Box<dyn Hosted>),
+            options: options.connection,
+            live: AtomicUsize::new(0),
+            max: options.max_connections,
+            at_limit: options.at_limit,
+            local,
+            homes,
+            spread: match options.balance {
+                Balance::LeastConnections => Spread::LeastConnections,
+                Balance::RoundRobin => Spread::RoundRobin,
+                Balance::PerPoller => Spread::Here,
+            },
+        });
+        for (home, socket) in origin.homes.iter().zip(sockets) {
+            pollers[*home].command(Command::Listen {
+                socket,
+                origin: origin.clone(),
+            });
+        }
+        Ok(Listener {
+            origin,
+            shared: self.handle.shared.clone(),
+        })
+    }
+
+    /// As [`Handle::spawn`].
+    pub fn spawn<A: Actor>(&self, make: impl FnOnce() -> A + Send + 'static) -> Addr<A> {
+        self.handle.spawn(make)
+    }
+
+    /// As [`Handle::spawn_on`].
+    ///
+    /// # Panics
+    ///
+    /// When there is no such poller.
+    pub fn spawn_on<A: Actor>(
+        &self,
+        poller: usize,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Addr<A> {
+        self.handle.spawn_on(poller, make)
+    }
+
+    /// A handle for other threads and for actors: to stop the system, to spawn into it, to read its counters.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// As [`Handle::stats`].
+    pub fn stats(&self) -> Stats {
+        self.handle.stats()
+    }
+
+    /// Waits until the system has stopped: somebody calls [`Handle::stop`].
+    ///
+    /// # Errors
+    ///
+    /// When a poller failed. The others are stopped then.
+    pub fn run(mut self) -> io::Result<()> {
+        self.join()
+    }
+
+    fn join(&mut self) -> io::Result<()> {
+        let mut result = Ok(());
+        for thread in self.threads.drain(..) {
+            let ended = thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("a poller has panicked")));
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        if self.threads.is_empty() {
+            return;
+        }
+        self.handle.stop(Duration::ZERO);
+        // A poller cannot wait for itself, nor for another one: that may be waiting in the same way.
+        if !ask::on_poller_thread()
+            && let Err(error) = self.join()
+        {
+            log::error!("the system ended with an error: {error}");
+        }
+    }
+}
+
+impl fmt::Debug for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("System")
+            .field("pollers", &self.handle.pollers())
+            .finish_non_exhaustive()
+    }
+}

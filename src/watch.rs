@@ -1,0 +1,17 @@
+//! Timeouts of a connection that cost no timer operation per message.
+//!
+//! A timer is set when the thing to watch begins and is left alone from then on. When it fires, the connection is looked at:
+//! if there was progress meanwhile the timer is set again for the rest, otherwise the connection ends.
+
+/// What a timer of a connection watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// Nothing received and nothing sent.
+    Idle,
+    /// Output waits and nothing of it is taken.
+    Output,
+    /// Input is kept and nothing of it is consumed.
+    Input,
+    /// A lingering close whose peer does not close.
+    Linger,
+}
