@@ -1,0 +1,78 @@
+//! What all examples have in common: two options, a start line, and a clean end.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use clap::Args;
+use greenroom::{Builder, Endpoint, Listener, System};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Options of every example.
+#[derive(Args)]
+pub struct Common {
+    /// Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. Port 0 takes any free one.
+    #[arg(long, default_value = "127.0.0.1:9000")]
+    pub addr: String,
+
+    /// Poller threads [default: one for each processor].
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub pollers: Option<u16>,
+}
+
+impl Common {
+    /// A system with as many pollers as asked for. Warnings go to standard error; RUST_LOG=debug shows why connections end.
+    pub fn builder(&self) -> Builder {
+        env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
+        match self.pollers {
+            Some(pollers) => System::builder().pollers(pollers.into()),
+            None => System::builder(),
+        }
+    }
+}
+
+/// What `main` returns, so that an error is shown as a sentence: Rust prints the `Debug` form of what `main` returns.
+pub struct Error(io::Error);
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error(error)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Says where it listens and what to do next, runs until SIGINT or SIGTERM, gives connections five seconds to finish (none at a
+/// second signal), and says how many there were.
+pub fn run_until_signal(system: System, listener: &Listener, then: &str) -> Result<(), Error> {
+    // Before the start line: whoever has read that may send a signal.
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let handle = system.handle();
+    std::thread::spawn(move || {
+        let patience = [Duration::from_secs(5)]
+            .into_iter()
+            .chain(std::iter::repeat(Duration::ZERO));
+        for (_, within) in signals.forever().zip(patience) {
+            handle.stop(within);
+        }
+    });
+    let addr = listener.local_addr();
+    println!("listening on {addr}; try: nc {}{then}", for_nc(addr));
+    let handle = system.handle();
+    system.run()?;
+    println!("stopped after {} connections", handle.stats().accepted);
+    Ok(())
+}
+
+/// An address as `nc` wants it: host and port apart.
+fn for_nc(addr: &Endpoint) -> String {
+    match addr {
+        Endpoint::Tcp(addr) => format!("{} {}", addr.ip(), addr.port()),
+        other => format!("-U {}", other.to_string().trim_start_matches("unix:")),
+    }
+}
