@@ -339,7 +339,7 @@ pub(crate) enum What<M> {
     /// A message of the framework's own making, which is never refused.
     Notice(M),
     /// The answer to a question that this actor asked.
-    Answer(M, AskKey),
+    Answer(Box<dyn FnOnce() -> M + Send>, AskKey),
     /// One entry for all members of a group on this poller: each is given what the closure makes.
     Push(GroupId, Box<dyn FnMut() -> M + Send>),
     Control(Control),
@@ -418,14 +418,22 @@ impl<M: Send + 'static> Post<M> {
     /// Puts an entry in without asking whether there is room.
     pub(crate) fn put(&self, entry: Entry<M>) {
         if let Some(stranded) = self.mailbox.push(entry) {
-            self.count_dead(&stranded.what);
+            self.bury(&stranded);
         }
     }
 
-    /// Counts what nobody took, if it is a letter: something that a `send` or a push was told is accepted.
-    pub(crate) fn count_dead(&self, what: &What<M>) {
-        if matches!(what, What::Message(_) | What::Push(..)) {
-            Counters::add(&self.door.counters.dead_letters, 1);
+    /// Takes note of an entry that nobody will take any more. It is a dead letter if a `send` or a push was told that it is
+    /// accepted.
+    pub(crate) fn bury(&self, entry: &Entry<M>) {
+        match entry.what {
+            What::Message(_) | What::Push(..) => {
+                Counters::add(&self.door.counters.dead_letters, 1);
+            }
+            What::Control(Control::Spawn(_)) => {
+                self.door.leave(entry.key);
+                self.door.free(entry.key);
+            }
+            _ => {}
         }
     }
 }

@@ -270,7 +270,9 @@ impl<'a, A: Actor> Context<'a, A> {
         let key = self.call.key;
         let asking = self.call.asking.insert(None);
         let (reply, asked) = Asked::new(move |result| {
-            post.put(Entry::new(key, What::Answer(answer(result), asking)));
+            // `answer` is the asker's code: it runs there, not where the question is answered or dropped.
+            let make = Box::new(move || answer(result));
+            post.put(Entry::new(key, What::Answer(make, asking)));
         });
         if let Err(error) = to.send(ask(reply)) {
             // The reply inside the message has not been dropped yet, so this is the first to be heard.
@@ -299,14 +301,19 @@ impl<'a, A: Actor> Context<'a, A> {
         let outer = std::mem::take(&mut self.call.staged);
         let before = self.call.queued;
         self.call.queued += outer.len();
-        let result = callback(&mut Context {
-            call: self.call,
-            host: self.host,
-            actor: PhantomData,
-        });
+        let result = callback(&mut self.of_type());
         self.call.queued = before;
         let written = std::mem::replace(&mut self.call.staged, outer);
         (result, Written { staged: written })
+    }
+
+    /// The same for an actor inside this one.
+    pub(crate) fn of_type<B: Actor<Message = A::Message>>(&mut self) -> Context<'_, B> {
+        Context {
+            call: self.call,
+            host: self.host,
+            actor: PhantomData,
+        }
     }
 
     /// Whether [`close`](Context::close) has been asked for in this callback: an adapter's last chance to add its own farewell.
@@ -414,6 +421,8 @@ pub(crate) struct Call {
     pub(crate) staged: Staged,
     /// The time of this turn, once somebody has asked for it.
     pub(crate) now: Option<Instant>,
+    /// Time stands still but for who drives this by hand, see `testing`.
+    pub(crate) by_hand: bool,
     pub(crate) timers: Timers<TimerFor>,
     /// Questions without an answer, and the timers of their timeouts.
     asking: SlotMap<AskKey, Option<TimerKey>>,
@@ -439,6 +448,7 @@ impl Call {
             wants: Wants::default(),
             staged: Staged::default(),
             now: None,
+            by_hand: false,
             timers: Timers::new(clock::now()),
             asking: SlotMap::with_key(),
             spawned: Vec::new(),
@@ -458,9 +468,13 @@ impl Call {
         *self.now.get_or_insert_with(clock::now)
     }
 
-    /// `after` from now, or so far ahead that it never comes where the clock cannot tell it.
+    /// `after` from this very moment: the turn may have begun long ago. Or so far ahead that it never comes where the clock cannot tell it.
     pub(crate) fn deadline(&mut self, after: Duration) -> Instant {
-        let now = self.now();
+        let now = if self.by_hand {
+            self.now()
+        } else {
+            clock::now()
+        };
         now.checked_add(after)
             .unwrap_or(now + Duration::from_secs(86_400 * 365 * 30))
     }

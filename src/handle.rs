@@ -16,6 +16,8 @@ pub(crate) struct Shared {
     pub(crate) pollers: Vec<Arc<Registry>>,
     /// Where the next `spawn` goes.
     next: AtomicUsize,
+    /// How many pollers have closed their listeners because the system stops.
+    stopping: AtomicUsize,
 }
 
 impl Shared {
@@ -23,15 +25,31 @@ impl Shared {
         Shared {
             pollers,
             next: AtomicUsize::new(0),
+            stopping: AtomicUsize::new(0),
         }
     }
 
-    /// Sockets open or under way anywhere in the system.
-    pub(crate) fn sockets(&self) -> usize {
-        self.pollers
-            .iter()
-            .map(|poller| poller.door.sockets.load(Ordering::Acquire))
-            .sum()
+    /// One more poller has closed its listeners.
+    pub(crate) fn has_closed_listeners(&self) {
+        self.stopping.fetch_add(1, Ordering::AcqRel);
+        self.tell_if_empty();
+    }
+
+    /// The system stops, and no socket is or will be there.
+    pub(crate) fn is_empty(&self) -> bool {
+        let sockets = |poller: &Arc<Registry>| poller.door.sockets.load(Ordering::Acquire);
+        // In this order: where all listeners are closed, the number of sockets only falls.
+        self.stopping.load(Ordering::Acquire) == self.pollers.len()
+            && self.pollers.iter().map(sockets).sum::<usize>() == 0
+    }
+
+    /// Has every poller look whether it may end.
+    pub(crate) fn tell_if_empty(&self) {
+        if self.is_empty() {
+            for poller in &self.pollers {
+                poller.command(Command::LastSocket);
+            }
+        }
     }
 }
 

@@ -5,12 +5,12 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::actor::{Actor, Outcome};
-use crate::addr::{Control, Post, Waiter, What};
+use crate::addr::{Control, Entry, Post, Waiter, What};
 use crate::context::{self, Call, Hosted};
 use crate::flags::Flags;
-use crate::group::{Group, GroupId};
+use crate::group::{Group, GroupId, Notice};
 use crate::hosts::{Hosts, Present};
-use crate::registry::{ActorId, ActorKey, Counters};
+use crate::registry::{ActorId, ActorKey};
 
 type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 
@@ -39,7 +39,7 @@ pub(crate) struct Inbox<M> {
     walk: Option<Walk<M>>,
     /// Messages of actors without a socket that wait for room elsewhere: their input is paused. They go on counting
     /// against the mailbox's bound, so that the wait reaches back to their senders.
-    aside: HashMap<ActorKey, VecDeque<Aside<M>>>,
+    aside: HashMap<ActorKey, VecDeque<Entry<M>>>,
     /// Actors whose messages set aside may be delivered now.
     resumed: VecDeque<ActorKey>,
     /// Reused by `settle`.
@@ -50,11 +50,6 @@ struct Walk<M> {
     group: GroupId,
     next: usize,
     make: Box<dyn FnMut() -> M + Send>,
-}
-
-struct Aside<M> {
-    message: M,
-    held: bool,
 }
 
 impl<M: Send + 'static> Inbox<M> {
@@ -84,42 +79,38 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
-    /// Delivers one message; returns the number of places that it gave back.
-    fn message(&mut self, key: ActorKey, held: bool, message: M, hosts: &mut Hosts) -> isize {
-        match hosts.present(key) {
-            Present::Aside => {
-                self.put_aside(key, Aside { message, held }, hosts);
-                return 0;
-            }
-            Present::At(index) => {
-                let deliver = self.deliver;
+    /// Delivers an entry that is the actor's own business; returns the number of places that it gave back.
+    fn letter(&mut self, entry: Entry<M>, hosts: &mut Hosts) -> isize {
+        let key = entry.key;
+        let present = hosts.present(key);
+        if matches!(present, Present::Aside) {
+            self.put_aside(entry, hosts);
+            return 0;
+        }
+        if entry.held {
+            let presence = &self.post.door.presence;
+            presence.unhold(key.index(), key.generation());
+        }
+        let Present::At(index) = present else {
+            self.bury(entry, hosts);
+            return 1;
+        };
+        let deliver = self.deliver;
+        match entry.what {
+            What::Message(message) | What::Notice(message) => {
                 hosts.call(index, |actor, call| deliver(actor, message, call));
             }
-            Present::No => {
-                Counters::add(&self.post.door.counters.dead_letters, 1);
-                hosts.drop_guarded(message);
+            What::Answer(make, _) => {
+                hosts.call(index, |actor, call| deliver(actor, make(), call));
             }
-        }
-        if held {
-            self.post
-                .door
-                .presence
-                .unhold(key.index(), key.generation());
+            What::Push(..) | What::Control(_) => hosts.close_by_address(key),
         }
         1
     }
 
-    /// Delivers what travels in reserved room; nobody who sent it counts it as a letter.
-    fn notice(&mut self, key: ActorKey, message: M, hosts: &mut Hosts) -> isize {
-        if matches!(hosts.present(key), Present::No) {
-            hosts.drop_guarded(message);
-            return 1;
-        }
-        self.message(key, false, message, hosts)
-    }
-
-    fn put_aside(&mut self, key: ActorKey, aside: Aside<M>, hosts: &mut Hosts) {
-        self.aside.entry(key).or_default().push_back(aside);
+    fn put_aside(&mut self, entry: Entry<M>, hosts: &mut Hosts) {
+        let key = entry.key;
+        self.aside.entry(key).or_default().push_back(entry);
         hosts.mark(key, Flags::ASIDE | Flags::KNOWN_TO_INBOX);
     }
 
@@ -130,15 +121,13 @@ impl<M: Send + 'static> Inbox<M> {
         };
         let mut taken = 0;
         while *left > 0 && !hosts.is_waiting(key) {
-            let Some(Aside { message, held }) =
-                self.aside.get_mut(&key).and_then(VecDeque::pop_front)
-            else {
+            let Some(entry) = self.aside.get_mut(&key).and_then(VecDeque::pop_front) else {
                 break;
             };
             *left -= 1;
-            // Not for `message` to see the flag that would set it aside again.
+            // Not for `letter` to see the flag that would set it aside again.
             hosts.unmark(key, Flags::ASIDE);
-            taken += self.message(key, held, message, hosts);
+            taken += self.letter(entry, hosts);
             hosts.mark(key, Flags::ASIDE);
         }
         if self.aside.get(&key).is_none_or(VecDeque::is_empty) {
@@ -164,6 +153,8 @@ impl<M: Send + 'static> Inbox<M> {
                 .filter(|group| walk.next < group.places())
             else {
                 self.end_walk(walk.group);
+                // With it goes the message, whose drop is the user's.
+                hosts.drop_guarded(walk);
                 return taken;
             };
             *left -= 1;
@@ -177,14 +168,7 @@ impl<M: Send + 'static> Inbox<M> {
                 // A place more than the one that the push took: what is set aside counts.
                 Present::Aside => {
                     if let Some(message) = hosts.guarded(&mut walk.make) {
-                        self.put_aside(
-                            key,
-                            Aside {
-                                message,
-                                held: false,
-                            },
-                            hosts,
-                        );
+                        self.put_aside(Entry::new(key, What::Notice(message)), hosts);
                         taken -= 1;
                     }
                 }
@@ -204,10 +188,11 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
-    fn control(&mut self, key: ActorKey, control: Control, hosts: &mut Hosts) {
+    /// Carries out what travels beside the messages; returns the number of places that it gave back.
+    fn control(&mut self, key: ActorKey, control: Control, hosts: &mut Hosts) -> isize {
         match control {
             Control::Spawn(make) => hosts.spawn(key, make),
-            Control::Close => hosts.close_by_address(key),
+            Control::Close => return self.letter(Entry::new(key, What::Control(control)), hosts),
             Control::Room => {
                 hosts.room(key);
                 if self.aside.contains_key(&key) && !self.resumed.contains(&key) {
@@ -226,7 +211,7 @@ impl<M: Send + 'static> Inbox<M> {
                     }
                     hosts.mark(key, Flags::KNOWN_TO_INBOX);
                 } else {
-                    notice.left(ActorId::new(self.post.door.poller, key));
+                    self.tell(&*notice, key, hosts);
                 }
             }
             Control::Leave(id) => {
@@ -241,10 +226,17 @@ impl<M: Send + 'static> Inbox<M> {
                 }
             }
         }
+        1
+    }
+
+    /// Tells a group's owner that a member has ended. Its message is made from that by the user's code.
+    fn tell(&self, notice: &dyn Notice, member: ActorKey, hosts: &mut Hosts) {
+        let member = ActorId::new(self.post.door.poller, member);
+        hosts.guarded(|| notice.left(member));
     }
 
     /// Takes a member out of a group; the group's notice if it was in.
-    fn leave(&mut self, id: GroupId, key: ActorKey) -> Option<Arc<dyn crate::group::Notice>> {
+    fn leave(&mut self, id: GroupId, key: ActorKey) -> Option<Arc<dyn Notice>> {
         let group = self.groups.get_mut(&id)?;
         let notice = group.leave(key).then(|| group.notice().clone());
         // A walk keeps its place by index, see `Group::compact`.
@@ -263,9 +255,9 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
-    fn bury(&mut self, what: What<M>, hosts: &mut Hosts) {
-        self.post.count_dead(&what);
-        hosts.drop_guarded(what);
+    fn bury(&mut self, entry: Entry<M>, hosts: &mut Hosts) {
+        self.post.bury(&entry);
+        hosts.drop_guarded(entry);
     }
 }
 
@@ -285,34 +277,19 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
             let Some(entry) = self.post.mailbox.pop() else {
                 break;
             };
+            left -= 1;
             match entry.what {
-                What::Message(message) => {
-                    left -= 1;
-                    taken += self.message(entry.key, entry.held, message, hosts);
-                }
-                What::Notice(message) => {
-                    left -= 1;
-                    taken += self.notice(entry.key, message, hosts);
-                }
-                What::Answer(message, ask) => {
-                    left -= 1;
-                    hosts.call.answered(entry.key, ask);
-                    taken += self.notice(entry.key, message, hosts);
-                }
                 What::Push(group, make) => {
-                    left -= 1;
                     taken += 1;
-                    self.walk = Some(Walk {
-                        group,
-                        next: 0,
-                        make,
-                    });
+                    let next = 0;
+                    self.walk = Some(Walk { group, next, make });
                 }
-                What::Control(control) => {
-                    left -= 1;
-                    taken += 1;
-                    self.control(entry.key, control, hosts);
+                What::Control(control) => taken += self.control(entry.key, control, hosts),
+                What::Answer(_, ask) => {
+                    hosts.call.answered(entry.key, ask);
+                    taken += self.letter(entry, hosts);
                 }
+                What::Message(_) | What::Notice(_) => taken += self.letter(entry, hosts),
             }
         }
         self.settle(taken);
@@ -330,14 +307,14 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
     fn forget(&mut self, key: ActorKey, hosts: &mut Hosts) {
         for id in self.memberships.remove(&key).unwrap_or_default() {
             if let Some(notice) = self.leave(id, key) {
-                notice.left(ActorId::new(self.post.door.poller, key));
+                self.tell(&*notice, key, hosts);
             }
         }
         let aside = self.aside.remove(&key).unwrap_or_default();
         self.resumed.retain(|resumed| *resumed != key);
         self.settle(aside.len() as isize);
-        for Aside { message, .. } in aside {
-            self.bury(What::Message(message), hosts);
+        for entry in aside {
+            self.bury(entry, hosts);
         }
     }
 
@@ -347,11 +324,11 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
             waiter.tell();
         }
         while let Some(entry) = self.post.mailbox.pop() {
-            self.bury(entry.what, hosts);
+            self.bury(entry, hosts);
         }
         for (_, aside) in mem::take(&mut self.aside) {
-            for Aside { message, .. } in aside {
-                self.bury(What::Message(message), hosts);
+            for entry in aside {
+                self.bury(entry, hosts);
             }
         }
         hosts.drop_guarded(self.walk.take());

@@ -96,10 +96,12 @@ impl Poller {
             self.fire_timers();
             self.hosts.pay(OWED_PER_TURN);
             more = self.take_commands();
+            // Looked at before the messages: what the last connections sent in `closed` is among them.
+            let alone = self.shared.is_empty();
             more |= self.deliver_messages();
             self.hosts.flush_dirty();
             self.forget_ended();
-            if self.has_stopped(more) {
+            if self.has_stopped(alone && !more) {
                 return Ok(());
             }
         }
@@ -212,13 +214,17 @@ impl Poller {
                 socket,
                 peer,
             } => self.hosts.adopt(&origin, socket, peer),
+            Command::Listen { .. } if self.hosts.stop.is_some() => {}
             Command::Listen { socket, origin } => {
                 self.acceptor.listen(socket, origin, &mut self.hosts)
             }
             Command::Rearm(origin) => self.acceptor.rearm(&origin, &mut self.hosts),
             Command::Unlisten(origin) => self.acceptor.close(&origin, &mut self.hosts),
             Command::Stop(deadline) => {
-                self.acceptor.close_all(&mut self.hosts);
+                if self.hosts.stop.is_none() {
+                    self.acceptor.close_all(&mut self.hosts);
+                    self.shared.has_closed_listeners();
+                }
                 self.hosts.begin_stop(deadline);
             }
             Command::LastSocket => {}
@@ -243,12 +249,11 @@ impl Poller {
     }
 
     /// While the system stops: whether everybody has had the time they were given, or needs none.
-    fn has_stopped(&mut self, more: bool) -> bool {
+    fn has_stopped(&self, done: bool) -> bool {
         let Some(deadline) = self.hosts.stop else {
             return false;
         };
-        let idle = !more && !self.hosts.owes();
-        idle && self.shared.sockets() == 0 || past(deadline)
+        done && !self.hosts.owes() || past(deadline)
     }
 }
 

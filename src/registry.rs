@@ -161,7 +161,9 @@ impl Door {
         self.presence.leave(key.index(), key.generation());
     }
 
+    /// The place may be given out again.
     pub(crate) fn free(&self, key: ActorKey) {
+        debug_assert!(!self.is_here(key), "a place is left before it is freed");
         lock(&self.keys).remove(key);
     }
 
@@ -231,6 +233,10 @@ impl Registry {
             // The command is in its mailbox before anybody has the address, so the poller learns of this mailbox before it sleeps
             // on a message that is in it.
             self.command(Command::Inbox(Box::new(Inbox::new::<A>(post.clone()))));
+            // A poller that has ended takes nothing out any more, so nothing must come in.
+            if self.commands.is_closed() {
+                post.mailbox.close(&mut Vec::new());
+            }
             post
         });
         Arc::clone(post)

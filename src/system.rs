@@ -97,10 +97,13 @@ impl Builder {
             let name = format!("{}-{}", self.name, registry.door.poller);
             let thread = thread::Builder::new().name(name).spawn(move || {
                 ask::mark_poller_thread();
-                let _others = StopOthers {
+                let mut others = StopOthers {
                     shared: shared.clone(),
+                    failed: true,
                 };
-                Poller::new(selector, registry, shared, spawned).run()
+                let result = Poller::new(selector, registry, shared, spawned).run();
+                others.failed = result.is_err();
+                result
             })?;
             system.threads.push(thread);
         }
@@ -108,15 +111,17 @@ impl Builder {
     }
 }
 
-/// When one poller ends, for whatever reason, the others must not go on alone.
+/// When one poller fails, the others must not go on without it.
 struct StopOthers {
     shared: Arc<Shared>,
+    /// Still so when it is dropped: the poller has failed, or panicked.
+    failed: bool,
 }
 
 impl Drop for StopOthers {
     fn drop(&mut self) {
-        if thread::panicking() {
-            log::error!("a poller has panicked; the system stops");
+        if self.failed {
+            log::error!("a poller has failed; the system stops");
             Handle {
                 shared: self.shared.clone(),
             }

@@ -4,7 +4,6 @@
 //! down to `retire` (the actor's end) and `free` (the socket's and the slot's).
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use crate::actor::CloseReason;
@@ -12,7 +11,7 @@ use crate::command::Command;
 use crate::context::Hosted;
 use crate::flags::Flags;
 use crate::hosts::{Hosts, Slot, begin, guard, is_reset};
-use crate::registry::Counters;
+use crate::registry::{ActorId, Counters};
 use crate::sys::Socket;
 
 impl Hosts {
@@ -56,6 +55,7 @@ impl Hosts {
             return self.end(index, reason);
         }
         self.retire(index, &reason);
+        self.drop_guarded(reason);
         let options = &self.call.origins[usize::from(self.slots[index].origin)].options;
         let (timeout, bytes) = (options.linger_timeout, options.linger_bytes);
         let until = self.call.deadline(timeout);
@@ -75,6 +75,7 @@ impl Hosts {
             self.slots[index].flags.set(Flags::ABORT);
         }
         self.retire(index, &reason);
+        self.drop_guarded(reason);
         self.free(index);
     }
 
@@ -104,11 +105,8 @@ impl Hosts {
             self.ended.push(key);
         }
         if slot.flags.take(Flags::OPENED) {
-            log::debug!(
-                "{} {}: {reason}",
-                slot.actor.as_deref().map_or("?", Hosted::type_name),
-                crate::ActorId::new(self.call.registry.door.poller, key)
-            );
+            self.log_end(index, reason);
+            let slot = &mut self.slots[index];
             begin(&mut self.call, slot, index);
             self.call.queued = 0;
             if let Some(actor) = slot.actor.as_deref_mut()
@@ -126,9 +124,26 @@ impl Hosts {
         self.place_spawned();
     }
 
+    fn log_end(&mut self, index: usize, reason: &CloseReason) {
+        if log::log_enabled!(log::Level::Debug) {
+            let id = ActorId::new(self.call.registry.door.poller, self.key(index));
+            let actor = self.slots[index]
+                .actor
+                .as_deref()
+                .map_or("?", Hosted::type_name);
+            // The text of an error is the user's code.
+            self.guarded(|| log::debug!("{actor} {id}: {reason}"));
+        }
+    }
+
     /// Closes the socket and gives the slot back.
     pub(super) fn free(&mut self, index: usize) {
         let key = self.key(index);
+        let unheard = self.slots[index]
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.reason.take());
+        self.drop_guarded(unheard);
         self.recycle(index);
         let mut slot = std::mem::replace(&mut self.slots[index], Slot::VACANT);
         self.call.timers.cancel_all(index as u32);
@@ -137,14 +152,14 @@ impl Hosts {
             self.call.locals.remove(&(index as u32));
         }
         let door = &self.call.registry.door;
-        door.leave(key);
         door.free(key);
         let Some(socket) = slot.socket.take() else {
             return;
         };
         // Before it is closed: a duplicate of the descriptor would be reported on for ever.
         if slot.flags.has(Flags::REGISTERED)
-            && let Err(error) = self.selector.deregister(socket.as_fd())
+            && let Some(fd) = socket.fd()
+            && let Err(error) = self.selector.deregister(fd)
         {
             log::warn!("deregister: {error}");
         }
@@ -162,10 +177,8 @@ impl Hosts {
             }
         }
         door.sockets.fetch_sub(1, Ordering::AcqRel);
-        if self.stop.is_some() && self.call.shared.sockets() == 0 {
-            for poller in &self.call.shared.pollers {
-                poller.command(Command::LastSocket);
-            }
+        if self.stop.is_some() {
+            self.call.shared.tell_if_empty();
         }
     }
 

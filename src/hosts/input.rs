@@ -111,7 +111,8 @@ impl Hosts {
             Shown::Kept => kept,
         };
         if len < need && !at_end {
-            return self.keep(index, shown, 0, need, true);
+            self.keep(index, shown, 0, need, true);
+            return self.check_kept(index, false);
         }
         begin(&mut self.call, slot, index);
         let bytes = match (shown, &slot.extra) {

@@ -20,7 +20,15 @@ impl Hosts {
         }
         if flush == Flush::EndOfTurn || queued > 0 {
             self.keep_staged(index, 0);
-            return flush == Flush::EndOfTurn && self.flush_later(index) || self.flush(index);
+            // A reader that reads is not to run over its budget only because the turn is long.
+            let is_little = queued + len < self.call.options().high_watermark;
+            if self.slots[index].flags.has(Flags::BLOCKED) {
+                return true;
+            } else if flush == Flush::EndOfTurn && is_little {
+                self.flush_later(index);
+                return true;
+            }
+            return self.flush(index);
         }
         let slot = &self.slots[index];
         let (Some(bytes), Some(socket)) = (self.call.staged.as_slice(), &slot.socket) else {
@@ -64,15 +72,14 @@ impl Hosts {
         self.call.staged = staged;
     }
 
-    /// `true`: the connection is on the list of those flushed at the end of the turn, or waits for its socket.
-    fn flush_later(&mut self, index: usize) -> bool {
+    /// Puts the connection on the list of those flushed at the end of the turn.
+    fn flush_later(&mut self, index: usize) {
         let key = self.key(index);
         let flags = &mut self.slots[index].flags;
-        if !flags.has(Flags::DIRTY | Flags::BLOCKED) {
+        if !flags.has(Flags::DIRTY) {
             flags.set(Flags::DIRTY);
             self.dirty.push(key);
         }
-        true
     }
 
     /// Writes out what this turn's callbacks produced.

@@ -93,18 +93,12 @@ impl Hosts {
             }
             Watch::Output => {
                 let after = options.stuck_timeout;
-                slot.flags.clear(Flags::WATCH_OUTPUT);
-                let Some(extra) = slot.extra.as_ref().filter(|extra| !extra.output.is_empty())
-                else {
-                    return;
-                };
-                let waited = now.saturating_duration_since(extra.output_since);
-                if waited >= after {
-                    let queued = extra.output.len();
-                    self.end(index, CloseReason::StuckReader { queued, after });
-                } else {
-                    slot.flags.set(Flags::WATCH_OUTPUT);
-                    self.watch(index, watch, now + (after - waited));
+                // The selector reports a socket only when a good part of its buffer is free; a peer that takes a little now
+                // and then is not stuck. So ask the socket itself.
+                if slot.queued() == 0 {
+                    slot.flags.clear(Flags::WATCH_OUTPUT);
+                } else if self.flush(index) {
+                    self.look_at_output(index, now, after);
                 }
             }
             Watch::Input => {
@@ -133,6 +127,22 @@ impl Hosts {
                     );
                 }
             }
+        }
+    }
+
+    fn look_at_output(&mut self, index: usize, now: Instant, after: Duration) {
+        let slot = &mut self.slots[index];
+        slot.flags.clear(Flags::WATCH_OUTPUT);
+        let Some(extra) = slot.extra.as_ref().filter(|extra| !extra.output.is_empty()) else {
+            return;
+        };
+        let queued = extra.output.len();
+        let waited = now.saturating_duration_since(extra.output_since);
+        if waited >= after {
+            self.end(index, CloseReason::StuckReader { queued, after });
+        } else {
+            slot.flags.set(Flags::WATCH_OUTPUT);
+            self.watch(index, Watch::Output, now + (after - waited));
         }
     }
 }
