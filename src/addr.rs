@@ -339,10 +339,18 @@ pub(crate) enum What<M> {
     /// A message of the framework's own making, which is never refused.
     Notice(M),
     /// The answer to a question that this actor asked.
-    Answer(Box<dyn FnOnce() -> M + Send>, AskKey),
+    Answer(Answer<M>),
     /// One entry for all members of a group on this poller: each is given what the closure makes.
     Push(GroupId, Box<dyn FnMut() -> M + Send>),
     Control(Control),
+}
+
+/// The answer to a question, or word that there is none.
+pub(crate) struct Answer<M> {
+    pub(crate) make: Box<dyn FnOnce() -> M + Send>,
+    pub(crate) asking: AskKey,
+    /// Somebody was told that their reply is accepted.
+    pub(crate) is_reply: bool,
 }
 
 /// What travels beside the messages, in one order with them, in room that is never refused.
@@ -425,8 +433,8 @@ impl<M: Send + 'static> Post<M> {
     /// Takes note of an entry that nobody will take any more. It is a dead letter if a `send` or a push was told that it is
     /// accepted.
     pub(crate) fn bury(&self, entry: &Entry<M>) {
-        match entry.what {
-            What::Message(_) | What::Push(..) => {
+        match &entry.what {
+            What::Message(_) | What::Push(..) | What::Answer(Answer { is_reply: true, .. }) => {
                 Counters::add(&self.door.counters.dead_letters, 1);
             }
             What::Control(Control::Spawn(_)) => {

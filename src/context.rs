@@ -14,7 +14,7 @@ use bytes::Bytes;
 use slotmap::SlotMap;
 
 use crate::actor::{Actor, CloseReason, Outcome};
-use crate::addr::{Addr, Controlled, Entry, HasMailbox, Post, Waiter, What};
+use crate::addr::{Addr, Answer, Controlled, Entry, HasMailbox, Post, Waiter, What};
 use crate::ask::{AskError, AskKey, Asked, Reply};
 use crate::flags::Flags;
 use crate::handle::{Handle, Shared};
@@ -270,9 +270,15 @@ impl<'a, A: Actor> Context<'a, A> {
         let key = self.call.key;
         let asking = self.call.asking.insert(None);
         let (reply, asked) = Asked::new(move |result| {
+            let is_reply = result.is_ok();
             // `answer` is the asker's code: it runs there, not where the question is answered or dropped.
             let make = Box::new(move || answer(result));
-            post.put(Entry::new(key, What::Answer(make, asking)));
+            let answer = Answer {
+                make,
+                asking,
+                is_reply,
+            };
+            post.put(Entry::new(key, What::Answer(answer)));
         });
         if let Err(error) = to.send(ask(reply)) {
             // The reply inside the message has not been dropped yet, so this is the first to be heard.

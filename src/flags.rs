@@ -69,7 +69,9 @@ impl Flags {
 
     pub(crate) const NONE: Flags = Flags(0);
 
-    /// Reading waits for one of these to end.
+    /// Reading waits for one of these to end, for what is kept to be shown again first among them.
+    pub(crate) const NO_RECEIVE: u32 = Flags::NOT_READING | Flags::SHOW_INPUT;
+    /// The actor is to be shown no input.
     pub(crate) const NOT_READING: u32 = Flags::PAUSED | Flags::WAITING | Flags::HELD;
     pub(crate) const REGISTERED: u32 = Flags::REG_READ | Flags::REG_WRITE;
 

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::actor::{Actor, Outcome};
-use crate::addr::{Control, Entry, Post, Waiter, What};
+use crate::addr::{Answer, Control, Entry, Post, Waiter, What};
 use crate::context::{self, Call, Hosted};
 use crate::flags::Flags;
 use crate::group::{Group, GroupId, Notice};
@@ -100,8 +100,8 @@ impl<M: Send + 'static> Inbox<M> {
             What::Message(message) | What::Notice(message) => {
                 hosts.call(index, |actor, call| deliver(actor, message, call));
             }
-            What::Answer(make, _) => {
-                hosts.call(index, |actor, call| deliver(actor, make(), call));
+            What::Answer(answer) => {
+                hosts.call(index, |actor, call| deliver(actor, (answer.make)(), call));
             }
             What::Push(..) | What::Control(_) => hosts.close_by_address(key),
         }
@@ -285,8 +285,8 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
                     self.walk = Some(Walk { group, next, make });
                 }
                 What::Control(control) => taken += self.control(entry.key, control, hosts),
-                What::Answer(_, ask) => {
-                    hosts.call.answered(entry.key, ask);
+                What::Answer(Answer { asking, .. }) => {
+                    hosts.call.answered(entry.key, asking);
                     taken += self.letter(entry, hosts);
                 }
                 What::Message(_) | What::Notice(_) => taken += self.letter(entry, hosts),

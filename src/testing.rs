@@ -1,1 +1,558 @@
-//! Tests without sockets.
+//! Tests of actors without sockets, threads or sleeps.
+//!
+//! A [`Stage`] hosts one actor as a poller would, with the poller's own code, on the thread of the test. The test is the peer, the
+//! senders and the clock: it hands in bytes, messages and time, and looks at what the actor wrote, asked for, and how it ended.
+//! A [`Probe`] stands in for an actor that is sent to.
+//!
+//! ```
+//! use greenroom::testing::Stage;
+//! use greenroom::*;
+//!
+//! struct Shout;
+//!
+//! impl Actor for Shout {
+//!     type Message = ();
+//!
+//!     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+//!         while let Some(line) = input.line(80)? {
+//!             ctx.write_parts(&[&line.to_ascii_uppercase(), b"\n"]);
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let mut stage = Stage::new(Shout);
+//! stage.receive(b"hello\nwor");
+//! assert_eq!(stage.output(), "HELLO\n");
+//! stage.receive(b"ld\n");
+//! assert_eq!(stage.output(), "WORLD\n");
+//!
+//! stage.receive([b'x'; 81]);
+//! assert_eq!(stage.reason().unwrap().to_string(), "line or frame longer than its limit of 80 bytes");
+//! ```
+//!
+//! # What is the same as in a server
+//!
+//! All that stands in the documentation of [`Actor`] and [`Context`]: kept input and [`Input::need`](crate::Input::need), the order of
+//! the calls, pausing, watermarks, budgets and timeouts, waiting for room, half-close, lingering close, errors, panics,
+//! actors that are spawned, and mailboxes with their bounds. Nothing of it is a second implementation.
+//!
+//! # What is not
+//!
+//! - There is no kernel: what the actor writes is taken at once, or, after [`Stage::stall`], not at all; bytes that are handed in together
+//!   are received together, up to 64 KiB.
+//! - Time stands still but for [`Stage::advance`], and a timer fires at its deadline to the nanosecond; a poller may be late by
+//!   a millisecond or more. Only [`Handle::stop`] and [`Addr::ask`] read the real clock.
+//! - There is one poller, number 0, no listener, and no other thread unless the test makes one. Inside a callback [`Addr::ask`], which
+//!   blocks, waits for its timeout instead of panicking.
+//! - The actor is dropped with the stage and not at its end, so that a test can look at it.
+
+mod observed;
+mod probe;
+
+use std::any::Any;
+use std::cell::{Ref, RefCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::actor::{Actor, CloseReason};
+use crate::addr::Addr;
+use crate::ask::{AskError, Asked, Reply};
+use crate::command::Command;
+use crate::context::Hosted;
+use crate::flags::Flags;
+use crate::handle::{Handle, Shared};
+use crate::hosts::Hosts;
+use crate::inbox::AnyInbox;
+use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
+use crate::registry::{ActorKey, Registry, Stats, lock};
+use crate::sys::{Endpoint, Peer, Selector, WakeFd, Wire, clock};
+
+use observed::{Observed, Seen};
+pub use probe::Probe;
+
+/// As of a system whose builder was told nothing.
+const MAILBOX_BOUND: usize = 16_384;
+
+/// Calls and messages in one turn, as in a poller: an actor that floods itself does not keep the others from their turn.
+const PER_TURN: usize = 1024;
+
+/// Turns without rest, or timers in one `advance`, after which a test is told that it would never end.
+const TURNS_MAX: usize = 1_000_000;
+
+/// Where a connection on a stage comes from and goes to.
+const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 50_000);
+const LOCAL: ([u8; 4], u16) = ([127, 0, 0, 1], 9000);
+
+/// One actor and all that it meets, on the thread of a test. See the [module](self).
+///
+/// Every method that hands something in lets the actor run until it has nothing left to do.
+///
+/// # Panics
+///
+/// A panic in the actor, or in one that it spawned, is contained as in a server ([`Actor::closed`] is called); then the method
+/// that brought it about panics, with the actor's name and the panic's text. To look at what follows a panic, catch that with
+/// [`catch_unwind`](std::panic::catch_unwind); the stage stays usable.
+pub struct Stage<A: Actor> {
+    hosts: Hosts,
+    inboxes: Vec<Box<dyn AnyInbox>>,
+    registry: Arc<Registry>,
+    key: ActorKey,
+    /// The peer's end; `None` for an actor without a socket.
+    wire: Option<Wire>,
+    seen: Rc<RefCell<Seen<A>>>,
+    /// Why the actor ended, moved out of `seen` so that it can be lent out.
+    reason: Option<CloseReason>,
+    /// How many panics have been shown.
+    panics: u64,
+}
+
+impl<A: Actor> Stage<A> {
+    /// Opens `actor` as a connection with the default limits, from `127.0.0.1:50000` to `127.0.0.1:9000`.
+    pub fn new(actor: A) -> Stage<A> {
+        Stage::with_options(actor, ConnectionOptions::default())
+    }
+
+    /// Opens `actor` as a connection that lives under these limits.
+    pub fn with_options(actor: A, options: ConnectionOptions) -> Stage<A> {
+        let (mut stage, observed) = Stage::empty(actor);
+        let origin = Arc::new(origin(options));
+        let (wire, socket) = Wire::new();
+        stage.wire = Some(wire);
+        origin.live.fetch_add(1, Ordering::AcqRel);
+        stage.registry.door.sockets.fetch_add(1, Ordering::AcqRel);
+        let peer = Peer::Tcp(SocketAddr::from(PEER));
+        stage.key = stage.hosts.host(&origin, socket, peer, observed);
+        stage.run();
+        stage
+    }
+
+    /// Opens `actor` as one without a socket, as [`System::spawn`](crate::System::spawn) does.
+    pub fn without_socket(actor: A) -> Stage<A> {
+        let (mut stage, observed) = Stage::empty(actor);
+        stage.key = stage.registry.door.reserve();
+        stage.hosts.call.spawned.push((stage.key, observed));
+        stage.hosts.place_spawned();
+        stage.run();
+        stage
+    }
+
+    fn empty(actor: A) -> (Stage<A>, Box<dyn Hosted>) {
+        let (observed, seen) = Observed::new(actor);
+        let registry = Arc::new(Registry::new(0, WakeFd::absent(), MAILBOX_BOUND));
+        let shared = Arc::new(Shared::new(vec![registry.clone()]));
+        let spawned = Arc::new(origin(ConnectionOptions::default()));
+        let mut hosts = Hosts::new(Selector::absent(), registry.clone(), shared, spawned);
+        hosts.call.now = Some(clock::now());
+        hosts.call.by_hand = true;
+        let stage = Stage {
+            hosts,
+            inboxes: Vec::new(),
+            registry,
+            key: ActorKey::default(),
+            wire: None,
+            seen,
+            reason: None,
+            panics: 0,
+        };
+        (stage, Box::new(observed))
+    }
+
+    // ---- the peer ---------------------------------------------------------------------------------------------------
+
+    /// The peer sends `bytes`. They wait while the actor does not read ([`unread`](Stage::unread)), and are lost when it has closed.
+    ///
+    /// # Panics
+    ///
+    /// When the actor has no socket, or the peer has half-closed.
+    #[track_caller]
+    pub fn receive(&mut self, bytes: impl AsRef<[u8]>) {
+        self.wire().with(|stream| {
+            assert!(!stream.ended, "receive: the peer has half-closed");
+            stream.incoming.extend(bytes.as_ref());
+        });
+        self.run();
+    }
+
+    /// The peer half-closes, behind what it has sent.
+    ///
+    /// # Panics
+    ///
+    /// When the actor has no socket.
+    #[track_caller]
+    pub fn half_close(&mut self) {
+        self.wire().with(|stream| stream.ended = true);
+        self.run();
+    }
+
+    /// The peer resets the connection. A paused actor notices when it reads or writes again.
+    ///
+    /// # Panics
+    ///
+    /// When the actor has no socket.
+    #[track_caller]
+    pub fn reset(&mut self) {
+        self.wire().with(|stream| stream.reset = true);
+        self.run();
+    }
+
+    /// Takes what the peer has got since the last look.
+    ///
+    /// # Panics
+    ///
+    /// When the actor has no socket.
+    #[track_caller]
+    pub fn output(&mut self) -> Bytes {
+        self.wire()
+            .with(|stream| std::mem::take(&mut stream.outgoing))
+            .into()
+    }
+
+    /// The peer takes nothing more: from here on what the actor writes waits, see [`queued`](Stage::queued).
+    ///
+    /// # Panics
+    ///
+    /// When the actor has no socket.
+    #[track_caller]
+    pub fn stall(&mut self) {
+        self.wire().with(|stream| stream.room = 0);
+    }
+
+    /// A peer that has [stalled](Stage::stall) takes up to `n` bytes of what waits; they are returned, behind those that
+    /// [`output`](Stage::output) would have.
+    ///
+    /// # Panics
+    ///
+    /// When the actor has no socket.
+    #[track_caller]
+    pub fn take_output(&mut self, n: usize) -> Bytes {
+        self.wire().with(|stream| stream.room = n);
+        self.run();
+        self.stall();
+        self.output()
+    }
+
+    /// A peer that has [stalled](Stage::stall) takes again whatever comes.
+    ///
+    /// # Panics
+    ///
+    /// When the actor has no socket.
+    #[track_caller]
+    pub fn unstall(&mut self) {
+        self.wire().with(|stream| stream.room = usize::MAX);
+        self.run();
+    }
+
+    /// How many bytes the peer has sent that were not received, because the actor does not read.
+    ///
+    /// # Panics
+    ///
+    /// When the actor has no socket.
+    #[track_caller]
+    pub fn unread(&self) -> usize {
+        self.wire().with(|stream| stream.incoming.len())
+    }
+
+    /// Whether the peer has seen the end of the stream: the writing side was shut down, or the connection closed.
+    ///
+    /// # Panics
+    ///
+    /// When the actor has no socket.
+    #[track_caller]
+    pub fn is_write_shut(&self) -> bool {
+        self.wire().with(|stream| stream.write_shut)
+    }
+
+    /// Whether the peer has seen a reset: an abort, or a close while it had bytes under way.
+    ///
+    /// # Panics
+    ///
+    /// When the actor has no socket.
+    #[track_caller]
+    pub fn is_reset(&self) -> bool {
+        self.wire().with(|stream| stream.aborted)
+    }
+
+    /// Whether the socket is still open, which it is for a while after the actor's end when the close lingers. `false` for an
+    /// actor without a socket.
+    pub fn is_connected(&self) -> bool {
+        self.wire
+            .as_ref()
+            .is_some_and(|wire| wire.with(|stream| !stream.closed))
+    }
+
+    #[track_caller]
+    fn wire(&self) -> &Wire {
+        self.wire.as_ref().expect("this actor has no socket")
+    }
+
+    // ---- messages and time ------------------------------------------------------------------------------------------
+
+    /// Sends a message to the actor.
+    ///
+    /// # Panics
+    ///
+    /// When it is refused, because the actor has gone or waits for room with a full mailbox. Send through
+    /// [`addr`](Stage::addr) where that is to be seen.
+    #[track_caller]
+    pub fn send(&mut self, message: A::Message) {
+        if let Err(error) = self.addr().send(message) {
+            panic!("{error}");
+        }
+        self.run();
+    }
+
+    /// Asks the actor, and returns what it has answered by the time it has nothing left to do.
+    ///
+    /// # Errors
+    ///
+    /// As [`Addr::ask`]; [`AskError::TimedOut`] when it has not answered yet.
+    pub fn ask<R: Send + 'static>(
+        &mut self,
+        question: impl FnOnce(Reply<R>) -> A::Message,
+    ) -> Result<R, AskError> {
+        let answer = Arc::new(Mutex::new(None));
+        let put = answer.clone();
+        let (reply, asked) = Asked::new(move |result| *lock(&put) = Some(result));
+        let sent = self.addr().send(question(reply));
+        self.run();
+        asked.fail(match sent {
+            Ok(()) => AskError::TimedOut,
+            Err(error) if error.is_full() => AskError::Full,
+            Err(_) => AskError::Gone,
+        });
+        let answer = lock(&answer).take();
+        answer.unwrap_or(Err(AskError::Unanswered))
+    }
+
+    /// Moves the clock by `time`, and fires the timers and timeouts that are due on the way, each at its deadline.
+    pub fn advance(&mut self, time: Duration) {
+        let until = self.now() + time;
+        for _ in 0..TURNS_MAX {
+            let timers = self.hosts.call.timers.next_deadline();
+            let Some(next) = timers
+                .into_iter()
+                .chain(self.hosts.stop)
+                .min()
+                .filter(|next| *next <= until)
+            else {
+                self.hosts.call.now = Some(until);
+                return self.run();
+            };
+            let now = next.max(self.now());
+            self.hosts.call.now = Some(now);
+            self.hosts.call.timers.begin_turn(now);
+            while let Some(due) = self.hosts.call.timers.pop_due() {
+                self.hosts.timer(due);
+            }
+            if self.hosts.stop.is_some_and(|deadline| deadline <= now) {
+                self.hosts.end_all();
+                self.hosts.stop = None;
+            }
+            self.run();
+        }
+        panic!("advance: {TURNS_MAX} turns with timers, and the time is not over");
+    }
+
+    /// The time of the stage: that of the test's start and what it was advanced by.
+    pub fn now(&self) -> Instant {
+        self.hosts.call.now.expect("a stage has its own time")
+    }
+
+    /// The system stops: the actor is told, and at the deadline, `within` from now, it is closed. Unlike in a server an actor
+    /// without a socket is served until then.
+    pub fn stop(&mut self, within: Duration) {
+        let deadline = self.now() + within;
+        self.hosts.begin_stop(deadline);
+        self.run();
+    }
+
+    /// Runs until nothing is left to do. Only needed after something was done past the stage, with an [`Addr`] or a [`Probe`].
+    ///
+    /// # Panics
+    ///
+    /// When a callback panicked, see [`Stage`]; when it never ends because actors keep sending each other messages.
+    pub fn run(&mut self) {
+        // In the order of a poller's turn.
+        for turn in 0.. {
+            assert!(
+                turn < TURNS_MAX,
+                "the actors have not come to rest after {TURNS_MAX} turns"
+            );
+            self.handle_readiness();
+            self.hosts.pay(PER_TURN);
+            self.take_commands();
+            for inbox in &mut self.inboxes {
+                inbox.drain(&mut self.hosts, PER_TURN);
+            }
+            self.hosts.flush_dirty();
+            self.forget_ended();
+            if self.is_at_rest() {
+                break;
+            }
+        }
+        self.reason = self.reason.take().or(self.seen.borrow_mut().reason.take());
+        self.show_panics();
+    }
+
+    fn handle_readiness(&mut self) {
+        let Some(wire) = &self.wire else { return };
+        let (readable, writable) = wire.with(|stream| (stream.is_readable(), stream.is_writable()));
+        self.hosts
+            .handle_ready(self.key.token(), readable, writable);
+    }
+
+    fn take_commands(&mut self) {
+        while let Some(command) = self.registry.commands.pop() {
+            match command {
+                Command::Inbox(inbox) => self.inboxes.push(inbox),
+                Command::Stop(deadline) => self.hosts.begin_stop(deadline),
+                // Of listeners, which are not here, and of the end of a poller.
+                _ => {}
+            }
+            self.registry.commands.release(1, &mut Vec::new());
+        }
+    }
+
+    fn forget_ended(&mut self) {
+        while let Some(key) = self.hosts.ended.pop() {
+            for inbox in &mut self.inboxes {
+                inbox.forget(key, &mut self.hosts);
+            }
+        }
+    }
+
+    /// Whether a poller would sleep now.
+    fn is_at_rest(&self) -> bool {
+        let ready = self.wire.as_ref().is_some_and(|wire| {
+            let asked = |interest| self.hosts.has(self.key, interest);
+            wire.with(|stream| {
+                stream.is_readable() && asked(Flags::REG_READ)
+                    || stream.is_writable() && asked(Flags::REG_WRITE)
+            })
+        });
+        let may_sleep = self.registry.commands.arm() & self.inboxes.iter().all(|inbox| inbox.arm());
+        self.registry.commands.disarm();
+        self.inboxes.iter().for_each(|inbox| inbox.disarm());
+        !ready && !self.hosts.owes() && may_sleep
+    }
+
+    fn show_panics(&mut self) {
+        let panics = self.stats().panics;
+        if std::mem::replace(&mut self.panics, panics) == panics {
+            return;
+        }
+        let actor = std::any::type_name::<A>();
+        match &self.reason {
+            Some(CloseReason::Panicked(what)) => panic!("{actor} panicked: {what}"),
+            _ => panic!(
+                "`closed` of {actor}, a destructor or an actor that it spawned panicked, see above"
+            ),
+        }
+    }
+
+    // ---- what there is to see ---------------------------------------------------------------------------------------
+
+    /// The actor, also after its end.
+    pub fn actor(&self) -> Ref<'_, A> {
+        Ref::map(self.seen.borrow(), |seen| &seen.actor)
+    }
+
+    /// Why the actor ended; `None` while it is there. What it was told by [`closed`](Actor::closed).
+    pub fn reason(&self) -> Option<&CloseReason> {
+        self.reason.as_ref()
+    }
+
+    /// The address of the actor. After a send through it, call [`run`](Stage::run).
+    pub fn addr(&self) -> Addr<A> {
+        Addr::new(self.registry.post::<Observed<A>>(), self.key)
+    }
+
+    /// Bytes that the actor wrote and the peer has not taken.
+    pub fn queued(&self) -> usize {
+        self.hosts.queued(self.key)
+    }
+
+    /// Whether the actor has [paused](crate::Context::pause) its reading.
+    pub fn is_paused(&self) -> bool {
+        self.hosts.has(self.key, Flags::PAUSED)
+    }
+
+    /// Whether the actor [waits for room](crate::Context::wait_for_room).
+    pub fn is_waiting(&self) -> bool {
+        self.hosts.is_waiting(self.key)
+    }
+
+    /// Whether bytes of the peer are received: the actor neither paused nor waits, no policy holds it back, and the peer has not
+    /// half-closed.
+    pub fn is_reading(&self) -> bool {
+        self.hosts.has(self.key, Flags::REG_READ)
+    }
+
+    /// Whether the system has been stopped, by [`stop`](Stage::stop) or by an actor.
+    pub fn is_stopping(&self) -> bool {
+        self.hosts.stop.is_some()
+    }
+
+    /// The actors of type `B` that are on the stage because the actor spawned them.
+    pub fn spawned<B: Actor>(&self) -> Vec<&B> {
+        let actors = self.hosts.actors();
+        actors
+            .filter_map(|actor| (actor as &dyn Any).downcast_ref())
+            .collect()
+    }
+
+    /// What has happened so far: actors opened and closed, dead letters, dropped writes.
+    pub fn stats(&self) -> Stats {
+        self.handle().stats()
+    }
+
+    /// The system that the actor lives in.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            shared: self.hosts.call.shared.clone(),
+        }
+    }
+}
+
+fn origin(options: ConnectionOptions) -> Origin {
+    Origin {
+        make: Box::new(|_| unreachable!("nothing listens on a stage")),
+        options,
+        live: AtomicUsize::new(0),
+        max: usize::MAX,
+        at_limit: AtLimit::Wait,
+        local: Endpoint::Tcp(SocketAddr::from(LOCAL)),
+        homes: Vec::new(),
+        spread: Spread::Here,
+    }
+}
+
+/// The end of a poller.
+impl<A: Actor> Drop for Stage<A> {
+    fn drop(&mut self) {
+        self.registry.commands.close(&mut Vec::new());
+        self.take_commands();
+        self.hosts.end_all();
+        self.forget_ended();
+        for inbox in &mut self.inboxes {
+            inbox.close(&mut self.hosts);
+        }
+        self.registry.forget_posts();
+    }
+}
+
+impl<A: Actor> fmt::Debug for Stage<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage")
+            .field("actor", &std::any::type_name::<A>())
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}

@@ -120,6 +120,61 @@ fn a_burst_of_messages_in_one_turn_does_not_close_a_reader_that_reads() {
     assert_eq!(read(&client, LINE * LINES).len(), LINE * LINES);
 }
 
+#[test]
+fn a_close_behind_a_large_write_in_a_turn_that_wrote_before_is_one_close() {
+    const LARGE: usize = 100 << 10;
+    let stage = Stage::new();
+    let (client, seen) = stage.pair();
+    let neighbour = spawn(&stage.system, 0, |p| p);
+    let held = hold(&seen);
+    seen.tell(|ctx| {
+        ctx.write("a");
+        Ok(())
+    });
+    seen.tell(|ctx| {
+        ctx.write([b'b'; LARGE]);
+        ctx.close();
+        Ok(())
+    });
+    drop(held);
+    assert_eq!(read_to_end(&client).len(), 1 + LARGE);
+    assert!(matches!(seen.closed(), CloseReason::Finished));
+    neighbour.run(|_| ());
+    drop(client);
+    wait_until("the socket has gone", || {
+        stage.system.stats().connections == 0
+    });
+    assert_eq!(stage.system.stats().closed, 1);
+}
+
+#[test]
+fn a_source_is_held_back_also_when_small_writes_reach_the_high_watermark() {
+    use std::io::Write;
+    const PIECE: usize = 1 << 10;
+    let options = ConnectionOptions::new()
+        .slow_reader(SlowReader::PauseSource)
+        .watermarks(8 << 10, 32 << 10);
+    let stage = Stage::with(options, |probe| probe);
+    let (mut client, seen) = stage.pair();
+    let mut written = 0;
+    while !seen.run(|ctx| {
+        ctx.write([b'x'; PIECE]);
+        ctx.is_above_high_watermark()
+    }) {
+        written += PIECE;
+    }
+    written += PIECE;
+    seen.run(|_| ());
+    client.write_all(b"more").expect("the client writes");
+    for _ in 0..3 {
+        settle(&stage.system);
+    }
+    let early = seen.events.try_iter().next();
+    assert!(early.is_none(), "{early:?} although it is held back");
+    assert_eq!(read(&client, written).len(), written);
+    assert_eq!(seen.read(4), b"more");
+}
+
 // ---- panics outside of callbacks ------------------------------------------------------------------------------------
 
 /// A message of which the copy that a push keeps to make the others from panics when it is dropped.

@@ -10,7 +10,8 @@ use crate::actor::CloseReason;
 use crate::command::Command;
 use crate::context::Hosted;
 use crate::flags::Flags;
-use crate::hosts::{Hosts, Slot, begin, guard, is_reset};
+use crate::hosts::guard::guard;
+use crate::hosts::{Hosts, Slot, begin, is_reset};
 use crate::registry::{ActorId, Counters};
 use crate::sys::Socket;
 
@@ -18,7 +19,7 @@ impl Hosts {
     /// Closes after flushing; from here on the actor is called no more but for `closed`.
     pub(super) fn close(&mut self, index: usize, reason: CloseReason) {
         if self.slots[index].flags.has(Flags::CLOSING) {
-            return;
+            return self.drop_guarded(reason);
         }
         if !self.slots[index].flags.has(Flags::SOCKET) {
             return self.end(index, reason);

@@ -7,7 +7,8 @@ use bytes::Buf;
 use crate::actor::CloseReason;
 use crate::context::Wants;
 use crate::flags::Flags;
-use crate::hosts::{FRONT_MAX, Flush, Hosts, READ_MAX, begin, guard};
+use crate::hosts::guard::guard;
+use crate::hosts::{FRONT_MAX, Flush, Hosts, READ_MAX, begin};
 use crate::input::Input;
 
 /// Where the bytes are that an actor is shown.

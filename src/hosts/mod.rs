@@ -1,20 +1,22 @@
 //! The actors of one poller: their slots, how a callback is entered, and how what it asked for is carried out.
 //!
-//! The way of a byte: [`input`] reads it into the poller's one buffer and shows it to the actor; what the actor writes is
-//! staged in the [`Call`] and goes from there straight to the socket ([`output`]). Only what the actor did not consume, or the
-//! socket refused, is kept in the connection's [`Extra`]. [`close`] ends connections, [`timeouts`] watches them.
+//! The way of a byte: [`readiness`] says that it is there, [`input`] reads it into the poller's one buffer and shows it to the
+//! actor; what the actor writes is staged in the [`Call`] and goes from there straight to the socket ([`output`]). Only what
+//! the actor did not consume, or the socket refused, is kept in the connection's [`Extra`]. [`place`] is where actors come
+//! from, [`close`] how they end, [`timeouts`] watches them, [`guard`] contains their panics.
 
 mod close;
+mod guard;
 mod input;
 mod output;
+mod place;
+mod readiness;
 mod timeouts;
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -23,10 +25,11 @@ use crate::actor::{CloseReason, Outcome};
 use crate::context::{Call, Hosted, Wants};
 use crate::flags::Flags;
 use crate::handle::Shared;
+use crate::hosts::guard::guard;
 use crate::origin::{Origin, SlowReader};
 use crate::output::Output;
-use crate::registry::{ActorKey, Counters, Registry};
-use crate::sys::{Interest, Peer, Selector, Socket, clock};
+use crate::registry::{ActorKey, Registry};
+use crate::sys::{Selector, Socket, clock};
 
 /// How many bytes one read takes at most, which is also what one connection gets in one turn. A stream at full speed comes in few
 /// calls, and 64 KiB are through an actor in some ten microseconds, so its neighbours do not notice.
@@ -429,248 +432,6 @@ impl Hosts {
         }
     }
 
-    // ---- placing it -------------------------------------------------------------------------------------------------
-
-    /// The place of a key that was reserved for a new actor.
-    fn place(&mut self, key: ActorKey, actor: Option<Box<dyn Hosted>>) -> usize {
-        let index = key.index() as usize;
-        if index >= self.slots.len() {
-            self.slots.resize_with(index + 1, || Slot::VACANT);
-        }
-        debug_assert!(
-            self.slots[index].generation == 0,
-            "a reserved slot is vacant"
-        );
-        self.slots[index] = Slot {
-            actor,
-            generation: key.generation(),
-            ..Slot::VACANT
-        };
-        index
-    }
-
-    /// Actors that the callback spawned get their places; they are opened later in the turn.
-    pub(crate) fn place_spawned(&mut self) {
-        while let Some((key, actor)) = self.call.spawned.pop() {
-            let index = self.place(key, Some(actor));
-            self.owe(index, Flags::OPENING);
-        }
-    }
-
-    /// An actor without a socket, made by another thread's closure.
-    pub(crate) fn spawn(
-        &mut self,
-        key: ActorKey,
-        make: Box<dyn FnOnce() -> Box<dyn Hosted> + Send>,
-    ) {
-        match guard(make) {
-            Ok(actor) => {
-                let index = self.place(key, Some(actor));
-                self.slots[index].flags.set(Flags::OPENING);
-                self.open(index);
-            }
-            Err(panic) => {
-                self.count_panic("a factory", &*panic);
-                self.drop_guarded(panic);
-                self.call.registry.door.leave(key);
-                self.call.registry.door.free(key);
-            }
-        }
-    }
-
-    /// Hosts an accepted connection: makes its actor, opens it, and registers its socket.
-    ///
-    /// The acceptor has counted the socket in the origin and in this poller's door.
-    pub(crate) fn adopt(&mut self, origin: &Arc<Origin>, socket: Socket, peer: Peer) {
-        match guard(|| (origin.make)(peer)) {
-            Ok(actor) => {
-                self.host(origin, socket, peer, actor);
-            }
-            Err(panic) => {
-                let what = self.count_panic("a listener's factory", &*panic);
-                self.drop_guarded(panic);
-                let index = self.place_socket(origin, socket, peer, None);
-                self.end(index, CloseReason::Panicked(what));
-            }
-        }
-    }
-
-    /// Opens the actor of a connection and registers its socket; counted beforehand as for [`adopt`](Hosts::adopt).
-    pub(crate) fn host(
-        &mut self,
-        origin: &Arc<Origin>,
-        socket: Socket,
-        peer: Peer,
-        actor: Box<dyn Hosted>,
-    ) -> ActorKey {
-        let index = self.place_socket(origin, socket, peer, Some(actor));
-        self.slots[index].flags.set(Flags::OPENING);
-        self.watch_idle(index);
-        let key = self.key(index);
-        self.open(index);
-        if self.find(key).is_some() {
-            self.sync_interest(index);
-        }
-        key
-    }
-
-    /// Sends `farewell` to a connection that nobody will serve, and closes it.
-    pub(crate) fn refuse(
-        &mut self,
-        origin: &Arc<Origin>,
-        socket: Socket,
-        peer: Peer,
-        farewell: bytes::Bytes,
-    ) {
-        let index = self.place_socket(origin, socket, peer, None);
-        self.slots[index].flags.set(Flags::REFUSED);
-        let now = self.call.now();
-        self.extra(index, now).output.push_bytes(farewell);
-        self.close(index, CloseReason::Finished);
-    }
-
-    fn place_socket(
-        &mut self,
-        origin: &Arc<Origin>,
-        socket: Socket,
-        peer: Peer,
-        actor: Option<Box<dyn Hosted>>,
-    ) -> usize {
-        let origin = self.origin(origin);
-        let key = self.call.registry.door.reserve();
-        let index = self.place(key, actor);
-        let slot = &mut self.slots[index];
-        slot.socket = Some(socket);
-        slot.origin = origin;
-        slot.flags.set(Flags::SOCKET);
-        match peer {
-            Peer::Tcp(std::net::SocketAddr::V4(v4)) => {
-                slot.peer[..4].copy_from_slice(&v4.ip().octets());
-                slot.peer[4..].copy_from_slice(&v4.port().to_be_bytes());
-                slot.flags.set(Flags::PEER_V4);
-            }
-            Peer::Tcp(std::net::SocketAddr::V6(_)) => {
-                slot.flags.set(Flags::ADDR_ELSEWHERE);
-                self.call.peers.insert(index as u32, peer);
-            }
-            _ => {}
-        }
-        index
-    }
-
-    /// The number of this origin on this poller. Origins that serve no connection any more give their number to the next.
-    fn origin(&mut self, origin: &Arc<Origin>) -> u16 {
-        let origins = &mut self.call.origins;
-        if let Some(number) = origins.iter().position(|known| Arc::ptr_eq(known, origin)) {
-            return number as u16;
-        }
-        let unused = |known: &Arc<Origin>| known.live.load(Ordering::Acquire) == 0;
-        match origins.iter().skip(1).position(unused) {
-            Some(number) => {
-                origins[number + 1] = origin.clone();
-                (number + 1) as u16
-            }
-            None => {
-                origins.push(origin.clone());
-                // One for each listener with connections: more than 65,535 of them need more descriptors than there are.
-                u16::try_from(origins.len() - 1).unwrap_or(0)
-            }
-        }
-    }
-
-    /// Calls `opened` if it has not been.
-    fn open(&mut self, index: usize) {
-        if !self.slots[index].flags.take(Flags::OPENING) {
-            return;
-        }
-        let key = self.key(index);
-        Counters::add(&self.call.registry.door.counters.opened, 1);
-        self.slots[index].flags.set(Flags::OPENED);
-        self.call(index, |actor, call| actor.opened(call));
-        if self.stop.is_some() && self.find(key).is_some() {
-            self.owe(index, Flags::STOPPING);
-        }
-    }
-
-    /// Tells every actor that the system stops.
-    pub(crate) fn begin_stop(&mut self, deadline: Instant) {
-        if let Some(stop) = &mut self.stop {
-            *stop = deadline.min(*stop);
-            return;
-        }
-        self.stop = Some(deadline);
-        for index in 0..self.slots.len() {
-            if self.slots[index].actor.is_some() {
-                self.owe(index, Flags::STOPPING);
-            }
-        }
-    }
-
-    // ---- the selector -----------------------------------------------------------------------------------------------
-
-    /// The socket of this token is ready. A token whose connection has ended in this very turn finds nobody.
-    pub(crate) fn handle_ready(&mut self, token: u64, readable: bool, writable: bool) {
-        let key = ActorKey::from_token(token);
-        let Some(index) = self.find(key) else { return };
-        if writable && self.slots[index].flags.has(Flags::REG_WRITE) {
-            self.flush(index);
-        }
-        if readable && self.find(key).is_some() && self.slots[index].flags.has(Flags::REG_READ) {
-            self.receive(index);
-        }
-    }
-
-    /// Makes the selector report just what will be acted on.
-    ///
-    /// A socket of which nothing is wanted is taken out: with no interest epoll still reports a hang-up, for ever.
-    fn sync_interest(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        let Some(socket) = &slot.socket else { return };
-        let flags = slot.flags;
-        let mut want = 0;
-        let reads = !flags.has(Flags::EOF | Flags::CLOSING | Flags::NOT_READING)
-            || flags.has(Flags::LINGERING);
-        if reads {
-            want |= Flags::REG_READ;
-        }
-        if flags.has(Flags::BLOCKED) {
-            want |= Flags::REG_WRITE;
-        }
-        let have = (flags.has(Flags::REG_READ), flags.has(Flags::REG_WRITE));
-        let wanted = (want & Flags::REG_READ != 0, want & Flags::REG_WRITE != 0);
-        if have == wanted {
-            return;
-        }
-        let mut interest = Interest::NONE;
-        if wanted.0 {
-            interest = interest | Interest::READ;
-        }
-        if wanted.1 {
-            interest = interest | Interest::WRITE;
-        }
-        let token = u64::from(slot.generation) << 32 | index as u64;
-        let done = match (socket.fd(), have, wanted) {
-            // Simulated: whoever drives it looks at the flags.
-            (None, ..) => Ok(()),
-            (Some(fd), (false, false), _) => self.selector.register(fd, token, interest),
-            (Some(fd), _, (false, false)) => self.selector.deregister(fd),
-            (Some(fd), ..) => self.selector.reregister(fd, token, interest),
-        };
-        slot.flags.clear(Flags::REGISTERED);
-        slot.flags.set(want);
-        if let Err(error) = done {
-            slot.flags.clear(Flags::REGISTERED);
-            self.fail(index, error);
-        }
-    }
-
-    fn ask_local_addr(&mut self, index: usize) {
-        if let Some(Ok(local)) = self.slots[index].socket.as_ref().map(Socket::local_addr) {
-            self.slots[index].flags.set(Flags::ADDR_ELSEWHERE);
-            self.call.locals.insert(index as u32, local);
-        }
-    }
-
     // ---- what is kept -----------------------------------------------------------------------------------------------
 
     fn extra(&mut self, index: usize, now: Instant) -> &mut Extra {
@@ -707,61 +468,6 @@ impl Hosts {
             extra.reason = None;
             self.spare.push(extra);
         }
-    }
-
-    // ---- panics -----------------------------------------------------------------------------------------------------
-
-    fn note_panic(&mut self, index: usize, panic: &(dyn Any + Send)) -> String {
-        let actor = self.slots[index]
-            .actor
-            .as_deref()
-            .map_or("an actor", Hosted::type_name);
-        self.count_panic(actor, panic)
-    }
-
-    fn count_panic(&mut self, of: &str, panic: &(dyn Any + Send)) -> String {
-        Counters::add(&self.call.registry.door.counters.panics, 1);
-        let what = panic_text(panic);
-        log::error!("{of} panicked, and that alone has ended: {what}");
-        what
-    }
-
-    /// Runs a closure of the user's that is not an actor's callback; `None` if it panicked.
-    pub(crate) fn guarded<T>(&mut self, make: impl FnOnce() -> T) -> Option<T> {
-        match guard(make) {
-            Ok(value) => Some(value),
-            Err(panic) => {
-                self.count_panic("a conversion of a message", &*panic);
-                self.drop_guarded(panic);
-                None
-            }
-        }
-    }
-
-    /// Drops a value of the user's, whose drop may panic.
-    pub(crate) fn drop_guarded<T>(&mut self, value: T) {
-        if let Err(panic) = guard(move || drop(value)) {
-            self.count_panic("a destructor", &*panic);
-            // Whoever panics again while the payload of a panic is dropped cannot be helped: the payload is leaked.
-            std::mem::forget(panic);
-        }
-    }
-}
-
-/// The only place where panics of a user's code are caught.
-fn guard<T>(f: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
-    // Unwind safety: an actor that panicked gets `closed` and is dropped, nothing else looks at what it left behind; the call's
-    // staged output and requests are thrown away.
-    catch_unwind(AssertUnwindSafe(f))
-}
-
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "a value that is not a text".to_owned()
     }
 }
 

@@ -23,7 +23,7 @@ impl Hosts {
             // A reader that reads is not to run over its budget only because the turn is long.
             let is_little = queued + len < self.call.options().high_watermark;
             if self.slots[index].flags.has(Flags::BLOCKED) {
-                return true;
+                return self.block(index);
             } else if flush == Flush::EndOfTurn && is_little {
                 self.flush_later(index);
                 return true;
@@ -135,7 +135,8 @@ impl Hosts {
             }
         }
         let key = self.key(index);
-        self.slots[index].flags.clear(Flags::BLOCKED);
+        // Also off the list of those to be flushed: a close that is finished here must not be finished again from there.
+        self.slots[index].flags.clear(Flags::BLOCKED | Flags::DIRTY);
         self.fall_low(index);
         if self.slots[index].flags.has(Flags::CLOSING) {
             self.finish_close(index);

@@ -40,6 +40,7 @@ pub(crate) mod clock;
 mod epoll;
 mod listen_socket;
 mod selector;
+mod simulated;
 mod socket;
 mod unix_path;
 mod wake_fd;
@@ -50,6 +51,7 @@ mod test_util;
 pub use addr::{Endpoint, Peer};
 pub(crate) use listen_socket::{Accepted, BindOptions, ListenSocket};
 pub(crate) use selector::{Events, Interest, Selector};
+pub(crate) use simulated::Wire;
 pub(crate) use socket::Socket;
 pub(crate) use wake_fd::WakeFd;
 

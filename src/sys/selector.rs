@@ -158,9 +158,18 @@ pub(crate) struct Selector {
 #[derive(Debug)]
 enum Backend {
     Epoll(Epoll),
+    /// Reports nothing: for actors that are driven by hand.
+    Absent,
 }
 
 impl Selector {
+    /// A selector for sockets that have no descriptor to be registered.
+    pub(crate) fn absent() -> Selector {
+        Selector {
+            backend: Backend::Absent,
+        }
+    }
+
     /// Opens a selector.
     pub(crate) fn new() -> io::Result<Selector> {
         Ok(Selector {
@@ -181,6 +190,7 @@ impl Selector {
         debug_assert!(!interest.is_empty(), "register without interest");
         match &mut self.backend {
             Backend::Epoll(epoll) => epoll.register(fd, token, interest),
+            Backend::Absent => Ok(()),
         }
     }
 
@@ -194,6 +204,7 @@ impl Selector {
         debug_assert!(!interest.is_empty(), "reregister without interest");
         match &mut self.backend {
             Backend::Epoll(epoll) => epoll.reregister(fd, token, interest),
+            Backend::Absent => Ok(()),
         }
     }
 
@@ -201,6 +212,7 @@ impl Selector {
     pub(crate) fn deregister(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         match &mut self.backend {
             Backend::Epoll(epoll) => epoll.deregister(fd),
+            Backend::Absent => Ok(()),
         }
     }
 
@@ -211,6 +223,7 @@ impl Selector {
         };
         match &mut self.backend {
             Backend::Epoll(epoll) => epoll.register_waker(fd, token),
+            Backend::Absent => Ok(()),
         }
     }
 
@@ -225,6 +238,10 @@ impl Selector {
     ) -> io::Result<()> {
         match &mut self.backend {
             Backend::Epoll(epoll) => epoll.wait(events, timeout),
+            Backend::Absent => {
+                events.refill(std::iter::empty());
+                Ok(())
+            }
         }
     }
 }

@@ -6,7 +6,6 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::num::NonZeroI32;
 
 use super::socket::Socket;
 
@@ -66,9 +65,9 @@ impl Stream {
     }
 }
 
-/// The number of a stream of this thread.
+/// The number of a stream of this thread; above 0.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Number(pub(super) NonZeroI32);
+pub(super) struct Number(pub(super) i32);
 
 impl Number {
     pub(super) fn recv(self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -88,7 +87,12 @@ impl Number {
     }
 
     pub(super) fn close(self) {
-        let _ = self.with(|stream| stream.closed = true);
+        let _ = self.with(|stream| {
+            stream.closed = true;
+            // As a kernel does: what was not received makes a close a reset.
+            stream.aborted |= !stream.incoming.is_empty();
+            stream.write_shut = true;
+        });
     }
 
     /// An error where the stream is not there: its peer has been dropped, or this is another thread.
@@ -104,8 +108,8 @@ impl Number {
 #[derive(Default)]
 struct Streams {
     /// The number given out last.
-    last: NonZeroU32,
-    open: HashMap<NonZeroI32, Stream>,
+    last: i32,
+    open: HashMap<i32, Stream>,
 }
 
 thread_local! {
@@ -122,9 +126,18 @@ impl Wire {
     /// A connection whose peer takes whatever it is sent.
     pub(crate) fn new() -> (Wire, Socket) {
         let number = STREAMS.with_borrow_mut(|streams| {
-            let number = streams.last.checked_add(1).expect("a thread makes less than 2^31 streams");
-            streams.last = number;
-            streams.open.insert(number, Stream { room: usize::MAX, ..Stream::default() });
+            streams.last = streams
+                .last
+                .checked_add(1)
+                .expect("a thread makes less than 2^31 streams");
+            let number = streams.last;
+            streams.open.insert(
+                number,
+                Stream {
+                    room: usize::MAX,
+                    ..Stream::default()
+                },
+            );
             Number(number)
         });
         (Wire { number }, Socket::simulated(number))
@@ -132,7 +145,9 @@ impl Wire {
 
     /// Looks at the stream or changes it. `f` must not touch another stream.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Stream) -> R) -> R {
-        self.number.with(f).expect("a stream is there as long as its wire")
+        self.number
+            .with(f)
+            .expect("a stream is there as long as its wire")
     }
 }
 

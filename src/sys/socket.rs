@@ -2,13 +2,15 @@
 
 use std::io::{self, IoSlice};
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::num::NonZeroI32;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, c_int, socklen_t};
 
 use super::addr::{Endpoint, Peer, SockAddr};
 use super::retry_interrupted;
+use super::simulated;
 
 /// The most slices that the kernel takes in one call (`IOV_MAX` of Linux; more is an error there).
 const SLICES_MAX: usize = libc::UIO_MAXIOV as usize;
@@ -23,7 +25,7 @@ const SLICES_MAX: usize = libc::UIO_MAXIOV as usize;
 /// that was not received. Then the connection is reset, and that output may be lost.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    fd: OwnedFd,
+    end: End,
 }
 
 impl Socket {
@@ -45,17 +47,38 @@ impl Socket {
             }
             Err(error) => return Err(error),
         }
-        Ok(Socket { fd })
+        Ok(Socket { end: End::of(fd) })
+    }
+
+    /// Our end of a simulated stream.
+    pub(super) fn simulated(number: simulated::Number) -> Socket {
+        Socket {
+            end: End::simulated(number),
+        }
+    }
+
+    /// The descriptor, for a selector; a simulated socket has none.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.end.get().ok()
+    }
+
+    /// The descriptor, for what only the kernel can tell.
+    fn kernel(&self) -> io::Result<BorrowedFd<'_>> {
+        self.fd().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
     /// Receives into `buffer`, which must not be empty. 0 is the end of the stream.
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         debug_assert!(!buffer.is_empty(), "an empty receive looks like the end");
+        let fd = match self.end.get() {
+            Ok(fd) => fd.as_raw_fd(),
+            Err(stream) => return stream.recv(buffer),
+        };
         retry_interrupted(|| {
             // SAFETY: `buffer` is writable for its length and borrowed for the whole call.
             let received = unsafe {
                 syscall!(recv(
-                    self.fd.as_raw_fd(),
+                    fd,
                     buffer.as_mut_ptr().cast(),
                     buffer.len(),
                     MSG_DONTWAIT,
@@ -67,11 +90,15 @@ impl Socket {
 
     /// Sends the beginning of `bytes`; says how much of it.
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        let fd = match self.end.get() {
+            Ok(fd) => fd.as_raw_fd(),
+            Err(stream) => return stream.send(bytes),
+        };
         retry_interrupted(|| {
             // SAFETY: `bytes` is readable for its length and borrowed for the whole call.
             let sent = unsafe {
                 syscall!(send(
-                    self.fd.as_raw_fd(),
+                    fd,
                     bytes.as_ptr().cast(),
                     bytes.len(),
                     MSG_NOSIGNAL | MSG_DONTWAIT,
@@ -85,6 +112,11 @@ impl Socket {
     ///
     /// By sendmsg, since writev takes no flags and a peer that has gone would raise `SIGPIPE`.
     pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let fd = match self.end.get() {
+            Ok(fd) => fd.as_raw_fd(),
+            // A send of the first slice alone is a partial send.
+            Err(stream) => return stream.send(slices.first().map_or(&[], |slice| slice)),
+        };
         // SAFETY: made of integers and pointers alone, for which zero is a valid value.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
         // `IoSlice` is guaranteed to be laid out as an iovec. sendmsg does not write to it; the
@@ -96,7 +128,7 @@ impl Socket {
             // and is zero otherwise.
             let sent = unsafe {
                 syscall!(sendmsg(
-                    self.fd.as_raw_fd(),
+                    fd,
                     ptr::from_ref(&message),
                     MSG_NOSIGNAL | MSG_DONTWAIT,
                 ))
@@ -110,8 +142,12 @@ impl Socket {
     /// Nothing is left to be ended on a connection that the peer has reset, and that is no error here:
     /// the next receive tells the reset.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        let fd = match self.end.get() {
+            Ok(fd) => fd.as_raw_fd(),
+            Err(stream) => return stream.shutdown_write(),
+        };
         // SAFETY: takes no pointer.
-        match unsafe { syscall!(shutdown(self.fd.as_raw_fd(), libc::SHUT_WR)) } {
+        match unsafe { syscall!(shutdown(fd, libc::SHUT_WR)) } {
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
             _ => Ok(()),
         }
@@ -126,18 +162,22 @@ impl Socket {
             l_onoff: 1,
             l_linger: 0,
         };
-        // The descriptor is closed in any case, and an ordinary close is the next best thing.
-        let _ = set_option(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, now);
+        match self.end.get() {
+            // The descriptor is closed in any case, and an ordinary close is the next best thing.
+            Ok(fd) => drop(set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, now)),
+            Err(stream) => stream.abort(),
+        }
     }
 
     /// The error that was left on the socket, if any, and clears it.
     pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let fd = self.kernel()?.as_raw_fd();
         let mut errno: c_int = 0;
         let mut len = mem::size_of_val(&errno) as socklen_t;
         // SAFETY: `errno` is writable for the `len` bytes that it has, and both outlive the call.
         unsafe {
             syscall!(getsockopt(
-                self.fd.as_raw_fd(),
+                fd,
                 libc::SOL_SOCKET,
                 libc::SO_ERROR,
                 (&raw mut errno).cast(),
@@ -149,14 +189,15 @@ impl Socket {
 
     /// The address of this end. On the connecting side of a Unix socket the path is empty.
     pub(crate) fn local_addr(&self) -> io::Result<Endpoint> {
-        local_addr(self.fd.as_fd())
+        local_addr(self.kernel()?)
     }
 
     /// Who is at the other end; an error once it has gone.
     pub(crate) fn peer(&self) -> io::Result<Peer> {
+        let fd = self.kernel()?.as_raw_fd();
         let ((), addr) = SockAddr::filled_by(|addr, len| {
             // SAFETY: `addr` is writable for `len` bytes, and both outlive the call.
-            unsafe { syscall!(getpeername(self.fd.as_raw_fd(), addr, len)) }.map(drop)
+            unsafe { syscall!(getpeername(fd, addr, len)) }.map(drop)
         })?;
         addr.to_peer()
     }
@@ -164,7 +205,7 @@ impl Socket {
     /// Whether small segments leave at once (TCP only; a Unix socket has no delay to switch off).
     pub(crate) fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         set_option(
-            self.fd.as_fd(),
+            self.kernel()?,
             libc::IPPROTO_TCP,
             libc::TCP_NODELAY,
             c_int::from(nodelay),
@@ -172,21 +213,47 @@ impl Socket {
     }
 }
 
-impl AsFd for Socket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
 impl From<OwnedFd> for Socket {
     fn from(fd: OwnedFd) -> Socket {
-        Socket { fd }
+        Socket { end: End::of(fd) }
     }
 }
 
-impl From<Socket> for OwnedFd {
-    fn from(socket: Socket) -> OwnedFd {
-        socket.fd
+/// What a socket owns: a descriptor, or the number of a simulated stream.
+///
+/// In the four bytes of an `OwnedFd`, niche included, because there is one for each connection. Invariant: negative for a
+/// descriptor, whose complement it is, and above 0 for the number of a stream.
+#[derive(Debug)]
+struct End(NonZeroI32);
+
+impl End {
+    fn of(fd: OwnedFd) -> End {
+        End(NonZeroI32::new(!fd.into_raw_fd()).expect("-1 is no descriptor"))
+    }
+
+    fn simulated(number: simulated::Number) -> End {
+        debug_assert!(number.0 > 0);
+        End(NonZeroI32::new(number.0).expect("streams are numbered from 1"))
+    }
+
+    fn get(&self) -> Result<BorrowedFd<'_>, simulated::Number> {
+        let fd: RawFd = !self.0.get();
+        if fd < 0 {
+            return Err(simulated::Number(self.0.get()));
+        }
+        // SAFETY: the descriptor is open: `of` has taken it over, and only our drop closes it.
+        Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let fd: RawFd = match self.get() {
+            Ok(fd) => fd.as_raw_fd(),
+            Err(stream) => return stream.close(),
+        };
+        // SAFETY: ours since `of` took it over, and nobody uses it after this drop.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
     }
 }
 
@@ -233,12 +300,19 @@ pub(super) fn set_option<T: Copy>(
 mod tests {
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
     use std::thread;
 
     use super::*;
     use crate::sys::test_util::{TIMEOUT, wait_for};
     use crate::sys::{Events, Interest, Selector};
+
+    impl AsFd for Socket {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.fd().unwrap()
+        }
+    }
 
     /// A connection over loopback: our end, and the other as std has it.
     fn tcp_pair() -> (Socket, TcpStream) {
@@ -418,7 +492,7 @@ mod tests {
             socket.local_addr().unwrap(),
             Endpoint::Tcp(peer.peer_addr().unwrap())
         );
-        let socket = TcpStream::from(OwnedFd::from(socket));
+        let socket = TcpStream::from(socket.as_fd().try_clone_to_owned().unwrap());
         assert!(socket.nodelay().unwrap());
     }
 

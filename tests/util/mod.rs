@@ -511,17 +511,28 @@ pub fn connect(listener: &Listener) -> TcpStream {
 /// A client whose kernel takes about `bytes` that it has not read, and sends as little at a time.
 #[track_caller]
 pub fn connect_small(listener: &Listener, bytes: i32) -> TcpStream {
-    let SocketAddr::V4(to) = tcp_addr(listener) else {
-        panic!("an IPv4 listener is wanted")
-    };
-    // SAFETY: plain system calls on a descriptor that is owned from its making on; the pointers are valid for the lengths given.
-    let fd = unsafe {
+    let socket = socket();
+    set_buffer(&socket, libc::SO_RCVBUF, bytes);
+    set_buffer(&socket, libc::SO_SNDBUF, bytes);
+    connect_socket(socket, tcp_addr(listener))
+}
+
+/// An IPv4 socket that is not connected yet: std makes only ones that are.
+pub fn socket() -> OwnedFd {
+    // SAFETY: a plain system call; what it returns is owned by nobody else.
+    unsafe {
         let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
         assert!(fd >= 0, "socket: {}", io::Error::last_os_error());
         OwnedFd::from_raw_fd(fd)
+    }
+}
+
+/// Connects such a socket.
+#[track_caller]
+pub fn connect_socket(socket: OwnedFd, to: SocketAddr) -> TcpStream {
+    let SocketAddr::V4(to) = to else {
+        panic!("an IPv4 listener is wanted")
     };
-    set_buffer(&fd, libc::SO_RCVBUF, bytes);
-    set_buffer(&fd, libc::SO_SNDBUF, bytes);
     let addr = libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: to.port().to_be(),
@@ -532,9 +543,9 @@ pub fn connect_small(listener: &Listener, bytes: i32) -> TcpStream {
     };
     let len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
     // SAFETY: `addr` is an IPv4 address of that length and outlives the call.
-    let result = unsafe { libc::connect(fd.as_raw_fd(), (&raw const addr).cast(), len) };
+    let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const addr).cast(), len) };
     assert_eq!(result, 0, "connect: {}", io::Error::last_os_error());
-    patient(fd.into())
+    patient(socket.into())
 }
 
 /// Sets SO_RCVBUF or SO_SNDBUF.
@@ -772,23 +783,84 @@ pub fn send_patiently<A: Actor>(to: &Addr<A>, message: A::Message) -> bool {
 /// ticks a hundred times. A poller that spins takes all of it, but for what other processes take of its core.
 #[track_caller]
 pub fn assert_quiet(name: &str) {
-    let system = builder(1).build().expect("the clock's system starts");
-    let clock = spawn(&system, 0, |probe| {
-        probe.on_opened(|ctx| {
-            ctx.set_interval(Duration::from_millis(3));
-            Ok(())
-        })
-    });
-    // What has been under way may end first.
-    for _ in 0..10 {
-        clock.next();
+    assert!(poller_time(name).1 > 0, "there is a system named {name}");
+    Clock::new().assert_quiet(|| poller_time(name).0);
+}
+
+/// An actor of a system of its own that ticks every 3 ms: something to wait for while nothing happens elsewhere.
+pub struct Clock {
+    _system: System,
+    ticks: Seen,
+}
+
+impl Clock {
+    pub fn new() -> Clock {
+        let system = builder(1).build().expect("the clock's system starts");
+        let ticks = spawn(&system, 0, |probe| {
+            probe.on_opened(|ctx| {
+                ctx.set_interval(Duration::from_millis(3));
+                Ok(())
+            })
+        });
+        Clock {
+            _system: system,
+            ticks,
+        }
     }
-    let (before, threads) = poller_time(name);
-    assert!(threads > 0, "there is a system named {name}");
-    let begun = Instant::now();
-    for _ in 0..100 {
-        clock.next();
+
+    /// Fails if what `time` tells grows by a noticeable part of the time in which the clock ticks a hundred times.
+    #[track_caller]
+    pub fn assert_quiet(&self, time: impl Fn() -> Duration) {
+        // What has happened so far, and ten ticks in which what is under way may end.
+        while self.ticks.events.try_recv().is_ok() {}
+        for _ in 0..10 {
+            self.ticks.next();
+        }
+        let (before, begun) = (time(), Instant::now());
+        for _ in 0..100 {
+            self.ticks.next();
+        }
+        let (took, of) = (time() - before, begun.elapsed());
+        assert!(
+            took < of / 10,
+            "{took:?} were taken of {of:?} in which nothing happened"
+        );
     }
-    let (took, of) = (poller_time(name).0 - before, begun.elapsed());
-    assert!(took < of / 20, "the pollers took {took:?} of {of:?} in which nothing happened");
+}
+
+/// The processor time of this process. Needs no descriptor.
+pub fn process_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the struct is valid for the call.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    assert_eq!(result, 0, "clock_gettime: {}", io::Error::last_os_error());
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The same descriptor with a number of 1000 or more, out of the way of a lower limit.
+pub fn far_away(fd: OwnedFd) -> OwnedFd {
+    // SAFETY: a plain system call; what it returns is owned by nobody else.
+    unsafe {
+        let far = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 1000);
+        assert!(far >= 1000, "fcntl: {}", io::Error::last_os_error());
+        OwnedFd::from_raw_fd(far)
+    }
+}
+
+/// Sets the limit of descriptors of this process; those that are open stay. For a child (see [`in_child`]) alone.
+pub fn lower_descriptor_limit(descriptors: u64) {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the struct is valid for both calls.
+    let result = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
+        limit.rlim_cur = descriptors;
+        libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit)
+    };
+    assert_eq!(result, 0, "setrlimit: {}", io::Error::last_os_error());
 }

@@ -1,0 +1,191 @@
+//! How an actor comes to its slot, and is opened.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::actor::CloseReason;
+use crate::context::Hosted;
+use crate::flags::Flags;
+use crate::hosts::guard::guard;
+use crate::hosts::{Hosts, Slot};
+use crate::origin::Origin;
+use crate::registry::{ActorKey, Counters};
+use crate::sys::{Peer, Socket};
+
+impl Hosts {
+    /// The place of a key that was reserved for a new actor.
+    pub(super) fn place(&mut self, key: ActorKey, actor: Option<Box<dyn Hosted>>) -> usize {
+        let index = key.index() as usize;
+        if index >= self.slots.len() {
+            self.slots.resize_with(index + 1, || Slot::VACANT);
+        }
+        debug_assert!(
+            self.slots[index].generation == 0,
+            "a reserved slot is vacant"
+        );
+        self.slots[index] = Slot {
+            actor,
+            generation: key.generation(),
+            ..Slot::VACANT
+        };
+        index
+    }
+
+    /// Actors that the callback spawned get their places; they are opened later in the turn.
+    pub(crate) fn place_spawned(&mut self) {
+        while let Some((key, actor)) = self.call.spawned.pop() {
+            let index = self.place(key, Some(actor));
+            self.owe(index, Flags::OPENING);
+        }
+    }
+
+    /// An actor without a socket, made by another thread's closure.
+    pub(crate) fn spawn(
+        &mut self,
+        key: ActorKey,
+        make: Box<dyn FnOnce() -> Box<dyn Hosted> + Send>,
+    ) {
+        match guard(make) {
+            Ok(actor) => {
+                let index = self.place(key, Some(actor));
+                self.slots[index].flags.set(Flags::OPENING);
+                self.open(index);
+            }
+            Err(panic) => {
+                self.count_panic("a factory", &*panic);
+                self.drop_guarded(panic);
+                self.call.registry.door.leave(key);
+                self.call.registry.door.free(key);
+            }
+        }
+    }
+
+    /// Hosts an accepted connection: makes its actor, opens it, and registers its socket.
+    ///
+    /// The acceptor has counted the socket in the origin and in this poller's door.
+    pub(crate) fn adopt(&mut self, origin: &Arc<Origin>, socket: Socket, peer: Peer) {
+        match guard(|| (origin.make)(peer)) {
+            Ok(actor) => {
+                self.host(origin, socket, peer, actor);
+            }
+            Err(panic) => {
+                let what = self.count_panic("a listener's factory", &*panic);
+                self.drop_guarded(panic);
+                let index = self.place_socket(origin, socket, peer, None);
+                self.end(index, CloseReason::Panicked(what));
+            }
+        }
+    }
+
+    /// Opens the actor of a connection and registers its socket; counted beforehand as for [`adopt`](Hosts::adopt).
+    pub(crate) fn host(
+        &mut self,
+        origin: &Arc<Origin>,
+        socket: Socket,
+        peer: Peer,
+        actor: Box<dyn Hosted>,
+    ) -> ActorKey {
+        let index = self.place_socket(origin, socket, peer, Some(actor));
+        self.slots[index].flags.set(Flags::OPENING);
+        self.watch_idle(index);
+        let key = self.key(index);
+        self.open(index);
+        if self.find(key).is_some() {
+            self.sync_interest(index);
+        }
+        key
+    }
+
+    /// Sends `farewell` to a connection that nobody will serve, and closes it.
+    pub(crate) fn refuse(
+        &mut self,
+        origin: &Arc<Origin>,
+        socket: Socket,
+        peer: Peer,
+        farewell: bytes::Bytes,
+    ) {
+        let index = self.place_socket(origin, socket, peer, None);
+        self.slots[index].flags.set(Flags::REFUSED);
+        let now = self.call.now();
+        self.extra(index, now).output.push_bytes(farewell);
+        self.close(index, CloseReason::Finished);
+    }
+
+    pub(super) fn place_socket(
+        &mut self,
+        origin: &Arc<Origin>,
+        socket: Socket,
+        peer: Peer,
+        actor: Option<Box<dyn Hosted>>,
+    ) -> usize {
+        let origin = self.origin(origin);
+        let key = self.call.registry.door.reserve();
+        let index = self.place(key, actor);
+        let slot = &mut self.slots[index];
+        slot.socket = Some(socket);
+        slot.origin = origin;
+        slot.flags.set(Flags::SOCKET);
+        match peer {
+            Peer::Tcp(std::net::SocketAddr::V4(v4)) => {
+                slot.peer[..4].copy_from_slice(&v4.ip().octets());
+                slot.peer[4..].copy_from_slice(&v4.port().to_be_bytes());
+                slot.flags.set(Flags::PEER_V4);
+            }
+            Peer::Tcp(std::net::SocketAddr::V6(_)) => {
+                slot.flags.set(Flags::ADDR_ELSEWHERE);
+                self.call.peers.insert(index as u32, peer);
+            }
+            _ => {}
+        }
+        index
+    }
+
+    /// The number of this origin on this poller. Origins that serve no connection any more give their number to the next.
+    pub(super) fn origin(&mut self, origin: &Arc<Origin>) -> u16 {
+        let origins = &mut self.call.origins;
+        if let Some(number) = origins.iter().position(|known| Arc::ptr_eq(known, origin)) {
+            return number as u16;
+        }
+        let unused = |known: &Arc<Origin>| known.live.load(Ordering::Acquire) == 0;
+        match origins.iter().skip(1).position(unused) {
+            Some(number) => {
+                origins[number + 1] = origin.clone();
+                (number + 1) as u16
+            }
+            None => {
+                origins.push(origin.clone());
+                // One for each listener with connections: more than 65,535 of them need more descriptors than there are.
+                u16::try_from(origins.len() - 1).unwrap_or(0)
+            }
+        }
+    }
+
+    /// Calls `opened` if it has not been.
+    pub(super) fn open(&mut self, index: usize) {
+        if !self.slots[index].flags.take(Flags::OPENING) {
+            return;
+        }
+        let key = self.key(index);
+        Counters::add(&self.call.registry.door.counters.opened, 1);
+        self.slots[index].flags.set(Flags::OPENED);
+        self.call(index, |actor, call| actor.opened(call));
+        if self.stop.is_some() && self.find(key).is_some() {
+            self.owe(index, Flags::STOPPING);
+        }
+    }
+
+    /// Tells every actor that the system stops.
+    pub(crate) fn begin_stop(&mut self, deadline: Instant) {
+        if let Some(stop) = &mut self.stop {
+            *stop = deadline.min(*stop);
+            return;
+        }
+        self.stop = Some(deadline);
+        for index in 0..self.slots.len() {
+            if self.slots[index].actor.is_some() {
+                self.owe(index, Flags::STOPPING);
+            }
+        }
+    }
+}

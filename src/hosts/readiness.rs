@@ -1,0 +1,71 @@
+//! What the selector is asked for, and what it reports.
+
+use crate::flags::Flags;
+use crate::hosts::Hosts;
+use crate::registry::ActorKey;
+use crate::sys::{Interest, Socket};
+
+impl Hosts {
+    /// The socket of this token is ready. A token whose connection has ended in this very turn finds nobody.
+    pub(crate) fn handle_ready(&mut self, token: u64, readable: bool, writable: bool) {
+        let key = ActorKey::from_token(token);
+        let Some(index) = self.find(key) else { return };
+        if writable && self.slots[index].flags.has(Flags::REG_WRITE) {
+            self.flush(index);
+        }
+        if readable && self.find(key).is_some() && self.slots[index].flags.has(Flags::REG_READ) {
+            self.receive(index);
+        }
+    }
+
+    /// Makes the selector report just what will be acted on.
+    ///
+    /// A socket of which nothing is wanted is taken out: with no interest epoll still reports a hang-up, for ever.
+    pub(super) fn sync_interest(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let Some(socket) = &slot.socket else { return };
+        let flags = slot.flags;
+        let mut want = 0;
+        let reads = !flags.has(Flags::EOF | Flags::CLOSING | Flags::NO_RECEIVE)
+            || flags.has(Flags::LINGERING);
+        if reads {
+            want |= Flags::REG_READ;
+        }
+        if flags.has(Flags::BLOCKED) {
+            want |= Flags::REG_WRITE;
+        }
+        let have = (flags.has(Flags::REG_READ), flags.has(Flags::REG_WRITE));
+        let wanted = (want & Flags::REG_READ != 0, want & Flags::REG_WRITE != 0);
+        if have == wanted {
+            return;
+        }
+        let mut interest = Interest::NONE;
+        if wanted.0 {
+            interest = interest | Interest::READ;
+        }
+        if wanted.1 {
+            interest = interest | Interest::WRITE;
+        }
+        let token = u64::from(slot.generation) << 32 | index as u64;
+        let done = match (socket.fd(), have, wanted) {
+            // Simulated: whoever drives it looks at the flags.
+            (None, ..) => Ok(()),
+            (Some(fd), (false, false), _) => self.selector.register(fd, token, interest),
+            (Some(fd), _, (false, false)) => self.selector.deregister(fd),
+            (Some(fd), ..) => self.selector.reregister(fd, token, interest),
+        };
+        slot.flags.clear(Flags::REGISTERED);
+        slot.flags.set(want);
+        if let Err(error) = done {
+            slot.flags.clear(Flags::REGISTERED);
+            self.fail(index, error);
+        }
+    }
+
+    pub(super) fn ask_local_addr(&mut self, index: usize) {
+        if let Some(Ok(local)) = self.slots[index].socket.as_ref().map(Socket::local_addr) {
+            self.slots[index].flags.set(Flags::ADDR_ELSEWHERE);
+            self.call.locals.insert(index as u32, local);
+        }
+    }
+}
