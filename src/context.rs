@@ -50,7 +50,10 @@ impl<'a, A: Actor> Context<'a, A> {
     /// Writes a copy of `bytes` to the peer.
     ///
     /// Everything written during a callback leaves in one piece: at once after [`readable`](Actor::readable), at the end of the
-    /// poller's turn after any other callback. Bytes leave in order and whole, or the connection closes with a reason.
+    /// poller's turn after any other callback (or at once where the high watermark is reached). Bytes leave in order and
+    /// whole, or the connection closes with a reason. A payload larger than
+    /// [`output_max`](crate::ConnectionOptions::output_max) is written in parts, from one [`drained`](Actor::drained) to the next: as
+    /// a single write it would be past the budget however fast the peer reads.
     ///
     /// Returns `false` only under [`SlowReader::DropNewest`], when this write was dropped whole because the peer is too slow.
     ///
@@ -134,7 +137,8 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.wants.set(Wants::PAUSE);
     }
 
-    /// Reads again after [`pause`](Context::pause). [`readable`](Actor::readable) is called at once with what was kept, which may be nothing.
+    /// Reads again after [`pause`](Context::pause). [`readable`](Actor::readable) is called at once with what was kept, which may be nothing
+    /// (but not before there is as much as it asked for with [`Input::need`]).
     pub fn resume(&mut self) {
         self.call.wants.clear(Wants::PAUSE);
         self.call.wants.set(Wants::RESUME);
@@ -142,11 +146,15 @@ impl<'a, A: Actor> Context<'a, A> {
 
     /// Waits for room in a mailbox that refused a message: what feeds this actor is paused (its socket, or, where it has none,
     /// its messages) until [`room`](Actor::room) is called, once, when that mailbox is below half its bound or its actor has gone.
-    /// Waiters are told in turn.
+    /// Waiters are told in turn. An actor waits for one mailbox at a time: while it does, further calls change nothing.
     ///
     /// Keep the message that came back and send it again in `room`; then nothing is lost, and a slow receiver slows
     /// down the sockets that feed it.
     pub fn wait_for_room(&mut self, mailbox: &impl HasMailbox) {
+        // One place in one line at a time: messages that come during the wait and are refused, too, add none.
+        if self.call.flags.has(Flags::WAITING) || self.call.wants.has(Wants::WAIT) {
+            return;
+        }
         let post = (self.host)(&self.call.registry) as Arc<dyn Controlled>;
         self.call.wants.set(Wants::WAIT);
         if let Some(waiter) = mailbox.wait(Waiter {
@@ -210,7 +218,7 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.flags.has(Flags::SOCKET)
     }
 
-    /// The peer's address; `None` for an actor without a socket.
+    /// The peer's address, also in [`closed`](Actor::closed); `None` for an actor that never had a socket.
     pub fn peer(&self) -> Option<Peer> {
         self.call.peer()
     }
@@ -299,7 +307,8 @@ impl<'a, A: Actor> Context<'a, A> {
     ///
     /// This is what adapters are made of (an encryption, a framing, a handshake in front of any unchanged actor): the
     /// inner actor sees an ordinary context; its timers, messages, `pause`, `close` and all else are those of the outer
-    /// actor, except that its output goes through the outer one's hands.
+    /// actor, except that its output goes through the outer one's hands. An outer actor that holds output back, so that less
+    /// than the inner one wrote reaches the watermark, owes that one the call of [`drained`](Actor::drained).
     pub fn nested<B, R>(&mut self, callback: impl FnOnce(&mut Context<'_, B>) -> R) -> (R, Written)
     where
         B: Actor<Message = A::Message>,
@@ -322,9 +331,11 @@ impl<'a, A: Actor> Context<'a, A> {
         }
     }
 
-    /// Whether [`close`](Context::close) has been asked for in this callback: an adapter's last chance to add its own farewell.
+    /// Whether this callback has brought the actor's end: [`close`](Context::close) or [`abort`](Context::abort) was asked for, or its
+    /// byte budget passed. An adapter then makes no further call of the actor inside, and may add its own farewell.
     pub fn is_closing(&self) -> bool {
-        self.call.wants.has(Wants::CLOSE)
+        let ends = Wants::CLOSE | Wants::ABORT | Wants::OVERFLOW;
+        self.call.wants.has(ends)
     }
 }
 
@@ -379,6 +390,8 @@ impl Wants {
     pub(crate) const LOCAL_ADDR: u16 = 1 << 6;
     /// More was written than the byte budget allows.
     pub(crate) const OVERFLOW: u16 = 1 << 7;
+    /// A write was dropped whole.
+    pub(crate) const DROPPED: u16 = 1 << 8;
 
     /// After one of these an actor is shown no more input.
     pub(crate) const STOPS_INPUT: u16 =
@@ -423,6 +436,8 @@ pub(crate) struct Call {
     pub(crate) peer: [u8; 6],
     /// Bytes of earlier callbacks that still wait.
     pub(crate) queued: usize,
+    /// Bytes of this callback that were not stored because they passed the budget.
+    pub(crate) over: usize,
     pub(crate) wants: Wants,
     pub(crate) staged: Staged,
     /// The time of this turn, once somebody has asked for it.
@@ -451,6 +466,7 @@ impl Call {
             origin: 0,
             peer: [0; 6],
             queued: 0,
+            over: 0,
             wants: Wants::default(),
             staged: Staged::default(),
             now: None,
@@ -499,7 +515,7 @@ impl Call {
     }
 
     fn peer(&self) -> Option<Peer> {
-        if !self.flags.has(Flags::SOCKET) {
+        if !self.flags.has(Flags::CONNECTION) {
             return None;
         }
         if self.flags.has(Flags::PEER_V4) {
@@ -517,7 +533,7 @@ impl Call {
     }
 
     fn local(&self) -> Option<Endpoint> {
-        if !self.flags.has(Flags::SOCKET) {
+        if !self.flags.has(Flags::CONNECTION) {
             return None;
         }
         match &self.origins[usize::from(self.origin)].local {
@@ -538,7 +554,7 @@ impl Call {
             !self.flags.has(Flags::WRITE_SHUT),
             "write: this connection's writing side was shut down"
         );
-        if self.queued + self.staged.len() + len <= self.options().output_max {
+        if self.queued + self.staged.len() + self.over + len <= self.options().output_max {
             push(&mut self.staged);
             return true;
         }
@@ -549,11 +565,12 @@ impl Call {
     fn over_budget(&mut self, len: usize) -> bool {
         if self.options().slow_reader == SlowReader::DropNewest {
             Counters::add(&self.registry.door.counters.dropped_writes, 1);
+            self.wants.set(Wants::DROPPED);
             return false;
         }
-        // The connection ends after this callback: nothing more is stored for it. `queued` tells the reason how much there was.
+        // The connection ends after this callback: nothing more is stored for it.
         self.wants.set(Wants::OVERFLOW);
-        self.queued += len;
+        self.over += len;
         true
     }
 }

@@ -33,7 +33,7 @@
 //!
 //! # What is the same as in a server
 //!
-//! All that stands in the documentation of [`Actor`] and [`Context`]: kept input and [`Input::need`](crate::Input::need), the order of
+//! All that stands in the documentation of [`Actor`] and [`Context`](crate::Context): kept input and [`Input::need`](crate::Input::need), the order of
 //! the calls, pausing, watermarks, budgets and timeouts, waiting for room, half-close, lingering close, errors, panics,
 //! actors that are spawned, and mailboxes with their bounds. Nothing of it is a second implementation.
 //!
@@ -83,8 +83,11 @@ const MAILBOX_BOUND: usize = 16_384;
 /// Calls and messages in one turn, as in a poller: an actor that floods itself does not keep the others from their turn.
 const PER_TURN: usize = 1024;
 
-/// Turns without rest, or timers in one `advance`, after which a test is told that it would never end.
-const TURNS_MAX: usize = 1_000_000;
+/// Turns without rest after which a test is told that it would never end: two million messages, or 128 MiB of input.
+const TURNS_MAX: usize = 2000;
+
+/// Likewise in one `advance`: instants at which timers fire.
+const INSTANTS_MAX: usize = 1_000_000;
 
 /// Where a connection on a stage comes from and goes to.
 const PEER: ([u8; 4], u16) = ([127, 0, 0, 1], 50_000);
@@ -334,7 +337,7 @@ impl<A: Actor> Stage<A> {
     /// Moves the clock by `time`, and fires the timers and timeouts that are due on the way, each at its deadline.
     pub fn advance(&mut self, time: Duration) {
         let until = self.now() + time;
-        for _ in 0..TURNS_MAX {
+        for _ in 0..INSTANTS_MAX {
             let timers = self.hosts.call.timers.next_deadline();
             let Some(next) = timers
                 .into_iter()
@@ -357,7 +360,7 @@ impl<A: Actor> Stage<A> {
             }
             self.run();
         }
-        panic!("advance: {TURNS_MAX} turns with timers, and the time is not over");
+        panic!("advance: timers have fired at {INSTANTS_MAX} instants, and the time is not over");
     }
 
     /// The time of the stage: that of the test's start and what it was advanced by.

@@ -5,15 +5,19 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::actor::CloseReason;
 use crate::command::Command;
 use crate::context::Hosted;
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
-use crate::hosts::{Hosts, Slot, begin, is_reset};
+use crate::hosts::{Hosts, READ_MAX, Slot, begin, is_reset};
 use crate::registry::{ActorId, Counters};
 use crate::sys::Socket;
+
+/// How long a connection that was refused may take to read why, and to go.
+const REFUSED_LINGER: Duration = Duration::from_secs(1);
 
 impl Hosts {
     /// Closes after flushing; from here on the actor is called no more but for `closed`.
@@ -58,7 +62,12 @@ impl Hosts {
         self.retire(index, &reason);
         self.drop_guarded(reason);
         let options = &self.call.origins[usize::from(self.slots[index].origin)].options;
-        let (timeout, bytes) = (options.linger_timeout, options.linger_bytes);
+        let (mut timeout, mut bytes) = (options.linger_timeout, options.linger_bytes);
+        if self.slots[index].flags.has(Flags::REFUSED) {
+            // Nobody's bound counts these: they are not to hold descriptors for long.
+            timeout = timeout.min(REFUSED_LINGER);
+            bytes = bytes.min(READ_MAX);
+        }
         let until = self.call.deadline(timeout);
         let now = self.call.now();
         self.slots[index].flags.set(Flags::LINGERING);
@@ -194,11 +203,16 @@ impl Hosts {
                 if self.slots[index].flags.has(Flags::LINGERING) {
                     self.free(index);
                 } else {
+                    // What is still queued is thrown away, so a close under way is not what ends it; an error of its own is.
                     let pending = self.slots[index]
                         .extra
                         .as_mut()
                         .and_then(|extra| extra.reason.take());
-                    self.end(index, pending.unwrap_or(CloseReason::Stopped));
+                    let reason = match pending {
+                        Some(reason @ CloseReason::Error(_)) => reason,
+                        _ => CloseReason::Stopped,
+                    };
+                    self.end(index, reason);
                 }
             }
         }

@@ -95,7 +95,7 @@ impl Hosts {
             let called = self.enter(index, |actor, call| actor.read_closed(call));
             self.after(index, called, Flush::Now);
         }
-        if self.find(key).is_some() {
+        if self.find(key).is_some() && !self.close_if_shut(index) {
             self.sync_interest(index);
         }
     }

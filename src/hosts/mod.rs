@@ -297,7 +297,7 @@ impl Hosts {
             }
             Ok(outcome) if wants.has(Wants::OVERFLOW) => {
                 self.drop_guarded(outcome);
-                let queued = self.call.queued + self.call.staged.len();
+                let queued = self.call.queued + self.call.staged.len() + self.call.over;
                 let limit = self.call.options().output_max;
                 self.call.staged.clear();
                 self.end(index, CloseReason::SlowReader { queued, limit });
@@ -318,6 +318,10 @@ impl Hosts {
             }
             if wants.has(Wants::RESUME) && slot.flags.take(Flags::PAUSED) {
                 self.owe(index, Flags::SHOW_INPUT);
+            }
+            // Whoever was told `false` is told when to write again, if there is anything to wait for.
+            if wants.has(Wants::DROPPED) && self.slots[index].queued() > 0 {
+                self.slots[index].flags.set(Flags::ABOVE_HIGH);
             }
             if wants.has(Wants::LOCAL_ADDR) {
                 self.ask_local_addr(index);
@@ -479,6 +483,7 @@ fn begin(call: &mut Call, slot: &Slot, index: usize) {
     call.origin = slot.origin;
     call.peer = slot.peer;
     call.queued = slot.queued();
+    call.over = 0;
     call.wants = Wants::default();
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 
+use crate::actor::CloseReason;
 use crate::flags::Flags;
 use crate::hosts::{Flush, Hosts, holds_source};
 use crate::output::MAX_PARTS;
@@ -169,8 +170,20 @@ impl Hosts {
                 self.fail(index, error);
                 false
             }
-            _ => true,
+            _ => !self.close_if_shut(index),
         }
+    }
+
+    /// A connection both of whose halves are shut has nothing to wait for any more; whether it was one.
+    pub(super) fn close_if_shut(&mut self, index: usize) -> bool {
+        let flags = self.slots[index].flags;
+        let shut = flags.has(Flags::EOF_TOLD)
+            && flags.has(Flags::WRITE_SHUT)
+            && !flags.has(Flags::SHUT_PENDING | Flags::CLOSING);
+        if shut {
+            self.close(index, CloseReason::PeerClosed);
+        }
+        shut
     }
 
     fn reach_high(&mut self, index: usize) {

@@ -125,7 +125,7 @@ impl Hosts {
         let slot = &mut self.slots[index];
         slot.socket = Some(socket);
         slot.origin = origin;
-        slot.flags.set(Flags::SOCKET);
+        slot.flags.set(Flags::SOCKET | Flags::CONNECTION);
         match peer {
             Peer::Tcp(std::net::SocketAddr::V4(v4)) => {
                 slot.peer[..4].copy_from_slice(&v4.ip().octets());
@@ -150,7 +150,9 @@ impl Hosts {
         let unused = |known: &Arc<Origin>| known.live.load(Ordering::Acquire) == 0;
         match origins.iter().skip(1).position(unused) {
             Some(number) => {
-                origins[number + 1] = origin.clone();
+                let before = std::mem::replace(&mut origins[number + 1], origin.clone());
+                // With it may go the factory of a closed listener, and what that captured.
+                self.drop_guarded(before);
                 (number + 1) as u16
             }
             None => {

@@ -21,6 +21,9 @@ pub(crate) struct BindOptions {
     pub(crate) reuse_port: bool,
     /// Whether small segments of accepted connections leave at once. TCP only.
     pub(crate) nodelay: bool,
+    /// Bytes of the kernel's buffers of an accepted connection; `None` lets the kernel size them. TCP only.
+    pub(crate) send_buffer: Option<c_int>,
+    pub(crate) receive_buffer: Option<c_int>,
 }
 
 /// What an accept came to, each calling for a step of its own.
@@ -88,6 +91,13 @@ impl ListenSocket {
         if options.nodelay {
             // Linux hands the option down to accepted sockets: no system call for each of them.
             set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1 as c_int)?;
+        }
+        if let Some(bytes) = options.send_buffer {
+            set_option(fd.as_fd(), SOL_SOCKET, libc::SO_SNDBUF, bytes)?;
+        }
+        if let Some(bytes) = options.receive_buffer {
+            // Before listen: the window that is offered in a handshake depends on it.
+            set_option(fd.as_fd(), SOL_SOCKET, libc::SO_RCVBUF, bytes)?;
         }
         bind(&fd, &addr)?;
         listen(&fd, options.backlog)?;
@@ -206,6 +216,8 @@ mod tests {
         backlog: 16,
         reuse_port: false,
         nodelay: false,
+        send_buffer: None,
+        receive_buffer: None,
     };
 
     fn bind(endpoint: impl Into<Endpoint>) -> io::Result<ListenSocket> {

@@ -314,6 +314,13 @@ mod tests {
         }
     }
 
+    /// A duplicate; the socket itself is closed.
+    impl From<Socket> for OwnedFd {
+        fn from(socket: Socket) -> OwnedFd {
+            socket.as_fd().try_clone_to_owned().unwrap()
+        }
+    }
+
     /// A connection over loopback: our end, and the other as std has it.
     fn tcp_pair() -> (Socket, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -492,7 +499,7 @@ mod tests {
             socket.local_addr().unwrap(),
             Endpoint::Tcp(peer.peer_addr().unwrap())
         );
-        let socket = TcpStream::from(socket.as_fd().try_clone_to_owned().unwrap());
+        let socket = TcpStream::from(OwnedFd::from(socket));
         assert!(socket.nodelay().unwrap());
     }
 

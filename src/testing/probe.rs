@@ -21,13 +21,13 @@ use crate::sys::WakeFd;
 /// ```
 /// use greenroom::testing::Probe;
 ///
-/// let mut probe = Probe::with_bound(2);
-/// let recipient = probe.recipient::<&'static str>();
+/// let mut probe = Probe::<&str>::with_bound(2);
+/// let recipient = probe.recipient::<&str>();
 /// recipient.send("one")?;
 /// recipient.send("two")?;
 /// assert!(recipient.send("three").unwrap_err().is_full());
 /// assert_eq!(probe.take_all(), ["one", "two"]);
-/// # Ok::<(), greenroom::SendError<&'static str>>(())
+/// # Ok::<(), greenroom::SendError<&str>>(())
 /// ```
 pub struct Probe<M: Send + 'static> {
     post: Arc<Post<M>>,
@@ -98,9 +98,9 @@ impl<M: Send + 'static> Probe<M> {
             taken = match entry.what {
                 What::Message(message) | What::Notice(message) => Some(message),
                 What::Answer(answer) => Some((answer.make)()),
-                What::Push(group, mut make) => {
+                What::Push(group, make) => {
                     let is_member = self.groups.iter().any(|(id, _)| *id == group);
-                    is_member.then(|| make())
+                    is_member.then(make)
                 }
                 What::Control(control) => {
                     self.control(control);
