@@ -229,6 +229,8 @@ impl Acceptor {
         {
             log::warn!("deregister listener {}: {error}", listener.origin.local);
         }
+        // With it may go the factory, and what that captured.
+        hosts.drop_guarded(listener);
     }
 }
 

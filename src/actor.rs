@@ -50,8 +50,10 @@ pub trait Actor: Sized + 'static {
 
     /// Bytes have arrived. What is not consumed is kept and shown again, in one piece with what follows.
     ///
-    /// Also called after [`Context::resume`] and [`room`](Actor::room) with what was kept, which may be nothing, and once more
-    /// at the peer's half-close when input was kept ([`Input::at_end`] tells).
+    /// Called again for as long as it consumes something and something is left, so it may take one frame at a time. Also
+    /// called when reading goes on after [`Context::resume`], [`room`](Actor::room) or
+    /// [`SlowReader::PauseSource`](crate::SlowReader::PauseSource), with what was kept, which may be nothing; and once more at the
+    /// peer's half-close when input was kept ([`Input::at_end`] tells).
     /// The default is an error: an actor that is given a socket has to say what it does with bytes.
     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = (input, ctx);

@@ -50,6 +50,11 @@ impl<A: Actor> Addr<A> {
         self.post.send(self.key, message)
     }
 
+    /// Sends in reserved room.
+    pub(crate) fn notice(&self, message: A::Message) {
+        self.post.put(Entry::new(self.key, What::Notice(message)));
+    }
+
     /// Asks the actor to close after flushing, as [`Context::close`](crate::Context::close) does. Never refused; nothing happens when
     /// it has gone. Messages sent earlier are delivered first.
     pub fn close(&self) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::actor::{Actor, Outcome};
 use crate::addr::{
-    Control, HasMailbox, Recipient, SendErrorKind, Takes, Waiter, sealed, wait_in_line,
+    Addr, Control, HasMailbox, Recipient, SendErrorKind, Takes, Waiter, sealed, wait_in_line,
 };
 use crate::ask::Reply;
 use crate::context::Context;
@@ -93,7 +93,8 @@ impl<M: Clone + Send + 'static> Members<M> {
         true
     }
 
-    /// Takes a member out: what is pushed from now on does not reach it. No [`Left`] follows. `false` when it was not in.
+    /// Takes a member out: what is pushed from now on does not reach it. `false` when it was not in. A [`Left`] of it that was on
+    /// its way already may still come; [`left`](Members::left) then says `false`.
     pub fn leave(&mut self, member: &Recipient<M>) -> bool {
         let was_in = self.remove(member.id());
         if was_in {
@@ -252,6 +253,19 @@ impl<M> fmt::Display for Refused<M> {
 
 impl<M: Sync> Error for Refused<M> {}
 
+impl<M: Clone + Send + 'static> Addr<Broadcaster<M>> {
+    /// Lets `member` in, or tells it that it may not; never refused, however full the broadcaster's mailbox is.
+    /// Callable from any thread.
+    pub fn join(&self, member: impl Into<Recipient<M>>) {
+        self.notice(Broadcast::Join(member.into()));
+    }
+
+    /// Takes a member out; never refused, as [`join`](Addr::join).
+    pub fn leave(&self, member: impl Into<Recipient<M>>) {
+        self.notice(Broadcast::Leave(member.into()));
+    }
+}
+
 /// What a [`Broadcaster`] is sent.
 #[derive(Debug)]
 pub enum Broadcast<M> {
@@ -285,6 +299,7 @@ pub struct Broadcaster<M> {
     refused: Option<Refused<M>>,
     every: Option<(Duration, Make<M>)>,
     limit: Option<(usize, Make<M>)>,
+    welcome: Option<Make<M>>,
 }
 
 impl<M: Clone + Send + 'static> Broadcaster<M> {
@@ -295,6 +310,7 @@ impl<M: Clone + Send + 'static> Broadcaster<M> {
             refused: None,
             every: None,
             limit: None,
+            welcome: None,
         }
     }
 
@@ -313,6 +329,31 @@ impl<M: Clone + Send + 'static> Broadcaster<M> {
     pub fn limit(mut self, max: usize, refusal: impl FnMut(usize) -> M + 'static) -> Self {
         self.limit = Some((max, Box::new(refusal)));
         self
+    }
+
+    /// Sends a new member what `make` makes, before anything is pushed to it; `make` is given the number of members, the new
+    /// one included.
+    pub fn welcome(mut self, make: impl FnMut(usize) -> M + 'static) -> Self {
+        self.welcome = Some(Box::new(make));
+        self
+    }
+
+    fn join(&mut self, member: &Recipient<M>, ctx: &mut Context<'_, Self>) {
+        if self.members.contains(member.id()) {
+            return;
+        }
+        // In reserved room, both: there is one for each join, and the joiner waits for it.
+        if let Some((max, refusal)) = &mut self.limit
+            && self.members.len() >= *max
+        {
+            let refusal = refusal(*max);
+            return member.post.send_reserved(member.key, refusal);
+        }
+        if let Some(welcome) = &mut self.welcome {
+            let welcome = welcome(self.members.len() + 1);
+            member.post.send_reserved(member.key, welcome);
+        }
+        self.members.join(member, ctx);
     }
 
     fn push(&mut self, message: M, ctx: &mut Context<'_, Self>) {
@@ -346,18 +387,7 @@ impl<M: Clone + Send + 'static> Actor for Broadcaster<M> {
     fn message(&mut self, message: Broadcast<M>, ctx: &mut Context<'_, Self>) -> Outcome {
         match message {
             Broadcast::Push(message) => self.push(message, ctx),
-            Broadcast::Join(member) => match &mut self.limit {
-                Some((max, refusal))
-                    if self.members.len() >= *max && !self.members.contains(member.id()) =>
-                {
-                    let refusal = refusal(*max);
-                    // In reserved room: there is one for each join, and the joiner waits for it.
-                    member.post.send_reserved(member.key, refusal);
-                }
-                _ => {
-                    self.members.join(&member, ctx);
-                }
-            },
+            Broadcast::Join(member) => self.join(&member, ctx),
             Broadcast::Leave(member) => {
                 self.members.leave(&member);
             }

@@ -66,6 +66,8 @@ impl Flags {
     pub(crate) const ABORT: u32 = 1 << 28;
     /// Refused at its listener's limit, and not counted among its connections.
     pub(crate) const REFUSED: u32 = 1 << 29;
+    /// There is or was a socket.
+    pub(crate) const CONNECTION: u32 = 1 << 30;
 
     pub(crate) const NONE: Flags = Flags(0);
 

@@ -35,6 +35,11 @@ impl Shared {
         self.tell_if_empty();
     }
 
+    /// Whether the stop has reached a poller.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire) > 0
+    }
+
     /// The system stops, and no socket is or will be there.
     pub(crate) fn is_empty(&self) -> bool {
         let sockets = |poller: &Arc<Registry>| poller.door.sockets.load(Ordering::Acquire);
@@ -64,7 +69,7 @@ pub struct Handle {
 impl Handle {
     /// Stops the system and returns at once.
     ///
-    /// Every listener accepts what waits in its backlog and closes; every actor is told by
+    /// Every listener accepts what waits in its backlog (8,192 connects and its limit of connections at most) and closes; every actor is told by
     /// [`stopping`](Actor::stopping), which by default closes a connection after flushing; when the last connection has
     /// ended, or `within` from now, everything left is closed with [`CloseReason::Stopped`](crate::CloseReason::Stopped) and the
     /// poller threads end. Stopping again is harmless; the earliest deadline counts.

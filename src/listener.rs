@@ -40,6 +40,8 @@ pub struct ListenOptions {
     pub(crate) at_limit: AtLimit,
     pub(crate) balance: Balance,
     pub(crate) nodelay: bool,
+    pub(crate) send_buffer: Option<i32>,
+    pub(crate) receive_buffer: Option<i32>,
 }
 
 impl Default for ListenOptions {
@@ -51,6 +53,8 @@ impl Default for ListenOptions {
             at_limit: AtLimit::Wait,
             balance: Balance::default(),
             nodelay: true,
+            send_buffer: None,
+            receive_buffer: None,
         }
     }
 }
@@ -100,6 +104,22 @@ impl ListenOptions {
         self
     }
 
+    /// Bytes that the kernel may hold of what is written to one connection (SO_SNDBUF; Linux doubles the number for its own
+    /// book-keeping). By default it sizes the buffer itself, up to some MiB for a connection at full speed. Those bytes come
+    /// before the ones that count against [`output_max`](ConnectionOptions::output_max): where a reader that does not read is to be
+    /// noticed early, or kernel memory is short, limit both. TCP only.
+    pub fn send_buffer(mut self, bytes: u32) -> Self {
+        self.send_buffer = Some(i32::try_from(bytes).unwrap_or(i32::MAX));
+        self
+    }
+
+    /// Bytes that the kernel may hold of what a peer has sent and is not read yet (SO_RCVBUF), as
+    /// [`send_buffer`](ListenOptions::send_buffer). TCP only.
+    pub fn receive_buffer(mut self, bytes: u32) -> Self {
+        self.receive_buffer = Some(i32::try_from(bytes).unwrap_or(i32::MAX));
+        self
+    }
+
     /// Whether small writes leave at once (TCP_NODELAY); on by default, since a turn's writes are joined already.
     pub fn nodelay(mut self, on: bool) -> Self {
         self.nodelay = on;
@@ -125,7 +145,8 @@ impl Listener {
         self.origin.live.load(Ordering::Acquire)
     }
 
-    /// Accepts what waits in the backlog and stops listening. Connections go on. Returns at once; closing again is harmless.
+    /// Accepts what waits in the backlog, 8,192 connects and `max_connections` at most, and stops listening. Connections go on. Returns
+    /// at once, a moment before the address is free; closing again is harmless.
     pub fn close(&self) {
         for home in &self.origin.homes {
             self.shared.pollers[*home].command(Command::Unlisten(self.origin.clone()));

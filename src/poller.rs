@@ -60,6 +60,8 @@ impl Drop for Poller {
             inbox.close(&mut self.hosts);
         }
         self.registry.forget_posts();
+        let origins = std::mem::take(&mut self.hosts.call.origins);
+        self.hosts.drop_guarded(origins);
     }
 }
 

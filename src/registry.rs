@@ -215,32 +215,42 @@ impl Registry {
 
     /// Sends a command; after the poller's end it is dropped, as nobody would carry it out.
     pub(crate) fn command(&self, command: Command) {
-        if let Some(Command::Adopt { origin, socket, .. }) = self.commands.push(command) {
-            drop(socket);
+        drop(self.offer(command));
+    }
+
+    /// Sends a command; one comes back, not always the same, when the poller has ended.
+    fn offer(&self, command: Command) -> Option<Command> {
+        let stranded = self.commands.push(command);
+        if let Some(Command::Adopt { origin, .. }) = &stranded {
             origin.live.fetch_sub(1, Ordering::AcqRel);
             self.door.sockets.fetch_sub(1, Ordering::AcqRel);
         }
+        stranded
     }
 
     /// The mailbox of the actors of type `A` on this poller; made when first asked for.
     pub(crate) fn post<A: Actor>(&self) -> Arc<Post<A::Message>> {
+        // Dropped after the lock: it may hold messages of the user's.
+        let mut stranded = None;
         let mut posts = lock(&self.posts);
         let post = posts.entry(TypeId::of::<A>()).or_insert_with(|| {
             let post = Arc::new(Post::<A::Message>::new(
                 self.mailbox_bound,
                 self.door.clone(),
             ));
-            // The command is in its mailbox before anybody has the address, so the poller learns of this mailbox before it sleeps
-            // on a message that is in it.
-            self.command(Command::Inbox(Box::new(Inbox::new::<A>(post.clone()))));
+            // The command is in its mailbox before anybody has the address, so the poller learns of this mailbox before it
+            // sleeps on a message that is in it.
+            stranded = self.offer(Command::Inbox(Box::new(Inbox::new::<A>(post.clone()))));
             // A poller that has ended takes nothing out any more, so nothing must come in.
             if self.commands.is_closed() {
                 post.mailbox.close(&mut Vec::new());
             }
             post
         });
-        Arc::clone(post)
-            .downcast()
+        let post = Arc::clone(post);
+        drop(posts);
+        drop(stranded);
+        post.downcast()
             .expect("the mailbox of an actor type holds that type's messages")
     }
 

@@ -221,7 +221,8 @@ impl System {
     ///
     /// # Errors
     ///
-    /// As [`System::listen`]; and [`Balance::PerPoller`] for a Unix socket, which the kernel cannot do.
+    /// As [`System::listen`]; [`Balance::PerPoller`] for a Unix socket, which the kernel cannot do; and after
+    /// [`Handle::stop`].
     pub fn listen_with<E, A>(
         &self,
         endpoint: E,
@@ -237,6 +238,11 @@ impl System {
             .try_into()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let pollers = &self.handle.shared.pollers;
+        if self.handle.shared.is_stopping() {
+            return Err(io::Error::other(format!(
+                "listen on {endpoint}: the system has stopped"
+            )));
+        }
         let per_poller = options.balance == Balance::PerPoller;
         if per_poller && !matches!(endpoint, Endpoint::Tcp(_)) {
             let text = format!(
@@ -248,6 +254,8 @@ impl System {
             backlog: options.backlog,
             reuse_port: per_poller,
             nodelay: options.nodelay,
+            send_buffer: options.send_buffer,
+            receive_buffer: options.receive_buffer,
         };
         let first = ListenSocket::bind(&endpoint, &bind)?;
         let local = first.local_addr()?;

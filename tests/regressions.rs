@@ -155,24 +155,98 @@ fn a_source_is_held_back_also_when_small_writes_reach_the_high_watermark() {
         .slow_reader(SlowReader::PauseSource)
         .watermarks(8 << 10, 32 << 10);
     let stage = Stage::with(options, |probe| probe);
-    let (mut client, seen) = stage.pair();
+    let mut client = connect_small(&stage.listener, 4 << 10);
+    let seen = stage.accepted();
     let mut written = 0;
-    while !seen.run(|ctx| {
-        ctx.write([b'x'; PIECE]);
-        ctx.is_above_high_watermark()
-    }) {
+    let is_stuck = || seen.run(|ctx| ctx.is_above_high_watermark());
+    loop {
+        let is_high = seen.run(|ctx| {
+            ctx.write([b'x'; PIECE]);
+            ctx.is_above_high_watermark()
+        });
         written += PIECE;
+        // The kernel may make its buffer larger yet.
+        if is_high && (0..3).all(|_| is_stuck()) {
+            break;
+        }
     }
-    written += PIECE;
-    seen.run(|_| ());
     client.write_all(b"more").expect("the client writes");
     for _ in 0..3 {
         settle(&stage.system);
     }
-    let early = seen.events.try_iter().next();
-    assert!(early.is_none(), "{early:?} although it is held back");
+    if is_stuck() {
+        let mut events = seen.events.try_iter();
+        let early =
+            events.find(|event| matches!(event, Event::Readable(bytes, _) if !bytes.is_empty()));
+        assert!(early.is_none(), "{early:?} although it is held back");
+    }
     assert_eq!(read(&client, written).len(), written);
     assert_eq!(seen.read(4), b"more");
+}
+
+#[test]
+fn the_reason_tells_how_much_was_written_also_by_an_actor_inside_another() {
+    let options = ConnectionOptions::new().output_max(1 << 10);
+    let stage = Stage::with(options, |probe| probe);
+    let (_client, seen) = stage.pair();
+    seen.tell(|ctx| {
+        ctx.nested(|inner: &mut Context<'_, Probe>| inner.write([0; 2 << 10]));
+        Ok(())
+    });
+    match seen.closed() {
+        CloseReason::SlowReader { queued, limit } => {
+            assert_eq!((queued, limit), (2 << 10, 1 << 10))
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn room_is_not_told_again_for_a_wait_that_is_over() {
+    let system = builder(2)
+        .mailbox_bound(8)
+        .build()
+        .expect("the system starts");
+    let slow = spawn(&system, 1, |p| p);
+    let to = slow.addr.clone();
+    let (full, fulls) = channel();
+    let waiter = spawn(&system, 0, move |probe| {
+        let mut first = true;
+        probe.on_room(move |ctx| {
+            if std::mem::take(&mut first) {
+                // The slow one stands still again, and its mailbox is filled again: this wait is a new one.
+                let (entered, is_held) = channel();
+                let (release, released) = channel::<()>();
+                let _ = to.send(Box::new(move |_| {
+                    let _ = entered.send(());
+                    let _ = released.recv_timeout(TIMEOUT);
+                    Ok(())
+                }));
+                next(&is_held);
+                while to.send(Box::new(|_| Ok(()))).is_ok() {}
+                ctx.wait_for_room(&to);
+                let _ = full.send(release);
+            }
+            Ok(())
+        })
+    });
+    let held = hold(&slow);
+    while slow.addr.send(Box::new(|_| Ok(()))).is_ok() {}
+    let to = slow.addr.clone();
+    waiter.run(move |ctx| {
+        ctx.wait_for_room(&to);
+        ctx.wait_for_room(&to);
+    });
+    drop(held);
+    let release = next(&fulls);
+    settle_beside(&system);
+    let rooms = |seen: &Seen| {
+        let events = seen.events.try_iter();
+        events.filter(|event| matches!(event, Event::Room)).count()
+    };
+    assert_eq!(rooms(&waiter), 1, "the mailbox is full");
+    drop(release);
+    waiter.until(|event| matches!(event, Event::Room).then_some(()));
 }
 
 // ---- panics outside of callbacks ------------------------------------------------------------------------------------
@@ -377,9 +451,15 @@ fn who_waits_in_the_backlog_at_stop_is_served_though_a_poller_has_ended() {
     let held = hold(&busy);
     let clients = [stage.client(), stage.client()];
     stage.system.handle().stop(NEVER);
-    // With the bug this poller ends now. Without it there is no event to wait for; the held one goes on all the same.
-    idle.until(|event| matches!(event, Event::Stopping).then_some(()));
-    let _ = idle.events.recv_timeout(Duration::from_millis(200));
+    // By now it has seen that it hosts no socket. Whether it goes on is the question, so neither answer is waited for alone.
+    for _ in 0..3 {
+        let (done, is_done) = channel::<()>();
+        let _ = idle.addr.send(Box::new(move |_| {
+            drop(done);
+            Ok(())
+        }));
+        let _ = is_done.recv_timeout(TIMEOUT);
+    }
     drop(held);
     for mut client in clients {
         let mut text = String::new();

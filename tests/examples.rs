@@ -1,0 +1,274 @@
+//! Each example as a user meets it: its help, its start line, a few words with it, its end, and its errors.
+
+#[path = "util/process.rs"]
+mod process;
+
+use std::io::{BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Output};
+
+use process::{DEADLINE, Example, Talker, program};
+
+/// Every example, and its options beside the common ones.
+const EXAMPLES: [(&str, &[&str]); 4] = [
+    ("echo", &["--unix"]),
+    ("chat_room", &[]),
+    ("push", &["--every"]),
+    ("connection_limit", &["--max", "--by-listener"]),
+];
+
+/// Runs an example that is expected to end by itself.
+fn run(name: &str, args: &[&str]) -> Output {
+    Command::new(program(name))
+        .args(args)
+        .output()
+        .expect("it starts")
+}
+
+/// Its error is one line that says all of `needles`.
+fn assert_fails(output: &Output, needles: &[&str]) {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "it should have failed");
+    assert!(
+        output.status.code().is_some_and(|code| code != 101),
+        "no panic: {error}"
+    );
+    assert!(
+        !error.contains("Os {") && !error.contains("Custom {"),
+        "a sentence, not a structure: {error}"
+    );
+    for needle in needles {
+        assert!(error.contains(needle), "{needle:?} is not in {error:?}");
+    }
+}
+
+#[test]
+fn help_names_the_options() {
+    for (name, options) in EXAMPLES {
+        let output = run(name, &["--help"]);
+        let help = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{name}");
+        for option in ["--help", "--addr", "127.0.0.1:9000", "--pollers"]
+            .iter()
+            .chain(options)
+        {
+            assert!(help.contains(option), "{name}: {option} is not in {help}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_address_is_a_clear_error() {
+    for (name, _) in EXAMPLES {
+        assert_fails(&run(name, &["--addr", "nonsense"]), &["nonsense"]);
+        assert_fails(&run(name, &["--addr", "127.0.0.1:99999"]), &["99999"]);
+        // 192.0.2.0/24 is for documentation, so nobody's own.
+        assert_fails(&run(name, &["--addr", "192.0.2.1:0"]), &["192.0.2.1"]);
+        assert_fails(&run(name, &["--pollers", "0"]), &["--pollers"]);
+    }
+}
+
+#[test]
+fn a_port_in_use_is_a_clear_error() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = holder.local_addr().expect("its address").to_string();
+    for (name, _) in EXAMPLES {
+        assert_fails(&run(name, &["--addr", &addr]), &[&addr, "in use"]);
+    }
+}
+
+#[test]
+fn each_ends_at_a_signal_with_the_count_of_connections() {
+    for (name, _) in EXAMPLES {
+        for signal in ["INT", "TERM"] {
+            let every: &[&str] = if name == "push" {
+                &["--every", "10"]
+            } else {
+                &[]
+            };
+            let example = Example::start(name, &[&["--pollers", "2"], every].concat());
+            let addr = example.socket_addr();
+            let command = format!("try: nc {} {}", addr.ip(), addr.port());
+            assert!(
+                example.start_line.contains(&command),
+                "{name}: {:?}",
+                example.start_line
+            );
+            for _ in 0..2 {
+                speak(name, &mut example.connect());
+            }
+            let mut there = example.connect();
+            speak(name, &mut there);
+            example.signal(signal);
+            there.lines_until_end();
+            drop(there);
+            assert_eq!(example.last_line(), "stopped after 3 connections", "{name}");
+        }
+    }
+}
+
+/// A first exchange with each of them, after which the connection has certainly been accepted.
+fn speak(name: &str, talker: &mut Talker<TcpStream>) {
+    match name {
+        "echo" => {
+            talker.say("hello");
+            talker.expect("hello");
+        }
+        "chat_room" => {
+            talker.expect("* welcome to the chat room");
+        }
+        "push" => {
+            talker.line();
+        }
+        "connection_limit" => {
+            // Full, if the two before are still counted.
+            let line = talker.line();
+            assert!(
+                line.starts_with("welcome, you are ")
+                    || line.starts_with("full: there is room for 2"),
+                "{line:?}"
+            );
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_second_signal_is_harmless() {
+    let example = Example::start("echo", &[]);
+    // It does not close, so the server's close lingers until its deadline, or until the second signal.
+    let mut there = example.connect();
+    there.say("hello");
+    there.expect("hello");
+    example.signal("INT");
+    there.expect_end();
+    example.signal("TERM");
+    assert_eq!(example.last_line(), "stopped after 1 connections");
+}
+
+#[test]
+fn echo_listens_on_a_unix_socket_and_removes_it() {
+    let path = std::env::temp_dir().join(format!("greenroom-echo-{}.sock", std::process::id()));
+    let path_text = path.to_str().expect("a path in UTF-8");
+    for args in [
+        ["--unix", path_text],
+        ["--addr", &format!("unix:{path_text}")],
+    ] {
+        let example = Example::start_with("echo", &args);
+        assert!(
+            example
+                .start_line
+                .contains(&format!("try: nc -U {path_text}")),
+            "{:?}",
+            example.start_line
+        );
+        let stream = UnixStream::connect(&path).expect("it accepts");
+        stream
+            .set_read_timeout(Some(DEADLINE))
+            .expect("a timeout can be set");
+        let mut talker = Talker {
+            stream: BufReader::new(stream),
+        };
+        talker.say("hello");
+        talker.expect("hello");
+        assert_fails(&run("echo", &["--unix", path_text]), &[path_text]);
+        example.signal("INT");
+        talker.expect_end();
+        drop(talker);
+        // The second is the other one's question whether anybody answers there.
+        assert_eq!(example.last_line(), "stopped after 2 connections");
+        assert!(!path.exists(), "the socket's file is still there");
+    }
+    assert_fails(
+        &run("echo", &["--unix", "/nowhere/at/all.sock"]),
+        &["/nowhere/at/all.sock"],
+    );
+}
+
+#[test]
+fn pushed_sequence_numbers_ascend_by_one_for_all() {
+    let push = Example::start("push", &["--every", "5", "--pollers", "2"]);
+    let mut clients = [push.connect(), push.connect()];
+    for client in &mut clients {
+        // What a client says does not matter.
+        client.say("hello");
+        let first = sequence_number(&client.line());
+        for step in 1..=50 {
+            assert_eq!(sequence_number(&client.line()), first + step);
+        }
+    }
+    drop(clients);
+    push.signal("INT");
+    assert_eq!(push.last_line(), "stopped after 2 connections");
+}
+
+fn sequence_number(line: &str) -> u64 {
+    let (sequence, time) = line.split_once(' ').expect("a number and a time");
+    let (seconds, ms) = time.split_once('.').expect("seconds and milliseconds");
+    assert!(seconds.len() >= 10 && ms.len() == 3, "{time}");
+    sequence.parse().expect("a number")
+}
+
+#[test]
+fn a_broadcaster_refuses_those_past_the_limit() {
+    refuses_those_past_the_limit(&[], |place| format!("welcome, you are {place} here"));
+}
+
+#[test]
+fn a_listener_refuses_those_past_the_limit() {
+    refuses_those_past_the_limit(&["--by-listener"], |_place| "welcome".to_owned());
+}
+
+fn refuses_those_past_the_limit(args: &[&str], welcome: fn(usize) -> String) {
+    const FULL: &str = "full: there is room for 3 at a time, come back later";
+    let example = Example::start(
+        "connection_limit",
+        &[&["--max", "3", "--pollers", "2"], args].concat(),
+    );
+    let mut inside = Vec::new();
+    for place in 1..=3 {
+        let mut talker = example.connect();
+        talker.expect(welcome(place));
+        inside.push(talker);
+    }
+    for _ in 0..10 {
+        let mut refused = example.connect();
+        // May be refused before this arrives; the line arrives all the same.
+        let _ = refused.stream.get_mut().write_all(b"let me in\n");
+        refused.expect(FULL);
+        refused.expect_end();
+    }
+    for talker in &mut inside {
+        talker.say("hello");
+        talker.expect("hello");
+    }
+    drop(inside.pop());
+    // The place is free when the server has seen the end: until then it says full.
+    loop {
+        let mut talker = example.connect();
+        match talker.line() {
+            line if line == FULL => talker.expect_end(),
+            line => {
+                assert_eq!(line, welcome(3));
+                talker.say("hello");
+                talker.expect("hello");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_waits_for_a_client_that_connects_and_says_nothing() {
+    let example = Example::start("echo", &["--pollers", "1"]);
+    let silent: Vec<_> = (0..50).map(|_| example.connect()).collect();
+    let mut talker = example.connect();
+    talker.say("hello");
+    talker.expect("hello");
+    talker.shutdown_write();
+    talker.expect_end();
+    drop((silent, talker));
+    example.signal("TERM");
+    assert_eq!(example.last_line(), "stopped after 51 connections");
+}
