@@ -11,19 +11,19 @@ use signal_hook::iterator::Signals;
 
 /// Options of every example.
 #[derive(Args)]
-pub struct Common {
+pub(crate) struct Common {
     /// Where to listen: HOST:PORT, [IPV6]:PORT or unix:PATH. Port 0 takes any free one.
     #[arg(long, default_value = "127.0.0.1:9000")]
-    pub addr: String,
+    pub(crate) addr: String,
 
     /// Poller threads [default: one for each processor].
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub pollers: Option<u16>,
+    pub(crate) pollers: Option<u16>,
 }
 
 impl Common {
     /// A system with as many pollers as asked for. Warnings go to standard error; RUST_LOG=debug shows why connections end.
-    pub fn builder(&self) -> Builder {
+    pub(crate) fn builder(&self) -> Builder {
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
         match self.pollers {
             Some(pollers) => System::builder().pollers(pollers.into()),
@@ -33,7 +33,7 @@ impl Common {
 }
 
 /// What `main` returns, so that an error is shown as a sentence: Rust prints the `Debug` form of what `main` returns.
-pub struct Error(io::Error);
+pub(crate) struct Error(io::Error);
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Error {
@@ -49,7 +49,11 @@ impl fmt::Debug for Error {
 
 /// Says where it listens and what to do next, runs until SIGINT or SIGTERM, gives connections five seconds to finish (none at a
 /// second signal), and says how many there were.
-pub fn run_until_signal(system: System, listener: &Listener, then: &str) -> Result<(), Error> {
+pub(crate) fn run_until_signal(
+    system: System,
+    listener: &Listener,
+    then: &str,
+) -> Result<(), Error> {
     // Before the start line: whoever has read that may send a signal.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let handle = system.handle();
