@@ -324,30 +324,36 @@ impl<M> Error for SendError<M> {}
 /// One place in a mailbox.
 pub(crate) struct Entry<M> {
     pub(crate) key: ActorKey,
-    /// Whether the receiver's share was counted up for it, see [`Presence::hold`](crate::presence::Presence::hold).
-    pub(crate) held: bool,
     pub(crate) what: What<M>,
 }
 
 impl<M> Entry<M> {
     pub(crate) fn new(key: ActorKey, what: What<M>) -> Entry<M> {
-        Entry {
-            key,
-            held: false,
-            what,
-        }
+        Entry { key, what }
     }
 }
 
+/// Everything but a message is boxed, so that a message's place is as small as can be, 16 bytes and the message: what a send costs is
+/// mostly the cache lines that travel from the sender's processor to the poller's.
 pub(crate) enum What<M> {
-    Message(M),
+    Message {
+        message: M,
+        /// Whether the receiver's share was counted up for it, see [`Presence::hold`](crate::presence::Presence::hold).
+        held: bool,
+    },
     /// A message of the framework's own making, which is never refused.
     Notice(M),
     /// The answer to a question that this actor asked.
-    Answer(Answer<M>),
-    /// One entry for all members of a group on this poller: each is given what the closure makes.
-    Push(GroupId, Box<dyn FnMut() -> M + Send>),
-    Control(Control),
+    Answer(Box<Answer<M>>),
+    /// One entry for all members of a group on this poller.
+    Push(Box<Push<M>>),
+    Control(Box<Control>),
+}
+
+/// What the members of a group are pushed: each is given what the closure makes.
+pub(crate) struct Push<M> {
+    pub(crate) group: GroupId,
+    pub(crate) make: Box<dyn FnMut() -> M + Send>,
 }
 
 /// The answer to a question, or word that there is none.
@@ -413,11 +419,8 @@ impl<M: Send + 'static> Post<M> {
     ) -> Result<(), SendError<N>> {
         match self.admit(key) {
             Ok(held) => {
-                self.put(Entry {
-                    key,
-                    held,
-                    what: What::Message(convert(message)),
-                });
+                let message = convert(message);
+                self.put(Entry::new(key, What::Message { message, held }));
                 Ok(())
             }
             Err(kind) => Err(SendError::new(kind, message)),
@@ -438,15 +441,20 @@ impl<M: Send + 'static> Post<M> {
     /// Takes note of an entry that nobody will take any more. It is a dead letter if a `send` or a push was told that it is
     /// accepted.
     pub(crate) fn bury(&self, entry: &Entry<M>) {
-        match &entry.what {
-            What::Message(_) | What::Push(..) | What::Answer(Answer { is_reply: true, .. }) => {
-                Counters::add(&self.door.counters.dead_letters, 1);
+        let dead = match &entry.what {
+            What::Message { .. } | What::Push(_) => true,
+            What::Answer(answer) => answer.is_reply,
+            What::Notice(_) => false,
+            What::Control(control) => {
+                if let Control::Spawn(_) = **control {
+                    self.door.leave(entry.key);
+                    self.door.free(entry.key);
+                }
+                false
             }
-            What::Control(Control::Spawn(_)) => {
-                self.door.leave(entry.key);
-                self.door.free(entry.key);
-            }
-            _ => {}
+        };
+        if dead {
+            Counters::add(&self.door.counters.dead_letters, 1);
         }
     }
 }
@@ -460,7 +468,7 @@ pub(crate) trait Controlled: Send + Sync {
 
 impl<M: Send + 'static> Controlled for Post<M> {
     fn control(&self, key: ActorKey, control: Control) {
-        self.put(Entry::new(key, What::Control(control)));
+        self.put(Entry::new(key, What::Control(Box::new(control))));
     }
 
     fn wait(&self, waiter: Waiter) -> Option<Waiter> {
@@ -504,11 +512,23 @@ where
             Admission::Room { .. } => {
                 Counters::add(&self.door.counters.pushes, 1);
                 let make = Box::new(move || M::from(message.clone()));
-                self.put(Entry::new(ActorKey::default(), What::Push(group, make)));
+                let push = Box::new(Push { group, make });
+                self.put(Entry::new(ActorKey::default(), What::Push(push)));
                 Ok(())
             }
             Admission::Full => Err(SendErrorKind::Full),
             Admission::Closed => Err(SendErrorKind::Gone),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_in_a_mailbox_is_16_bytes_and_the_message() {
+        assert_eq!(size_of::<Entry<u64>>(), 24);
+        assert_eq!(size_of::<Entry<[u64; 5]>>(), 56);
     }
 }

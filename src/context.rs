@@ -286,7 +286,7 @@ impl<'a, A: Actor> Context<'a, A> {
                 asking,
                 is_reply,
             };
-            post.put(Entry::new(key, What::Answer(answer)));
+            post.put(Entry::new(key, What::Answer(Box::new(answer))));
         });
         if let Err(error) = to.send(ask(reply)) {
             // The reply inside the message has not been dropped yet, so this is the first to be heard.

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::actor::{Actor, Outcome};
-use crate::addr::{Answer, Control, Entry, Post, Waiter, What};
+use crate::addr::{Control, Entry, Post, Push, Waiter, What};
 use crate::context::{self, Call, Hosted};
 use crate::flags::Flags;
 use crate::group::{Group, GroupId, Notice};
@@ -87,7 +87,7 @@ impl<M: Send + 'static> Inbox<M> {
             self.put_aside(entry, hosts);
             return 0;
         }
-        if entry.held {
+        if let What::Message { held: true, .. } = entry.what {
             let presence = &self.post.door.presence;
             presence.unhold(key.index(), key.generation());
         }
@@ -97,13 +97,13 @@ impl<M: Send + 'static> Inbox<M> {
         };
         let deliver = self.deliver;
         match entry.what {
-            What::Message(message) | What::Notice(message) => {
+            What::Message { message, .. } | What::Notice(message) => {
                 hosts.call(index, |actor, call| deliver(actor, message, call));
             }
             What::Answer(answer) => {
                 hosts.call(index, |actor, call| deliver(actor, (answer.make)(), call));
             }
-            What::Push(..) | What::Control(_) => hosts.close_by_address(key),
+            What::Push(_) | What::Control(_) => hosts.close_by_address(key),
         }
         1
     }
@@ -192,7 +192,9 @@ impl<M: Send + 'static> Inbox<M> {
     fn control(&mut self, key: ActorKey, control: Control, hosts: &mut Hosts) -> isize {
         match control {
             Control::Spawn(make) => hosts.spawn(key, make),
-            Control::Close => return self.letter(Entry::new(key, What::Control(control)), hosts),
+            Control::Close => {
+                return self.letter(Entry::new(key, What::Control(Box::new(control))), hosts);
+            }
             Control::Room => {
                 hosts.room(key);
                 if self.aside.contains_key(&key) && !self.resumed.contains(&key) {
@@ -279,17 +281,18 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
             };
             left -= 1;
             match entry.what {
-                What::Push(group, make) => {
+                What::Push(push) => {
+                    let Push { group, make } = *push;
                     taken += 1;
                     let next = 0;
                     self.walk = Some(Walk { group, next, make });
                 }
-                What::Control(control) => taken += self.control(entry.key, control, hosts),
-                What::Answer(Answer { asking, .. }) => {
-                    hosts.call.answered(entry.key, asking);
+                What::Control(control) => taken += self.control(entry.key, *control, hosts),
+                What::Answer(ref answer) => {
+                    hosts.call.answered(entry.key, answer.asking);
                     taken += self.letter(entry, hosts);
                 }
-                What::Message(_) | What::Notice(_) => taken += self.letter(entry, hosts),
+                What::Message { .. } | What::Notice(_) => taken += self.letter(entry, hosts),
             }
         }
         self.settle(taken);

@@ -37,11 +37,6 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// Nothing, without an allocation.
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
     /// The bytes that wait.
     pub(crate) fn len(&self) -> usize {
         self.copied.len() - self.head + self.shared_len
@@ -89,11 +84,6 @@ impl Output {
             })
             .chain([rest])
             .filter(|part| !part.is_empty())
-    }
-
-    /// The first piece; empty if nothing waits.
-    pub(crate) fn first(&self) -> &[u8] {
-        self.parts().next().unwrap_or_default()
     }
 
     /// Fills `out` with the first pieces, and returns how many it has got.
@@ -175,11 +165,6 @@ impl Output {
 pub(crate) struct Staged(Output);
 
 impl Staged {
-    /// Nothing, without an allocation.
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
     /// The bytes written.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -213,11 +198,6 @@ impl Staged {
             ([], 1) => self.0.shared.front().map(|(_, bytes)| &bytes[..]),
             _ => None,
         }
-    }
-
-    /// Fills `out` with the first pieces, and returns how many it has got.
-    pub(crate) fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        self.0.io_slices(out)
     }
 
     /// Appends all but the first `skip` bytes, which the socket has taken, to `output`; empty afterwards.
@@ -301,7 +281,6 @@ mod tests {
         );
         assert!(output.parts().all(|part| !part.is_empty()));
         assert!(output.parts().flatten().eq(model));
-        assert_eq!(output.first(), output.parts().next().unwrap_or_default());
         let mut out = [IoSlice::new(&[]); 3];
         let filled = output.io_slices(&mut out);
         assert_eq!(filled, output.parts().count().min(3));
@@ -316,7 +295,7 @@ mod tests {
     proptest! {
         #[test]
         fn output_is_a_queue_of_bytes(steps in prop::collection::vec(step(), 1..120)) {
-            let (mut output, mut model, mut counter) = (Output::new(), VecDeque::new(), 1);
+            let (mut output, mut model, mut counter) = (Output::default(), VecDeque::new(), 1);
             for step in steps {
                 match step {
                     Step::Slice(len) => {
@@ -349,7 +328,7 @@ mod tests {
             steps in prop::collection::vec(step(), 0..20),
             skip in 0..=16_usize,
         ) {
-            let (mut output, mut model, mut counter) = (Output::new(), VecDeque::new(), 1);
+            let (mut output, mut model, mut counter) = (Output::default(), VecDeque::new(), 1);
             for step in before {
                 if let Step::Slice(len) | Step::Bytes(len) = step {
                     let bytes = payload(&mut counter, len);
@@ -357,7 +336,7 @@ mod tests {
                     output.push_bytes(Bytes::from(bytes));
                 }
             }
-            let (mut staged, mut written) = (Staged::new(), VecDeque::new());
+            let (mut staged, mut written) = (Staged::default(), VecDeque::new());
             for step in steps {
                 match step {
                     Step::Slice(len) => {
@@ -389,20 +368,26 @@ mod tests {
     #[test]
     fn a_large_payload_is_never_copied() {
         let bytes = Bytes::from(vec![7; 100_000]);
-        let (mut staged, mut output) = (Staged::new(), Output::new());
+        let (mut staged, mut output) = (Staged::default(), Output::default());
         staged.push_slice(b"head");
         staged.push_bytes(bytes.clone());
         staged.move_into(&mut output, 1_004);
-        assert_eq!(output.first().as_ptr(), bytes[1_000..].as_ptr());
+        assert_eq!(
+            output.parts().next().unwrap_or_default().as_ptr(),
+            bytes[1_000..].as_ptr()
+        );
         output.advance(5);
         output.push_slice(b"tail");
-        assert_eq!(output.first().as_ptr(), bytes[1_005..].as_ptr());
+        assert_eq!(
+            output.parts().next().unwrap_or_default().as_ptr(),
+            bytes[1_005..].as_ptr()
+        );
         assert_eq!(output.copied, b"tail");
     }
 
     #[test]
     fn a_long_lived_queue_stays_within_four_times_what_waits() {
-        let mut output = Output::new();
+        let mut output = Output::default();
         output.push_slice(&[1; 10_000]);
         for _ in 0..10_000 {
             output.push_slice(&[1; 700]);
@@ -413,7 +398,7 @@ mod tests {
 
     #[test]
     fn memory_is_given_back() {
-        let mut staged = Staged::new();
+        let mut staged = Staged::default();
         staged.push_slice(&vec![1; 4 * KEEP]);
         for _ in 0..1_000 {
             staged.push_bytes(Bytes::from_static(&[1; COPY_MAX]));
@@ -422,7 +407,7 @@ mod tests {
         assert!(staged.0.copied.capacity() <= KEEP);
         assert!(staged.0.shared.capacity() <= MAX_PARTS);
 
-        let mut output = Output::new();
+        let mut output = Output::default();
         output.push_slice(&[1; 100_000]);
         output.advance(99_990);
         output.trim(64);
@@ -435,6 +420,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "advanced past the end")]
     fn advancing_past_the_end_panics() {
-        Output::new().advance(1);
+        Output::default().advance(1);
     }
 }

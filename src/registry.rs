@@ -262,12 +262,8 @@ impl Registry {
     ) -> (Arc<Post<A::Message>>, ActorKey) {
         let post = self.post::<A>();
         let key = self.door.reserve();
-        post.put(Entry::new(
-            key,
-            What::Control(Control::Spawn(Box::new(move || {
-                Box::new(make()) as Box<dyn Hosted>
-            }))),
-        ));
+        let spawn = Control::Spawn(Box::new(move || Box::new(make()) as Box<dyn Hosted>));
+        post.put(Entry::new(key, What::Control(Box::new(spawn))));
         (post, key)
     }
 

@@ -119,6 +119,7 @@ impl<T: Clone> Timers<T> {
     }
 
     /// The number of pending timers.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.heap.len()
     }

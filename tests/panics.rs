@@ -330,9 +330,9 @@ fn writing_without_a_socket_is_a_panic_and_closes_that_actor_alone() {
     drop(is_dropped);
     type Write = fn(&mut Context<'_, Probe>);
     let writes: [Write; 4] = [
-        |ctx| drop(ctx.write(b"x")),
-        |ctx| drop(ctx.write_bytes(vec![b'x'; 1000].into())),
-        |ctx| drop(ctx.write_parts(&[b"x", b"y"])),
+        |ctx| assert!(ctx.write(b"x")),
+        |ctx| assert!(ctx.write_bytes(vec![b'x'; 1000].into())),
+        |ctx| assert!(ctx.write_parts(&[b"x", b"y"])),
         |ctx| ctx.shutdown_write(),
     ];
     for write in writes {

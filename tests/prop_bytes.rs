@@ -147,10 +147,9 @@ impl Actor for Stepper {
 
 type Told = (usize, String);
 
-static JOBS: OnceLock<(
-    std::sync::Mutex<Receiver<(Vec<Step>, Vec<u8>)>>,
-    Sender<Told>,
-)> = OnceLock::new();
+type Job = (Vec<Step>, Vec<u8>);
+
+static JOBS: OnceLock<(std::sync::Mutex<Receiver<Job>>, Sender<Told>)> = OnceLock::new();
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]

@@ -151,6 +151,8 @@ pub(crate) struct Hosts {
     ready: VecDeque<ActorKey>,
     /// Connections to be flushed at the end of the turn.
     dirty: Vec<ActorKey>,
+    /// Boxed, because that is how slots hold them.
+    #[allow(clippy::vec_box)]
     spare: Vec<Box<Extra>>,
     /// Actors that have ended and of which an inbox may keep something.
     pub(crate) ended: Vec<ActorKey>,

@@ -125,6 +125,7 @@ impl Events {
     }
 
     /// The events, by value.
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = Event> + '_ {
         self.list.iter().copied()
     }

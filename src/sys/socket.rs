@@ -8,7 +8,9 @@ use std::ptr;
 
 use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, c_int, socklen_t};
 
-use super::addr::{Endpoint, Peer, SockAddr};
+#[cfg(test)]
+use super::addr::Peer;
+use super::addr::{Endpoint, SockAddr};
 use super::retry_interrupted;
 use super::simulated;
 
@@ -170,6 +172,7 @@ impl Socket {
     }
 
     /// The error that was left on the socket, if any, and clears it.
+    #[cfg(test)]
     pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
         let fd = self.kernel()?.as_raw_fd();
         let mut errno: c_int = 0;
@@ -193,6 +196,7 @@ impl Socket {
     }
 
     /// Who is at the other end; an error once it has gone.
+    #[cfg(test)]
     pub(crate) fn peer(&self) -> io::Result<Peer> {
         let fd = self.kernel()?.as_raw_fd();
         let ((), addr) = SockAddr::filled_by(|addr, len| {
@@ -203,6 +207,7 @@ impl Socket {
     }
 
     /// Whether small segments leave at once (TCP only; a Unix socket has no delay to switch off).
+    #[cfg(test)]
     pub(crate) fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         set_option(
             self.kernel()?,

@@ -95,24 +95,22 @@ impl<M: Send + 'static> Probe<M> {
         let mut taken = None;
         while taken.is_none() {
             let entry = self.post.mailbox.pop()?;
+            if let What::Message { held: true, .. } = entry.what {
+                let presence = &self.post.door.presence;
+                presence.unhold(self.key.index(), self.key.generation());
+            }
             taken = match entry.what {
-                What::Message(message) | What::Notice(message) => Some(message),
+                What::Message { message, .. } | What::Notice(message) => Some(message),
                 What::Answer(answer) => Some((answer.make)()),
-                What::Push(group, make) => {
-                    let is_member = self.groups.iter().any(|(id, _)| *id == group);
-                    is_member.then(make)
+                What::Push(push) => {
+                    let is_member = self.groups.iter().any(|(id, _)| *id == push.group);
+                    is_member.then(push.make)
                 }
                 What::Control(control) => {
-                    self.control(control);
+                    self.control(*control);
                     None
                 }
             };
-            if entry.held {
-                self.post
-                    .door
-                    .presence
-                    .unhold(self.key.index(), self.key.generation());
-            }
             let mut waiters = Vec::new();
             self.post.mailbox.release(1, &mut waiters);
             for waiter in waiters {
