@@ -28,6 +28,9 @@ pub(crate) trait AnyInbox {
     fn close(&mut self, hosts: &mut Hosts);
 }
 
+/// Places that an emptied deque may keep: what a poller delivers in one turn. A larger one was a burst's.
+const BATCH_KEPT: usize = 1024;
+
 pub(crate) struct Inbox<M> {
     post: Arc<Post<M>>,
     deliver: fn(&mut dyn Hosted, M, &mut Call) -> Outcome,
@@ -42,6 +45,8 @@ pub(crate) struct Inbox<M> {
     aside: HashMap<ActorKey, VecDeque<Entry<M>>>,
     /// Actors whose messages set aside may be delivered now.
     resumed: VecDeque<ActorKey>,
+    /// Taken out of the mailbox and not delivered yet.
+    batch: VecDeque<Entry<M>>,
     /// Reused by `settle`.
     waiters: Vec<Waiter>,
 }
@@ -62,8 +67,21 @@ impl<M: Send + 'static> Inbox<M> {
             walk: None,
             aside: HashMap::default(),
             resumed: VecDeque::new(),
+            batch: VecDeque::new(),
             waiters: Vec::new(),
         }
+    }
+
+    /// The next entry; when none is left, all that has come meanwhile is taken out at once.
+    fn next(&mut self) -> Option<Entry<M>> {
+        if self.batch.is_empty() {
+            // Two deques go to and fro between the senders and this. One that a burst has made large is let go of.
+            if self.batch.capacity() > BATCH_KEPT {
+                self.batch = VecDeque::new();
+            }
+            self.post.mailbox.take(&mut self.batch);
+        }
+        self.batch.pop_front()
     }
 
     /// Tells the senders that `taken` places are free (or, negative, that as many more are taken).
@@ -276,7 +294,7 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
                 taken += self.walk(hosts, &mut left);
                 continue;
             }
-            let Some(entry) = self.post.mailbox.pop() else {
+            let Some(entry) = self.next() else {
                 break;
             };
             left -= 1;
@@ -328,7 +346,7 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
         for waiter in self.waiters.drain(..) {
             waiter.tell();
         }
-        while let Some(entry) = self.post.mailbox.pop() {
+        while let Some(entry) = self.next() {
             self.bury(entry, hosts);
         }
         for (_, aside) in mem::take(&mut self.aside) {

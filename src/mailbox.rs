@@ -30,8 +30,8 @@
 //! 4. `waker.get_up()`
 //! 5. `disarm()` each mailbox, then drain them.
 //!
-//! *Push against arm.* If the push's `fetch_add` (Release) comes before the `fetch_or` (Acquire) of `arm`, the poller sees the
-//! entry and does not block. If it comes after, it reads ASLEEP and calls the waker; its Acquire has read what `arm` released, so
+//! *Push against arm.* If the push's `fetch_add` (Release) comes before the `fetch_or` (Acquire) of `arm`, the poller, which looks
+//! under the lock after it, sees the entry and does not block. If it comes after, it reads ASLEEP and calls the waker; its Acquire has read what `arm` released, so
 //! its swap of the waker's state comes after `fall_asleep`'s. There is no third case. Were 1 and 2 the other way round, the sender
 //! could find the waker AWAKE, and the poller would then block on a full mailbox.
 //!
@@ -43,12 +43,16 @@
 //! # The end
 //!
 //! `close` sets CLOSED, and the poller pops what is left. A push counted before is seen by these pops (Release to Acquire, as
-//! above). A push counted after reads CLOSED and pops one entry itself, perhaps another late sender's. Why nothing is left: take
-//! the furthest place at which a pop found the queue empty; the poller's last pop saw all that was counted before, so what is at
-//! that place or past it came from late senders. None of these found the queue empty, as it would have seen its own entry; none
-//! popped before that place, as then whoever found it empty would have seen that entry, too. So each popped at that place or past
-//! it: as many pops as entries. This leans on two things that not every queue does, and without either loom finds an entry left
-//! behind: a `pop` waits for a sender that claimed a slot and has not written it, and pops of different threads synchronise.
+//! above). A push counted after reads CLOSED and pops one entry itself, perhaps another late sender's: each takes out as many as it
+//! put in, and one that finds nothing was spared the work by another, so when all have returned nothing is left.
+//!
+//! # The entries
+//!
+//! A plain locked deque, which the poller takes out whole. The lock is held for a push or a swap, some nanoseconds; where it is
+//! contended at that very moment it spins and then sleeps in the kernel. Measured against it (`benches/benches/sends.rs`):
+//! crossbeam's channel and its SegQueue, lock-free, cost twice as much, because each message then sends three cache lines from one
+//! processor to the other, and here it is one line for a batch. (They, too, make a receiver wait for a sender that was preempted
+//! in the middle.) And the models check the whole of it as it ships.
 //!
 //! # The waiters
 //!
@@ -64,12 +68,14 @@
 //! rest. So while WAITERS is set below half the bound, `arm` says no, and the poller's next `release`, of nothing if need be, hands
 //! out the next ones.
 //!
-//! Ordering: only `push` (AcqRel) with `arm` and `close` (AcqRel) carry data from thread to thread. All else is Relaxed, because it
-//! asks about the word alone or holds the lock.
+//! Ordering: the entries are under their lock. The word's AcqRel in `push`, `arm` and `close` is what orders the waker's state with it
+//! (a sender that reads ASLEEP comes after `fall_asleep`). All else is Relaxed, because it asks about the word alone or holds
+//! the lock.
 
-use super::sync::{Arc, AtomicI64, Mutex, Ordering, Queue, lock};
+use super::sync::{Arc, AtomicI64, Mutex, Ordering, lock};
 use super::waker::Waker;
 use std::collections::VecDeque;
+use std::mem;
 
 /// The poller sleeps or is about to: a push must wake it.
 const ASLEEP: i64 = 1 << 0;
@@ -110,13 +116,13 @@ pub enum Admission {
 /// Entries of type `T` on their way to one poller, and those (`W`) who wait for room.
 ///
 /// The poller calls `pop`, `arm`, `disarm`, `release` and `close`; everything else may be called from any thread. An empty mailbox
-/// is 256 bytes and one heap block of 512 (crossbeam's two ends), on a 64-bit machine and whatever `T` and `W` are; the first push
-/// adds a block of 31 entries.
+/// is 256 bytes, most of it to keep the word alone on its cache lines, and no heap block before the first push, on a 64-bit
+/// machine and whatever `T` and `W` are.
 #[derive(Debug)]
 pub struct Mailbox<T, W> {
-    /// Entries in the order of their arrival.
-    queue: Queue<T>,
-    /// See the table above. Invariant: once all senders have returned, the count is what `queue` holds and what was popped and not
+    /// In the order of their arrival.
+    entries: Mutex<VecDeque<T>>,
+    /// See the table above. Invariant: once all senders have returned, the count is what `entries` holds and what was popped and not
     /// yet released.
     ///
     /// Alone, because senders write it for each entry: on one line with what the poller reads for each it would travel between
@@ -139,7 +145,7 @@ impl<T, W> Mailbox<T, W> {
     pub fn new(bound: usize, waker: Arc<Waker>) -> Self {
         assert!(bound > 0, "a mailbox needs room for one entry");
         Mailbox {
-            queue: Queue::new(),
+            entries: Mutex::new(VecDeque::new()),
             word: Alone(AtomicI64::new(0)),
             bound,
             waiters: Mutex::new(VecDeque::new()),
@@ -166,20 +172,26 @@ impl<T, W> Mailbox<T, W> {
     /// count as a dead letter.
     #[must_use = "an entry that comes back was not delivered"]
     pub fn push(&self, entry: T) -> Option<T> {
-        self.queue.push(entry);
+        lock(&self.entries).push_back(entry);
         let before = self.word.fetch_add(ONE, Ordering::AcqRel);
         if before & ASLEEP != 0 {
             self.waker.wake();
         }
         if before & CLOSED != 0 {
-            return self.queue.pop();
+            return self.pop();
         }
         None
     }
 
+    /// Takes all entries, in exchange for the empty `batch`. They are counted until they are [released](Mailbox::release).
+    pub fn take(&self, batch: &mut VecDeque<T>) {
+        debug_assert!(batch.is_empty());
+        mem::swap(&mut *lock(&self.entries), batch);
+    }
+
     /// Takes the oldest entry. It is counted until it is [released](Mailbox::release).
     pub fn pop(&self) -> Option<T> {
-        self.queue.pop()
+        lock(&self.entries).pop_front()
     }
 
     /// Asks senders to wake, and looks a last time: `false` when there is something to do and the poller must not block.
@@ -188,7 +200,7 @@ impl<T, W> Mailbox<T, W> {
     #[must_use = "a poller that blocks all the same may sleep for ever"]
     pub fn arm(&self) -> bool {
         let word = self.word.fetch_or(ASLEEP, Ordering::AcqRel);
-        self.queue.is_empty() && !(word & WAITERS != 0 && self.is_below_half(word))
+        lock(&self.entries).is_empty() && !(word & WAITERS != 0 && self.is_below_half(word))
     }
 
     /// Senders need not wake any more.
@@ -258,7 +270,7 @@ impl<T, W> Mailbox<T, W> {
 
     /// Whether a `pop` would find something. A hint: only [`arm`](Mailbox::arm) may decide that the poller sleeps.
     pub fn has_entries(&self) -> bool {
-        !self.queue.is_empty()
+        !lock(&self.entries).is_empty()
     }
 
     /// Where waiters are told. Well below the bound, so that a told waiter can send several before it has to wait again.

@@ -8,6 +8,7 @@ use super::presence::{Hold, Presence};
 use super::sync::{Arc, WakeFd};
 use super::waker::Waker;
 use loom::thread;
+use std::collections::VecDeque;
 use std::sync::{Mutex as Untracked, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -140,13 +141,13 @@ pub fn a_wake_is_never_lost(poller: Poller) {
         let mut sleeps = 0;
         let mut got = Vec::new();
         while got.len() < 3 {
-            match mailbox.pop() {
-                Some(message) => got.push(message),
-                None => {
-                    sleeps += 1;
-                    sleep(poller, &waker, &[&*mailbox]);
-                }
+            let mut batch = VecDeque::new();
+            mailbox.take(&mut batch);
+            if batch.is_empty() {
+                sleeps += 1;
+                sleep(poller, &waker, &[&*mailbox]);
             }
+            got.extend(batch);
         }
         // Once only, to keep the model small; releases race pushes in the other models.
         mailbox.release(3, &mut Vec::new());

@@ -16,19 +16,14 @@ macro_rules! mutant {
 
 // a_wake_is_never_lost
 mutant!(
-    push_that_loses_asleep,
-    "deadlock",
+    push_that_loses_a_count,
+    "the count is off",
     torn_add::models::a_wake_is_never_lost(torn_add::models::Poller::Sound)
 );
 mutant!(
     arm_that_loses_a_push,
     "the count is off",
     torn_or::models::a_wake_is_never_lost(torn_or::models::Poller::Sound)
-);
-mutant!(
-    arm_that_acquires_nothing,
-    "deadlock",
-    relaxed_word::models::a_wake_is_never_lost(relaxed_word::models::Poller::Sound)
 );
 mutant!(
     wake_that_undoes_the_next_sleep,
@@ -85,21 +80,6 @@ mutant!(
     push_that_loses_closed,
     "left behind",
     torn_add::models::stop_races_sends(torn_add::models::Poller::Sound)
-);
-mutant!(
-    close_that_acquires_nothing,
-    "left behind",
-    relaxed_word::models::stop_races_sends(relaxed_word::models::Poller::Sound)
-);
-mutant!(
-    pop_that_gives_up,
-    "left behind",
-    impatient_queue::models::stop_races_sends(impatient_queue::models::Poller::Sound)
-);
-mutant!(
-    pops_that_order_nothing,
-    "left behind",
-    unordered_pops::models::stop_races_sends(unordered_pops::models::Poller::Sound)
 );
 mutant!(
     drain_before_close,

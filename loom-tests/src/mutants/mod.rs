@@ -1,12 +1,9 @@
 //! The shipped core beside a `sync` that is weakened in one thing each. All of them must be killed by some model.
 
 pub mod deaf_condvar;
-pub mod impatient_queue;
 pub mod looking_swap;
-pub mod relaxed_word;
 pub mod torn_add;
 pub mod torn_exchange;
 pub mod torn_or;
 pub mod torn_sub;
 pub mod torn_swap;
-pub mod unordered_pops;
