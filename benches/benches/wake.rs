@@ -1,0 +1,164 @@
+//! Question: what does it cost to wake a sleeping poller, and how long until its actor answers?
+//!
+//! Ping-pong: each side sleeps until the other has answered, so a round trip is two wakes and all that lies around them. The two
+//! sides are pinned to two processors where there are as many.
+//!
+//! Baseline: two threads that block in read(2) of an eventfd each, the least that two sleeping threads can do. The second rival
+//! does what a poller cannot do without: it waits in epoll and reads the eventfd.
+//! Run: `cargo bench -p greenroom-benches --bench wake`.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use greenroom::{Actor, Addr, Context, Outcome, System};
+use greenroom_benches::rounds::{Rival, machine, race};
+use greenroom_benches::{Epoll, EventFd, pin_to_cpu};
+
+const ROUND_TRIPS: u64 = 2_000;
+/// Longer than any wake.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Answers another thread by an eventfd.
+struct Answerer(Arc<EventFd>);
+
+impl Actor for Answerer {
+    type Message = ();
+
+    fn message(&mut self, _ping: (), _ctx: &mut Context<'_, Self>) -> Outcome {
+        Ok(self.0.signal()?)
+    }
+}
+
+/// Begins each round trip to an actor on another poller.
+struct Pinger {
+    to: Addr<Ponger>,
+    me: Option<Addr<Pinger>>,
+    left: u64,
+    done: Arc<EventFd>,
+}
+
+enum Ping {
+    Begin,
+    Pong,
+}
+
+impl Actor for Pinger {
+    type Message = Ping;
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.me = Some(ctx.addr());
+        Ok(())
+    }
+
+    fn message(&mut self, message: Ping, _ctx: &mut Context<'_, Self>) -> Outcome {
+        match message {
+            Ping::Begin => self.left = ROUND_TRIPS,
+            Ping::Pong => self.left -= 1,
+        }
+        match &self.me {
+            Some(me) if self.left > 0 => Ok(self.to.send(me.clone())?),
+            _ => Ok(self.done.signal()?),
+        }
+    }
+}
+
+struct Ponger;
+
+impl Actor for Ponger {
+    type Message = Addr<Pinger>;
+
+    fn message(&mut self, from: Addr<Pinger>, _ctx: &mut Context<'_, Self>) -> Outcome {
+        Ok(from.send(Ping::Pong)?)
+    }
+}
+
+/// Lets the calling thread stay on one of two processors; without a second one it stays where it is.
+fn pin(cpu: usize) {
+    if thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+        pin_to_cpu(cpu).expect("this processor exists");
+    }
+}
+
+/// One slice of two threads; each waits by what `waiter` makes for its eventfd.
+fn threads<W: FnMut(&EventFd) -> io::Result<()>>(
+    waiter: impl Fn(&EventFd) -> io::Result<W> + Sync,
+) -> io::Result<Duration> {
+    let (ping, pong) = (EventFd::new()?, EventFd::new()?);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            pin(0);
+            let mut wait = waiter(&ping)?;
+            (0..ROUND_TRIPS).try_for_each(|_| {
+                wait(&ping)?;
+                pong.signal()
+            })
+        });
+        let mut wait = waiter(&pong)?;
+        let start = Instant::now();
+        for _ in 0..ROUND_TRIPS {
+            ping.signal()?;
+            wait(&pong)?;
+        }
+        let elapsed = start.elapsed();
+        other.join().expect("the other thread").map(|()| elapsed)
+    })
+}
+
+fn main() -> io::Result<()> {
+    println!("{}", machine());
+    pin(1);
+    let system = System::builder().pollers(2).build()?;
+    let answer = Arc::new(EventFd::new()?);
+    let done = Arc::new(EventFd::new()?);
+    let by = answer.clone();
+    let answerer = system.spawn_on(0, move || {
+        pin(0);
+        Answerer(by)
+    });
+    let ponger = system.spawn_on(0, || Ponger);
+    let tell = done.clone();
+    let pinger = system.spawn_on(1, move || {
+        pin(1);
+        Pinger {
+            to: ponger,
+            me: None,
+            left: 0,
+            done: tell,
+        }
+    });
+
+    let rivals = vec![
+        Rival::new("two threads, eventfd, read", || {
+            threads(|_| Ok(EventFd::wait)).expect("eventfd")
+        }),
+        Rival::new("two threads, eventfd, epoll_wait and read", || {
+            let waiter = |fd: &EventFd| {
+                let mut epoll = Epoll::new()?;
+                epoll.add(fd, 0)?;
+                Ok(move |fd: &EventFd| {
+                    while epoll.wait(PATIENCE)? == 0 {}
+                    fd.wait()
+                })
+            };
+            threads(waiter).expect("epoll")
+        }),
+        Rival::new("greenroom, a thread and an actor", || {
+            let start = Instant::now();
+            for _ in 0..ROUND_TRIPS {
+                answerer.send(()).expect("the actor lives");
+                answer.wait().expect("eventfd");
+            }
+            start.elapsed()
+        }),
+        Rival::new("greenroom, actors on two pollers", || {
+            let start = Instant::now();
+            pinger.send(Ping::Begin).expect("the actor lives");
+            done.wait().expect("eventfd");
+            start.elapsed()
+        }),
+    ];
+    race("round trips between two that sleep", ROUND_TRIPS, rivals);
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! What the system benchmarks share: starting a server and reading its costs, and loading it through real sockets.
+//!
+//! The programs are `load` (one server, one kind of load), `compare` (several servers against the C loop), `accept` and `memory`;
+//! [`rounds`] is for the micro-benchmarks. The package's README says which one answers which question.
+
+pub mod connections;
+pub mod echo;
+pub mod idle;
+pub mod pingers;
+pub mod rounds;
+pub mod server;
+pub mod syscalls;
+
+mod sys;
+
+pub use sys::{Epoll, EventFd, connect_from, pin_to_cpu, raise_descriptor_limit, reset_on_close};
+
+use hdrhistogram::Histogram;
+
+/// A histogram of latencies in nanoseconds: from 1 ns to a minute, to three significant digits.
+pub fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("the bounds are constants in order")
+}
+
+/// One line with the percentiles of `latency`, in microseconds.
+pub fn latency_line(latency: &Histogram<u64>) -> String {
+    let us = |ns: u64| ns as f64 / 1e3;
+    format!(
+        "p50 {:.1} us, p90 {:.1} us, p99 {:.1} us, p99.9 {:.1} us, max {:.1} us",
+        us(latency.value_at_quantile(0.5)),
+        us(latency.value_at_quantile(0.9)),
+        us(latency.value_at_quantile(0.99)),
+        us(latency.value_at_quantile(0.999)),
+        us(latency.max()),
+    )
+}
