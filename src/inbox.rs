@@ -47,6 +47,8 @@ pub(crate) struct Inbox<M> {
     resumed: VecDeque<ActorKey>,
     /// Taken out of the mailbox and not delivered yet.
     batch: VecDeque<Entry<M>>,
+    /// Whose share is to be given back, and how much of it: see `unhold`.
+    held: (ActorKey, u32),
     /// Reused by `settle`.
     waiters: Vec<Waiter>,
 }
@@ -68,6 +70,7 @@ impl<M: Send + 'static> Inbox<M> {
             aside: HashMap::default(),
             resumed: VecDeque::new(),
             batch: VecDeque::new(),
+            held: Default::default(),
             waiters: Vec::new(),
         }
     }
@@ -97,6 +100,15 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
+    /// Gives back the share of messages delivered in a row to one actor: at once, as a flood is mostly to one.
+    fn unhold(&mut self) {
+        let (key, count) = mem::take(&mut self.held);
+        if count > 0 {
+            let presence = &self.post.door.presence;
+            presence.unhold(key.index(), key.generation(), count);
+        }
+    }
+
     /// Delivers an entry that is the actor's own business; returns the number of places that it gave back.
     fn letter(&mut self, entry: Entry<M>, hosts: &mut Hosts) -> isize {
         let key = entry.key;
@@ -106,8 +118,11 @@ impl<M: Send + 'static> Inbox<M> {
             return 0;
         }
         if let What::Message { held: true, .. } = entry.what {
-            let presence = &self.post.door.presence;
-            presence.unhold(key.index(), key.generation());
+            if self.held.0 != key {
+                self.unhold();
+                self.held.0 = key;
+            }
+            self.held.1 += 1;
         }
         let Present::At(index) = present else {
             self.bury(entry, hosts);
@@ -313,6 +328,7 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
                 What::Message { .. } | What::Notice(_) => taken += self.letter(entry, hosts),
             }
         }
+        self.unhold();
         self.settle(taken);
         // Where messages came there are often more, just being sent. To look once more costs a wait that returns at once; to
         // sleep and be woken costs each side some microseconds.

@@ -97,8 +97,8 @@ impl Presence {
         }
     }
 
-    /// Takes back one [`hold`](Presence::hold), if the actor that it was for is still there.
-    pub fn unhold(&self, index: u32, generation: u32) {
+    /// Takes back `count` times a [`hold`](Presence::hold), if the actor that they were for is still there.
+    pub fn unhold(&self, index: u32, generation: u32, count: u32) {
         let Some(word) = self.word(index) else {
             return;
         };
@@ -108,8 +108,8 @@ impl Presence {
             if current != generation {
                 return;
             }
-            debug_assert!(held > 0, "an entry that was never counted");
-            match compare_exchange(word, seen, pack(generation, held.saturating_sub(1))) {
+            debug_assert!(held >= count, "an entry that was never counted");
+            match compare_exchange(word, seen, pack(generation, held.saturating_sub(count))) {
                 Ok(()) => return,
                 Err(now) => seen = now,
             }
@@ -169,7 +169,7 @@ mod tests {
         for index in [0, 31, 32, 1 << 20, u32::MAX] {
             assert!(!presence.is_here(index, 1));
             assert_eq!(presence.hold(index, 1, 1), Hold::Gone);
-            presence.unhold(index, 1);
+            presence.unhold(index, 1, 1);
         }
         presence.leave(7, 1);
     }
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(presence.hold(40, 1, 1), Hold::Held);
         assert_eq!(presence.hold(40, 1, 1), Hold::Full);
         assert_eq!(presence.hold(41, 1, 1), Hold::Held);
-        presence.unhold(40, 1);
+        presence.unhold(40, 1, 1);
         assert_eq!(presence.hold(40, 1, 1), Hold::Held);
         assert_eq!(presence.hold(40, 1, 0), Hold::Full);
     }
@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(presence.hold(0, 1, 9), Hold::Gone);
         presence.enter(0, 3);
         assert_eq!(presence.hold(0, 3, 9), Hold::Held);
-        presence.unhold(0, 1);
+        presence.unhold(0, 1, 1);
         assert_eq!(presence.hold(0, 1, 9), Hold::Gone);
         assert!(presence.is_here(0, 3) && !presence.is_here(0, 1));
         assert_eq!(presence.hold(0, 3, 1), Hold::Full);

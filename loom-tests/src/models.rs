@@ -353,7 +353,7 @@ pub fn an_actor_that_closes_while_a_message_is_on_its_way() {
             let presence = presence.clone();
             thread::spawn(move || {
                 if presence.hold(0, OLD, 2) == Hold::Held {
-                    presence.unhold(0, OLD);
+                    presence.unhold(0, OLD, 1);
                 }
             })
         };
@@ -364,7 +364,7 @@ pub fn an_actor_that_closes_while_a_message_is_on_its_way() {
         // The poller takes an entry as its slot map would: by the generation.
         let (mut delivered, mut dead) = (0, 0);
         let mut take = |key| {
-            presence.unhold(0, key);
+            presence.unhold(0, key, 1);
             *if key == NEW {
                 &mut delivered
             } else {

@@ -97,7 +97,7 @@ impl<M: Send + 'static> Probe<M> {
             let entry = self.post.mailbox.pop()?;
             if let What::Message { held: true, .. } = entry.what {
                 let presence = &self.post.door.presence;
-                presence.unhold(self.key.index(), self.key.generation());
+                presence.unhold(self.key.index(), self.key.generation(), 1);
             }
             taken = match entry.what {
                 What::Message { message, .. } | What::Notice(message) => Some(message),
