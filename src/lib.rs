@@ -9,8 +9,27 @@
 //! # Defaults
 //!
 //! A server with no option set survives slow and stuck readers, senders that never finish a frame, floods of messages and of
-//! connects, and more clients than descriptors. The defaults stand where their options are: [`ConnectionOptions`] for a
-//! connection, [`ListenOptions`] for a listener, [`Builder`] for the mailboxes and pollers.
+//! connects, and ten times more clients than descriptors.
+//!
+//! | option | default | why this much | what happens there |
+//! |---|---|---|---|
+//! | [`Builder::pollers`] | one for each processor | more would take turns on them | |
+//! | [`Builder::mailbox_bound`] | 16,384 messages, for each actor type on each poller | some milliseconds of work, 1 MiB at 64 bytes each | [`SendError`] gives the message back; [`Context::wait_for_room`] |
+//! | one actor's share of a mailbox | all of the first half, and of the second as much as is free | a flood to one leaves room to its neighbours | the same |
+//! | [`ListenOptions::backlog`] | 4,096 connects | the kernel's own limit on usual systems | the kernel lets clients try again |
+//! | [`ListenOptions::max_connections`] | none but the process's descriptor limit | the machine's owner set that | [`ListenOptions::at_limit`]; out of descriptors, connects wait in the backlog, and the listener says so once and tries again every 100 ms |
+//! | [`ListenOptions::at_limit`] | [`AtLimit::Wait`] | nobody is turned away who might be served a moment later | |
+//! | [`ListenOptions::balance`] | [`Balance::LeastConnections`] | connections live long, an uneven start would never even out | |
+//! | [`ListenOptions::nodelay`] | on | a turn's writes are joined already | |
+//! | [`ListenOptions::send_buffer`], [`receive_buffer`](ListenOptions::receive_buffer) | the kernel's own sizing | it knows the path | |
+//! | [`ConnectionOptions::input_max`] | 1 MiB | a frame of a text protocol or a game, many times over | [`CloseReason::InputTooLong`] |
+//! | [`ConnectionOptions::output_max`] | 4 MiB | a burst to a reader that is on its way | [`ConnectionOptions::slow_reader`] |
+//! | [`ConnectionOptions::slow_reader`] | [`SlowReader::Close`] | a push service must not pay for one member's line | [`CloseReason::SlowReader`] |
+//! | [`ConnectionOptions::watermarks`] | low 16 KiB, high 64 KiB | as much as the kernel usually takes at once; a quarter, so that refilling starts before it runs dry | [`Actor::drained`] |
+//! | [`ConnectionOptions::stuck_timeout`] | 30 s | longer than a mobile connection's usual gap, shorter than TCP's own quarter of an hour | [`CloseReason::StuckReader`] |
+//! | [`ConnectionOptions::incomplete_timeout`] | 60 s | one frame over a poor line; ends who sends a byte now and then to hold the place | [`CloseReason::SlowSender`] |
+//! | [`ConnectionOptions::idle_timeout`] | none | waiting is what a push connection is for, and it costs some dozen bytes | [`CloseReason::Idle`] |
+//! | [`ConnectionOptions::linger`] | 5 s, 64 MiB; 1 s, 64 KiB for a refused connection | a peer that got our end of stream answers within round trips; what it had under way fits twice over | the socket is closed |
 //!
 //! # Panics
 //!

@@ -19,19 +19,12 @@ pub enum Balance {
     LeastConnections,
     /// One poller accepts and gives connections to the pollers in turn.
     RoundRobin,
-    /// Every poller accepts for itself, the kernel spreads the connects by a hash of their addresses (SO_REUSEPORT). For very
-    /// high rates of short connections; the spread is uneven, by a third or more with some hundred connections. TCP only.
+    /// Every poller accepts for itself; the kernel spreads the connects by a hash of their addresses (SO_REUSEPORT), less evenly.
+    /// Accepting does not hang on one poller; on two pollers it brought no more connects a second than the other two. TCP only.
     PerPoller,
 }
 
-/// What a listener can be told; the defaults are those of `System::listen`.
-///
-/// | option | default | why this much |
-/// |---|---|---|
-/// | `backlog` | 4096 | the kernel's own limit on usual systems: connects wait there while a poller is busy |
-/// | `max_connections` | none | the process's descriptor limit bounds it; when that is reached connects wait in the backlog and the listener tries again ten times a second |
-/// | `at_limit` | [`AtLimit::Wait`] | nobody is turned away who might be served a moment later |
-/// | `balance` | [`Balance::LeastConnections`] | see there |
+/// What a listener can be told: [all defaults and their reasons](crate#defaults).
 #[derive(Debug, Clone)]
 pub struct ListenOptions {
     pub(crate) connection: ConnectionOptions,

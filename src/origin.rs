@@ -9,18 +9,7 @@ use bytes::Bytes;
 use crate::context::Hosted;
 use crate::sys::{Endpoint, Peer};
 
-/// The limits that one connection lives under, each with a safe default.
-///
-/// | option | default | why this much |
-/// |---|---|---|
-/// | `input_max` | 1 MiB | a frame that a text protocol or a game would send, many times over |
-/// | `output_max` | 4 MiB | a burst to a reader that is on its way; a thousand stuck readers stay below 4 GiB until they are ended |
-/// | `high_watermark`, `low_watermark` | 64 KiB, 16 KiB | as much as one call to the kernel usually takes; a quarter, so that refilling starts before it runs dry |
-/// | `slow_reader` | [`SlowReader::Close`] | a push service must not pay for one member's line |
-/// | `stuck_timeout` | 30 s | longer than a mobile connection's usual gap, shorter than TCP's own quarter of an hour |
-/// | `incomplete_timeout` | 60 s | time for one frame over a poor line; ends who sends a byte now and then to hold the place |
-/// | `idle_timeout` | none | waiting is what a push connection is for, and it costs some dozen bytes |
-/// | `linger_timeout`, `linger_bytes` | 5 s, 64 MiB | a peer that got our end-of-stream answers within round trips; what it had under way fits twice over |
+/// The limits that one connection lives under, each with a safe default: [all defaults and their reasons](crate#defaults).
 #[derive(Debug, Clone)]
 pub struct ConnectionOptions {
     pub(crate) input_max: usize,

@@ -275,11 +275,29 @@ fn drained_is_called_once_per_crossing_also_when_the_kernel_takes_all_at_once() 
 }
 
 #[test]
+fn drained_is_called_for_an_answer_that_the_kernel_takes_at_once() {
+    let options = ConnectionOptions::new().watermarks(1_000, 10_000);
+    let stage = Stage::with(options, |probe| {
+        probe.on_readable(|input, ctx| {
+            ctx.write(vec![0; 100 * input.take_all().len()]);
+            Ok(())
+        })
+    });
+    let (mut client, seen) = stage.pair();
+    for (len, calls) in [(99, 0), (100, 1), (5, 0), (200, 1)] {
+        client.write_all(&vec![0; len]).unwrap();
+        read(&client, 100 * len);
+        settle(&stage.system);
+        assert_eq!(drained(&seen), calls, "after {len} hundred bytes");
+    }
+}
+
+#[test]
 fn drained_is_called_at_the_low_watermark_when_a_slow_reader_has_taken_the_rest() {
-    let low = 200_000;
+    let low = 1_000;
     let options = ConnectionOptions::new()
         .output_max(2 * MORE_THAN_THE_KERNEL_TAKES)
-        .watermarks(low, 400_000);
+        .watermarks(low, 8 << 20);
     let (at, queued) = channel();
     let stage = Stage::with(options, move |probe| {
         let at = at.clone();

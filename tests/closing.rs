@@ -150,6 +150,19 @@ fn what_was_written_before_an_error_arrives() {
 }
 
 #[test]
+fn what_was_written_before_an_error_arrives_at_a_slow_reader_too() {
+    let stage = Stage::with(ConnectionOptions::new().output_max(16 << 20), |probe| probe);
+    let client = connect_small(&stage.listener, 16 << 10);
+    let seen = stage.accepted();
+    seen.tell(|ctx| {
+        ctx.write(pattern(12 << 20));
+        Err("that was all".into())
+    });
+    assert_same(&read_to_end(client), &pattern(12 << 20));
+    assert!(matches!(only_end(&seen), CloseReason::Error(_)));
+}
+
+#[test]
 fn what_is_written_after_close_in_the_same_callback_arrives() {
     let stage = Stage::new();
     let (client, seen) = stage.pair();
@@ -288,18 +301,22 @@ fn a_client_that_has_gone_kills_nobody_with_a_signal() {
             // SAFETY: a plain call; SIG_DFL is no function of ours.
             unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
             let stage = Stage::new();
-            let (client, seen) = stage.pair();
-            seen.run(|ctx| ctx.pause());
-            drop(client);
-            wait_until("a write fails", || {
-                let write = |ctx: &mut Context<'_, Probe>| {
-                    ctx.write(b"one");
-                    ctx.write_bytes(vec![b'x'; 10_000].into());
-                    Ok(())
-                };
-                seen.addr.send(Box::new(write)).is_err()
-            });
-            assert!(matches!(seen.closed(), CloseReason::Reset));
+            // In one part and in several: those are two system calls.
+            for parts in [1, 2] {
+                let (client, seen) = stage.pair();
+                seen.run(|ctx| ctx.pause());
+                drop(client);
+                wait_until("a write fails", || {
+                    let write = move |ctx: &mut Context<'_, Probe>| {
+                        for _ in 0..parts {
+                            ctx.write_bytes(vec![b'x'; 10_000].into());
+                        }
+                        Ok(())
+                    };
+                    seen.addr.send(Box::new(write)).is_err()
+                });
+                assert!(matches!(seen.closed(), CloseReason::Reset));
+            }
         },
     );
 }

@@ -94,6 +94,8 @@ fn a_half_close_of_our_own_comes_after_all_that_was_written_and_reading_goes_on(
         ctx.shutdown_write();
         ctx.write(written);
     });
+    // Asked again while it waits for the flush.
+    seen.run(|ctx| ctx.shutdown_write());
     assert_same(&read_to_end(&client), &bytes);
     client.write_all(b"still here").unwrap();
     assert_eq!(seen.read(10), b"still here");

@@ -74,6 +74,19 @@ fn output_that_waits_for_a_stuck_reader_makes_nobody_spin() {
 }
 
 #[test]
+fn a_reader_that_has_caught_up_makes_nobody_spin() {
+    let options = connection(ConnectionOptions::new().output_max(32 << 20));
+    let stage = stage("caughtup", options, |probe| probe);
+    let client = connect_small(&stage.listener, 16 << 10);
+    let seen = stage.accepted();
+    seen.run(|ctx| ctx.write(pattern(12 << 20)));
+    assert_same(&read(&client, 12 << 20), &pattern(12 << 20));
+    assert_eq!(seen.run(|ctx| ctx.queued()), 0);
+    // The socket takes bytes from now on, and there are none to give.
+    assert_quiet("caughtup");
+}
+
+#[test]
 fn a_paused_connection_whose_peer_has_hung_up_makes_nobody_spin() {
     let stage = stage("hungup", ListenOptions::new(), |probe| probe);
     let pairs: Vec<_> = (0..2).map(|_| stage.pair()).collect();

@@ -291,11 +291,14 @@ impl Seen {
         next(&self.events)
     }
 
-    /// Passes over events until one that `wanted` takes.
+    /// Passes over events until one that `wanted` takes, within [`TIMEOUT`] in all.
     #[track_caller]
     pub fn until<T>(&self, mut wanted: impl FnMut(Event) -> Option<T>) -> T {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            if let Some(found) = wanted(self.next()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let event = self.events.recv_timeout(left);
+            if let Some(found) = wanted(event.expect("an event of another kind was to come")) {
                 return found;
             }
         }
