@@ -3,8 +3,8 @@
 //!     cargo run --release --example connection_limit -- --max 2
 //!     nc 127.0.0.1 9000
 //!
-//! Who counts is a broadcaster, which knows when its members end; with `--by-listener` it is the listener, to which the limit is
-//! one line of code.
+//! Who counts is a broadcaster, which knows when its members end; with `--by-listener` it is the
+//! listener, to which the limit is one line of code.
 
 use clap::Parser;
 use greenroom::{Actor, Addr, AtLimit, Broadcaster, Context, Input, ListenOptions, Outcome};

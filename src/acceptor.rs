@@ -1,8 +1,9 @@
 //! The listeners of one poller.
 //!
-//! A listener that cannot accept, because descriptors or memory ran out or its limit of connections is reached, is taken out of the
-//! selector: a level-triggered listener that nobody accepts from would be reported for ever. It comes back after
-//! [`REST`], or when a connection of its own has ended.
+//! A listener that cannot accept, because descriptors or memory ran out or its limit of connections
+//! is reached, is taken out of the selector: a level-triggered listener that nobody accepts from
+//! would be reported for ever. It comes back after [`REST`], or when a connection of its own has
+//! ended.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -15,12 +16,12 @@ use crate::origin::{AtLimit, Origin, Spread};
 use crate::registry::Counters;
 use crate::sys::{Accepted, Interest, ListenSocket, Peer, Socket};
 
-/// Connections accepted from one listener in one turn. A flood of connects costs some 20 microseconds each, so the others wait for
-/// little more than a millisecond.
+/// Connections accepted from one listener in one turn. A flood of connects costs some 20
+/// microseconds each, so the others wait for little more than a millisecond.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// How long a listener rests when descriptors or memory ran out. Short for a client that waits in the backlog, long for a
-/// processor that would try in vain.
+/// How long a listener rests when descriptors or memory ran out. Short for a client that waits in
+/// the backlog, long for a processor that would try in vain.
 const REST: Duration = Duration::from_millis(100);
 
 struct Listener {
@@ -41,7 +42,8 @@ enum State {
     Resting(Instant),
 }
 
-/// All listeners of one poller. Their tokens are their places here, which no actor's token is: an actor's high half is never 0.
+/// All listeners of one poller. Their tokens are their places here, which no actor's token is: an
+/// actor's high half is never 0.
 #[derive(Default)]
 pub(crate) struct Acceptor {
     listeners: Vec<Option<Listener>>,
@@ -123,7 +125,8 @@ impl Acceptor {
             log::warn!("deregister listener {}: {error}", listener.origin.local);
         }
         listener.state = state;
-        // One of its connections on another poller may have ended since the limit was looked at, too early to be told.
+        // One of its connections on another poller may have ended since the limit was looked at,
+        // too early to be told.
         if state == State::AtLimit && !listener.is_full() {
             self.arm(place, hosts);
         }
@@ -161,7 +164,8 @@ impl Acceptor {
         resting.min()
     }
 
-    /// Lets those that have rested try again: by an accept, and only if that goes well back into the selector.
+    /// Lets those that have rested try again: by an accept, and only if that goes well back into
+    /// the selector.
     pub(crate) fn rearm_due(&mut self, now: Instant, hosts: &mut Hosts) {
         for place in 0..self.listeners.len() {
             if let Some(listener) = &self.listeners[place]
@@ -207,12 +211,14 @@ impl Acceptor {
         }
     }
 
-    /// Accepts what waits in the backlog, then closes: the kernel would reset those connects, which their clients believe made.
+    /// Accepts what waits in the backlog, then closes: the kernel would reset those connects, which
+    /// their clients believe made.
     fn close_at(&mut self, place: usize, hosts: &mut Hosts) {
         let Some(mut listener) = self.listeners[place].take() else {
             return;
         };
-        // No new client finds a Unix socket from here on; those of TCP still do, so the loop is bounded.
+        // No new client finds a Unix socket from here on; those of TCP still do, so the loop is
+        // bounded.
         listener.socket.remove_path();
         for _ in 0..BACKLOG_MAX {
             if listener.is_full() && matches!(listener.origin.at_limit, AtLimit::Wait) {

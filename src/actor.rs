@@ -11,35 +11,39 @@ use crate::timers::TimerKey;
 
 /// What a callback returns: `Ok(())` to go on, an error to close this one connection.
 ///
-/// Any error converts with `?`; [`Actor::closed`] is then told [`CloseReason::Error`] with that error inside.
-/// What was written before the error still leaves (see [`Context::close`]).
+/// Any error converts with `?`; [`Actor::closed`] is then told [`CloseReason::Error`] with that
+/// error inside. What was written before the error still leaves (see [`Context::close`]).
 ///
-/// Beware of `?` on [`Addr::send`](crate::Addr::send): a full mailbox or a receiver that has gone then closes the *sender*.
+/// Beware of `?` on [`Addr::send`](crate::Addr::send): a full mailbox or a receiver that has gone
+/// then closes the *sender*.
 pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
 /// The logic of one connection, or of an actor without a socket.
 ///
-/// An actor lives on one poller thread from [`opened`](Actor::opened) to [`closed`](Actor::closed). Its callbacks are called
-/// on that thread only, one at a time, and never from within one another: everything that a callback asks of its
-/// [`Context`] is carried out after it has returned. It need not be `Send`.
+/// An actor lives on one poller thread from [`opened`](Actor::opened) to [`closed`](Actor::closed).
+/// Its callbacks are called on that thread only, one at a time, and never from within one another:
+/// everything that a callback asks of its [`Context`] is carried out after it has returned. It need
+/// not be `Send`.
 ///
 /// # Order of the calls
 ///
 /// 1. `opened`, first and once. Messages that were sent earlier wait for it.
-/// 2. `readable`, `message`, `timer`, `drained`, `room` in any number and order; `read_closed` at most once, after the last
-///    byte that the peer sent; `stopping` at most once.
+/// 2. `readable`, `message`, `timer`, `drained`, `room` in any number and order; `read_closed` at
+///    most once, after the last byte that the peer sent; `stopping` at most once.
 /// 3. `closed`, last and once, for every actor that was opened, whatever ended it.
 ///
 /// # Panics in a callback
 ///
-/// A panic closes this actor alone, with [`CloseReason::Panicked`]; `closed` is still called, then the actor is dropped.
-/// That holds only where panics unwind: with `panic = "abort"` the process ends.
+/// A panic closes this actor alone, with [`CloseReason::Panicked`]; `closed` is still called, then
+/// the actor is dropped. That holds only where panics unwind: with `panic = "abort"` the process
+/// ends.
 ///
 /// # A callback's time
 ///
 /// While a callback runs, every other actor of its poller waits. Nothing in it should block.
 pub trait Actor: Sized + 'static {
-    /// What [`Addr::send`](crate::Addr::send) carries to this actor. Use `()` for an actor that takes none.
+    /// What [`Addr::send`](crate::Addr::send) carries to this actor. Use `()` for an actor that
+    /// takes none.
     type Message: Send + 'static;
 
     /// The actor has its place on the poller and, if it is a connection, its socket.
@@ -48,13 +52,15 @@ pub trait Actor: Sized + 'static {
         Ok(())
     }
 
-    /// Bytes have arrived. What is not consumed is kept and shown again, in one piece with what follows.
+    /// Bytes have arrived. What is not consumed is kept and shown again, in one piece with what
+    /// follows.
     ///
-    /// Called again for as long as it consumes something and something is left, so it may take one frame at a time. Also
-    /// called when reading goes on after [`Context::resume`], [`room`](Actor::room) or
-    /// [`SlowReader::PauseSource`](crate::SlowReader::PauseSource), with what was kept, which may be nothing; and once more at the
-    /// peer's half-close when input was kept ([`Input::at_end`] tells).
-    /// The default is an error: an actor that is given a socket has to say what it does with bytes.
+    /// Called again for as long as it consumes something and something is left, so it may take one
+    /// frame at a time. Also called when reading goes on after [`Context::resume`],
+    /// [`room`](Actor::room) or [`SlowReader::PauseSource`](crate::SlowReader::PauseSource), with
+    /// what was kept, which may be nothing; and once more at the peer's half-close when input was
+    /// kept ([`Input::at_end`] tells). The default is an error: an actor that is given a socket has
+    /// to say what it does with bytes.
     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = (input, ctx);
         Err(Unhandled {
@@ -66,7 +72,8 @@ pub trait Actor: Sized + 'static {
 
     /// The peer has shut down its writing side (half-close), and its last byte has been shown.
     ///
-    /// The actor may go on writing. The default closes the connection after flushing ([`Context::close`]).
+    /// The actor may go on writing. The default closes the connection after flushing
+    /// ([`Context::close`]).
     fn read_closed(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         ctx.close();
         Ok(())
@@ -90,13 +97,15 @@ pub trait Actor: Sized + 'static {
         Ok(())
     }
 
-    /// The output waiting for the peer had reached the high watermark and has fallen to the low one.
+    /// The output waiting for the peer had reached the high watermark and has fallen to the low
+    /// one.
     fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = ctx;
         Ok(())
     }
 
-    /// The mailbox that this actor waited for ([`Context::wait_for_room`]) has room again, or its actor has gone.
+    /// The mailbox that this actor waited for ([`Context::wait_for_room`]) has room again, or its
+    /// actor has gone.
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = ctx;
         Ok(())
@@ -104,8 +113,8 @@ pub trait Actor: Sized + 'static {
 
     /// The system stops; at `deadline` whatever is still there is closed.
     ///
-    /// The default closes the connection after flushing. An actor without a socket is kept, to serve those that still
-    /// have one, until the last connection of the system has ended.
+    /// The default closes the connection after flushing. An actor without a socket is kept, to
+    /// serve those that still have one, until the last connection of the system has ended.
     fn stopping(&mut self, deadline: Instant, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = deadline;
         if ctx.has_socket() {
@@ -120,7 +129,8 @@ pub trait Actor: Sized + 'static {
     }
 }
 
-/// Why an actor ended: what [`Actor::closed`] is told, what the log says and what the counters count.
+/// Why an actor ended: what [`Actor::closed`] is told, what the log says and what the counters
+/// count.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -138,7 +148,8 @@ pub enum CloseReason {
     Error(Box<dyn Error + Send + Sync>),
     /// A callback panicked, with this message.
     Panicked(String),
-    /// Nothing was received and nothing sent for this long ([`ConnectionOptions::idle_timeout`](crate::ConnectionOptions::idle_timeout)).
+    /// Nothing was received and nothing sent for this long
+    /// ([`ConnectionOptions::idle_timeout`](crate::ConnectionOptions::idle_timeout)).
     Idle(Duration),
     /// Bytes waited for a peer that took none of them for this long
     /// ([`ConnectionOptions::stuck_timeout`](crate::ConnectionOptions::stuck_timeout)).
@@ -165,7 +176,8 @@ pub enum CloseReason {
         after: Duration,
     },
     /// The actor left more input unconsumed than may be kept for it
-    /// ([`ConnectionOptions::input_max`](crate::ConnectionOptions::input_max)), or asked for more than that with [`Input::need`].
+    /// ([`ConnectionOptions::input_max`](crate::ConnectionOptions::input_max)), or asked for more
+    /// than that with [`Input::need`].
     InputTooLong {
         /// How many bytes there were, or were asked for.
         len: usize,

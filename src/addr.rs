@@ -1,8 +1,9 @@
 //! Addresses: how any thread reaches an actor, and what it is told when it cannot.
 //!
-//! The way of a message: [`Addr::send`] looks whether the actor is there and its mailbox has room, puts the message into the
-//! mailbox of that actor type on that poller, and wakes the poller if it sleeps. The poller's [`Inbox`](crate::inbox::Inbox)
-//! takes it out, finds the slot by key and generation, and calls `message`.
+//! The way of a message: [`Addr::send`] looks whether the actor is there and its mailbox has room,
+//! puts the message into the mailbox of that actor type on that poller, and wakes the poller if it
+//! sleeps. The poller's [`Inbox`](crate::inbox::Inbox) takes it out, finds the slot by key and
+//! generation, and calls `message`.
 
 use std::error::Error;
 use std::fmt;
@@ -18,8 +19,9 @@ use crate::registry::{ActorId, ActorKey, Counters, Door};
 
 /// The address of an actor of type `A`.
 ///
-/// Sixteen bytes, cheap to clone, usable from every thread and inside actors. It keeps nothing alive and carries no
-/// descriptor: when its actor has gone, a send is refused, and no other actor can ever be reached through it.
+/// Sixteen bytes, cheap to clone, usable from every thread and inside actors. It keeps nothing
+/// alive and carries no descriptor: when its actor has gone, a send is refused, and no other actor
+/// can ever be reached through it.
 pub struct Addr<A: Actor> {
     post: Arc<Post<A::Message>>,
     key: ActorKey,
@@ -32,20 +34,24 @@ impl<A: Actor> Addr<A> {
 
     /// Sends a message; callable from any thread, never blocks.
     ///
-    /// `Ok` means that the message will be delivered exactly once, in the order of its sender, or that the actor had gone
-    /// by the time its turn came: then it is counted in [`Stats::dead_letters`](crate::Stats::dead_letters) and dropped.
+    /// `Ok` means that the message will be delivered exactly once, in the order of its sender, or
+    /// that the actor had gone by the time its turn came: then it is counted in
+    /// [`Stats::dead_letters`](crate::Stats::dead_letters) and dropped.
     ///
-    /// A poller that is awake costs its senders no system call, one that sleeps a single write for any number of messages.
+    /// A poller that is awake costs its senders no system call, one that sleeps a single write for
+    /// any number of messages.
     ///
     /// # Errors
     ///
-    /// The message comes back, because the mailbox is [full](SendError::is_full) or the actor has [gone](SendError::is_gone).
-    /// The mailbox is that of all actors of one type on one poller
-    /// ([`Builder::mailbox_bound`](crate::Builder::mailbox_bound)); when it is more than half full, a single actor may hold
-    /// no more further places than are free, so that a flood to one leaves room to its neighbours.
+    /// The message comes back, because the mailbox is [full](SendError::is_full) or the actor has
+    /// [gone](SendError::is_gone). The mailbox is that of all actors of one type on one poller
+    /// ([`Builder::mailbox_bound`](crate::Builder::mailbox_bound)); when it is more than half full,
+    /// a single actor may hold no more further places than are free, so that a flood to one leaves
+    /// room to its neighbours.
     ///
-    /// Inside a callback `addr.send(m)?` closes the *sender* when the receiver is full or gone. Keep the message and call
-    /// [`Context::wait_for_room`](crate::Context::wait_for_room) where it must not be lost.
+    /// Inside a callback `addr.send(m)?` closes the *sender* when the receiver is full or gone.
+    /// Keep the message and call [`Context::wait_for_room`](crate::Context::wait_for_room) where it
+    /// must not be lost.
     pub fn send(&self, message: A::Message) -> Result<(), SendError<A::Message>> {
         self.post.send(self.key, message)
     }
@@ -55,13 +61,14 @@ impl<A: Actor> Addr<A> {
         self.post.put(Entry::new(self.key, What::Notice(message)));
     }
 
-    /// Asks the actor to close after flushing, as [`Context::close`](crate::Context::close) does. Never refused; nothing happens when
-    /// it has gone. Messages sent earlier are delivered first.
+    /// Asks the actor to close after flushing, as [`Context::close`](crate::Context::close) does.
+    /// Never refused; nothing happens when it has gone. Messages sent earlier are delivered first.
     pub fn close(&self) {
         self.post.control(self.key, Control::Close);
     }
 
-    /// Whether the actor has gone, at this moment as seen from this thread: a hint, for whoever cleans up lists of addresses.
+    /// Whether the actor has gone, at this moment as seen from this thread: a hint, for whoever
+    /// cleans up lists of addresses.
     pub fn is_gone(&self) -> bool {
         !self.post.door.is_here(self.key)
     }
@@ -112,8 +119,9 @@ impl<A: Actor> fmt::Debug for Addr<A> {
     }
 }
 
-/// The address of any actor that takes an `M`, as its message or converted into it: what lets actors of different types be
-/// members of one room. Same promises as [`Addr`]; a send allocates nothing.
+/// The address of any actor that takes an `M`, as its message or converted into it: what lets
+/// actors of different types be members of one room. Same promises as [`Addr`]; a send allocates
+/// nothing.
 pub struct Recipient<M> {
     pub(crate) post: Arc<dyn Takes<M>>,
     pub(crate) key: ActorKey,
@@ -184,7 +192,8 @@ where
     }
 }
 
-/// Something with a mailbox whose room can be waited for: [`Addr`], [`Recipient`], [`Refused`](crate::Refused).
+/// Something with a mailbox whose room can be waited for: [`Addr`], [`Recipient`],
+/// [`Refused`](crate::Refused).
 pub trait HasMailbox: sealed::Sealed {
     #[doc(hidden)]
     fn wait(&self, waiter: Waiter) -> Option<Waiter>;
@@ -218,8 +227,9 @@ fn wait<M>(post: &Arc<impl Takes<M> + ?Sized>, key: ActorKey, waiter: Waiter) ->
     }
 }
 
-/// Puts a waiter in line, unless it is its own mailbox: its messages, which are set aside while it waits, could be what fills
-/// that. It is then told when its turn comes in that mailbox, which is when some of them have gone.
+/// Puts a waiter in line, unless it is its own mailbox: its messages, which are set aside while it
+/// waits, could be what fills that. It is then told when its turn comes in that mailbox, which is
+/// when some of them have gone.
 pub(crate) fn wait_in_line<M>(
     post: &Arc<impl Takes<M> + ?Sized>,
     waiter: Waiter,
@@ -257,8 +267,8 @@ impl fmt::Debug for Waiter {
 /// A message that could not be sent; it is inside.
 pub struct SendError<M> {
     kind: SendErrorKind,
-    /// A lock that is never contended, only there because it makes any message that is `Send` also `Sync`, as
-    /// `Box<dyn Error + Send + Sync>` asks.
+    /// A lock that is never contended, only there because it makes any message that is `Send` also
+    /// `Sync`, as `Box<dyn Error + Send + Sync>` asks.
     message: Mutex<M>,
 }
 
@@ -333,12 +343,14 @@ impl<M> Entry<M> {
     }
 }
 
-/// Everything but a message is boxed, so that a message's place is as small as can be, 16 bytes and the message: what a send costs is
-/// mostly the cache lines that travel from the sender's processor to the poller's.
+/// Everything but a message is boxed, so that a message's place is as small as can be, 16 bytes and
+/// the message: what a send costs is mostly the cache lines that travel from the sender's processor
+/// to the poller's.
 pub(crate) enum What<M> {
     Message {
         message: M,
-        /// Whether the receiver's share was counted up for it, see [`Presence::hold`](crate::presence::Presence::hold).
+        /// Whether the receiver's share was counted up for it, see
+        /// [`Presence::hold`](crate::presence::Presence::hold).
         held: bool,
     },
     /// A message of the framework's own making, which is never refused.
@@ -388,7 +400,8 @@ impl<M: Send + 'static> Post<M> {
         }
     }
 
-    /// Whether a message for `key` may come in; `Ok(true)` if it was counted against that actor's share.
+    /// Whether a message for `key` may come in; `Ok(true)` if it was counted against that actor's
+    /// share.
     fn admit(&self, key: ActorKey) -> Result<bool, SendErrorKind> {
         if !self.door.is_here(key) {
             return Err(SendErrorKind::Gone);
@@ -398,8 +411,9 @@ impl<M: Send + 'static> Post<M> {
             Admission::Closed => Err(SendErrorKind::Gone),
             Admission::Full => Err(SendErrorKind::Full),
             Admission::Room { count } if count < bound.div_ceil(2) => Ok(false),
-            // Crowded: one actor may hold no more of the second half than is free (a dynamic threshold, Choudhury and Hahne
-            // 1998), so k flooded actors leave 1/(k+1) of that half to all others. Below half, sends count nothing.
+            // Crowded: one actor may hold no more of the second half than is free (a dynamic
+            // threshold, Choudhury and Hahne 1998), so k flooded actors leave 1/(k+1) of that half
+            // to all others. Below half, sends count nothing.
             Admission::Room { count } => {
                 let free = u32::try_from(bound - count).unwrap_or(u32::MAX);
                 match self.door.presence.hold(key.index(), key.generation(), free) {
@@ -438,8 +452,8 @@ impl<M: Send + 'static> Post<M> {
         }
     }
 
-    /// Takes note of an entry that nobody will take any more. It is a dead letter if a `send` or a push was told that it is
-    /// accepted.
+    /// Takes note of an entry that nobody will take any more. It is a dead letter if a `send` or a
+    /// push was told that it is accepted.
     pub(crate) fn bury(&self, entry: &Entry<M>) {
         let dead = match &entry.what {
             What::Message { .. } | What::Push(_) => true,

@@ -1,4 +1,5 @@
-//! Asking an actor and getting an answer: a [`Reply`] travels in the message, and exactly one of answer and timeout wins.
+//! Asking an actor and getting an answer: a [`Reply`] travels in the message, and exactly one of
+//! answer and timeout wins.
 
 use std::error::Error;
 use std::fmt;
@@ -85,7 +86,8 @@ impl<R: Send + 'static> fmt::Debug for Reply<R> {
 
 type Deliver<R> = Box<dyn FnOnce(Result<R, AskError>) + Send>;
 
-/// A question of an actor. Whoever takes the closure out first, the answer or the timeout, is the one that is heard.
+/// A question of an actor. Whoever takes the closure out first, the answer or the timeout, is the
+/// one that is heard.
 struct Question<R> {
     deliver: Mutex<Option<Deliver<R>>>,
 }

@@ -1,7 +1,8 @@
 //! Pushing one message to many actors.
 //!
-//! Who is a member is kept on the members' own pollers, so a push is one entry in the mailbox of each poller (and actor type)
-//! that has members, however many there are; and a member that ends leaves by its poller's hand.
+//! Who is a member is kept on the members' own pollers, so a push is one entry in the mailbox of
+//! each poller (and actor type) that has members, however many there are; and a member that ends
+//! leaves by its poller's hand.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -19,8 +20,8 @@ use crate::group::{GroupId, Notice};
 use crate::registry::{ActorId, ActorKey};
 use crate::timers::TimerKey;
 
-/// Notice that a member has left because it ended: sent to the actor that it had joined, once for each member, in room that is
-/// never refused.
+/// Notice that a member has left because it ended: sent to the actor that it had joined, once for
+/// each member, in room that is never refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
     /// Who.
@@ -33,12 +34,15 @@ impl Notice for Recipient<Left> {
     }
 }
 
-/// The members of a room: actors of any types that take an `M`, pushed to in one order that is the same for all.
+/// The members of a room: actors of any types that take an `M`, pushed to in one order that is the
+/// same for all.
 ///
-/// A field of the actor that does the pushing. That actor's message has to be made from [`Left`], and on receiving one the
-/// actor calls [`Members::left`]. [`Broadcaster`] is such an actor, ready made.
+/// A field of the actor that does the pushing. That actor's message has to be made from [`Left`],
+/// and on receiving one the actor calls [`Members::left`]. [`Broadcaster`] is such an actor, ready
+/// made.
 ///
-/// A direct message from the pushing actor to a member and its pushes keep their order, too: both travel in one queue.
+/// A direct message from the pushing actor to a member and its pushes keep their order, too: both
+/// travel in one queue.
 pub struct Members<M> {
     group: GroupId,
     targets: Vec<Target<M>>,
@@ -93,8 +97,9 @@ impl<M: Clone + Send + 'static> Members<M> {
         true
     }
 
-    /// Takes a member out: what is pushed from now on does not reach it. `false` when it was not in. A [`Left`] of it that was on
-    /// its way already may still come; [`left`](Members::left) then says `false`.
+    /// Takes a member out: what is pushed from now on does not reach it. `false` when it was not
+    /// in. A [`Left`] of it that was on its way already may still come; [`left`](Members::left)
+    /// then says `false`.
     pub fn leave(&mut self, member: &Recipient<M>) -> bool {
         let was_in = self.remove(member.id());
         if was_in {
@@ -103,7 +108,8 @@ impl<M: Clone + Send + 'static> Members<M> {
         was_in
     }
 
-    /// To be called on receiving [`Left`]. `false` when that member had been taken out in the meantime.
+    /// To be called on receiving [`Left`]. `false` when that member had been taken out in the
+    /// meantime.
     pub fn left(&mut self, left: &Left) -> bool {
         self.remove(left.member)
     }
@@ -131,13 +137,16 @@ impl<M: Clone + Send + 'static> Members<M> {
         self.members.contains_key(&member)
     }
 
-    /// Pushes a message to every member: one entry, and one place in the bound, of each mailbox with members behind it.
+    /// Pushes a message to every member: one entry, and one place in the bound, of each mailbox
+    /// with members behind it.
     ///
     /// # Errors
     ///
-    /// The mailboxes that were full are told, and the message comes back for them; the others have it. To lose nothing, and
-    /// to keep the order, push nothing else before [`push_again`](Members::push_again) has succeeded: keep what came back, call
-    /// [`ctx.wait_for_room(&refused)`](Context::wait_for_room), and push again in [`room`](Actor::room).
+    /// The mailboxes that were full are told, and the message comes back for them; the others have
+    /// it. To lose nothing, and to keep the order, push nothing else before
+    /// [`push_again`](Members::push_again) has succeeded: keep what came back, call
+    /// [`ctx.wait_for_room(&refused)`](Context::wait_for_room), and push again in
+    /// [`room`](Actor::room).
     pub fn push(&mut self, message: M) -> Result<(), Refused<M>> {
         let posts = self
             .targets
@@ -220,7 +229,8 @@ impl<M> Refused<M> {
         &self.message
     }
 
-    /// The pollers whose members did not get it. One stands here twice if two of its mailboxes were full.
+    /// The pollers whose members did not get it. One stands here twice if two of its mailboxes were
+    /// full.
     pub fn pollers(&self) -> impl Iterator<Item = usize> {
         self.posts.iter().map(|post| post.door().poller as usize)
     }
@@ -254,8 +264,8 @@ impl<M> fmt::Display for Refused<M> {
 impl<M: Sync> Error for Refused<M> {}
 
 impl<M: Clone + Send + 'static> Addr<Broadcaster<M>> {
-    /// Lets `member` in, or tells it that it may not; never refused, however full the broadcaster's mailbox is.
-    /// Callable from any thread.
+    /// Lets `member` in, or tells it that it may not; never refused, however full the broadcaster's
+    /// mailbox is. Callable from any thread.
     pub fn join(&self, member: impl Into<Recipient<M>>) {
         self.notice(Broadcast::Join(member.into()));
     }
@@ -289,11 +299,13 @@ impl<M> From<Left> for Broadcast<M> {
 
 type Make<M> = Box<dyn FnMut(usize) -> M>;
 
-/// The ready-made actor that pushes to its members, on a message or periodically, and can limit how many there are.
+/// The ready-made actor that pushes to its members, on a message or periodically, and can limit how
+/// many there are.
 ///
-/// A push that a poller has no room for is kept, and the broadcaster takes no further messages until it has gone through: its own
-/// mailbox then fills, its senders are told [full](crate::SendError::is_full), and nothing is lost. Ticks that fall due meanwhile
-/// are skipped.
+/// A push that a poller has no room for is kept, and the broadcaster takes no further messages
+/// until it has gone through: its own mailbox then fills, its senders are told
+/// [full](crate::SendError::is_full), and nothing is lost. Ticks that fall due meanwhile are
+/// skipped.
 pub struct Broadcaster<M> {
     members: Members<M>,
     refused: Option<Refused<M>>,
@@ -325,14 +337,15 @@ impl<M: Clone + Send + 'static> Broadcaster<M> {
         self
     }
 
-    /// Lets at most `max` in. Whoever asks to join past it is sent what `refusal` makes instead, which is given `max`.
+    /// Lets at most `max` in. Whoever asks to join past it is sent what `refusal` makes instead,
+    /// which is given `max`.
     pub fn limit(mut self, max: usize, refusal: impl FnMut(usize) -> M + 'static) -> Self {
         self.limit = Some((max, Box::new(refusal)));
         self
     }
 
-    /// Sends a new member what `make` makes, before anything is pushed to it; `make` is given the number of members, the new
-    /// one included.
+    /// Sends a new member what `make` makes, before anything is pushed to it; `make` is given the
+    /// number of members, the new one included.
     pub fn welcome(mut self, make: impl FnMut(usize) -> M + 'static) -> Self {
         self.welcome = Some(Box::new(make));
         self

@@ -1,7 +1,8 @@
-//! What an actor may ask for during a callback, and the record of it that the poller carries out afterwards.
+//! What an actor may ask for during a callback, and the record of it that the poller carries out
+//! afterwards.
 //!
-//! A [`Context`] performs no system call: it writes down what the actor wants. That makes re-entrancy impossible, actors
-//! testable without sockets, and the poller's back end exchangeable.
+//! A [`Context`] performs no system call: it writes down what the actor wants. That makes
+//! re-entrancy impossible, actors testable without sockets, and the poller's back end exchangeable.
 
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -30,7 +31,8 @@ type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 
 /// What an actor may ask for during one callback.
 ///
-/// It is a borrow: nothing of it can be kept. Outside a callback an actor is reached through its [`Addr`] alone.
+/// It is a borrow: nothing of it can be kept. Outside a callback an actor is reached through its
+/// [`Addr`] alone.
 pub struct Context<'a, A: Actor> {
     call: &'a mut Call,
     /// The type that hosts the actor: its own, or that of the outermost adapter around it.
@@ -49,26 +51,30 @@ impl<'a, A: Actor> Context<'a, A> {
 
     /// Writes a copy of `bytes` to the peer.
     ///
-    /// Everything written during a callback leaves in one piece: at once after [`readable`](Actor::readable), at the end of the
-    /// poller's turn after any other callback (or at once where the high watermark is reached). Bytes leave in order and
-    /// whole, or the connection closes with a reason. A payload larger than
-    /// [`output_max`](crate::ConnectionOptions::output_max) is written in parts, from one [`drained`](Actor::drained) to the next: as
-    /// a single write it would be past the budget however fast the peer reads.
+    /// Everything written during a callback leaves in one piece: at once after
+    /// [`readable`](Actor::readable), at the end of the poller's turn after any other callback (or
+    /// at once where the high watermark is reached). Bytes leave in order and whole, or the
+    /// connection closes with a reason. A payload larger than
+    /// [`output_max`](crate::ConnectionOptions::output_max) is written in parts, from one
+    /// [`drained`](Actor::drained) to the next: as a single write it would be past the budget
+    /// however fast the peer reads.
     ///
-    /// Returns `false` only under [`SlowReader::DropNewest`], when this write was dropped whole because the peer is too slow.
+    /// Returns `false` only under [`SlowReader::DropNewest`], when this write was dropped whole
+    /// because the peer is too slow.
     ///
     /// # Panics
     ///
-    /// Where there is no socket: in an actor that was spawned, and in [`closed`](Actor::closed). After
-    /// [`shutdown_write`](Context::shutdown_write) in an earlier callback.
+    /// Where there is no socket: in an actor that was spawned, and in [`closed`](Actor::closed).
+    /// After [`shutdown_write`](Context::shutdown_write) in an earlier callback.
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let bytes = bytes.as_ref();
         self.call
             .stage(bytes.len(), |staged| staged.push_slice(bytes))
     }
 
-    /// Writes `bytes` to the peer without copying them (small ones are copied, that is cheaper). Otherwise as [`write`](Context::write);
-    /// to be preferred where many connections are sent the same large payload.
+    /// Writes `bytes` to the peer without copying them (small ones are copied, that is cheaper).
+    /// Otherwise as [`write`](Context::write); to be preferred where many connections are sent the
+    /// same large payload.
     ///
     /// # Panics
     ///
@@ -78,7 +84,8 @@ impl<'a, A: Actor> Context<'a, A> {
             .stage(bytes.len(), |staged| staged.push_bytes(bytes))
     }
 
-    /// Writes several parts as one: they leave together or, under [`SlowReader::DropNewest`], are dropped together.
+    /// Writes several parts as one: they leave together or, under [`SlowReader::DropNewest`], are
+    /// dropped together.
     ///
     /// # Panics
     ///
@@ -97,16 +104,19 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.queued + self.call.staged.len()
     }
 
-    /// Whether the waiting output has reached the high watermark. Whoever stops writing then is told by
-    /// [`drained`](Actor::drained) when to go on.
+    /// Whether the waiting output has reached the high watermark. Whoever stops writing then is
+    /// told by [`drained`](Actor::drained) when to go on.
     pub fn is_above_high_watermark(&self) -> bool {
         self.queued() >= self.call.options().high_watermark
     }
 
-    /// Closes the connection when all that was written has left, in this callback also what is still to be written.
+    /// Closes the connection when all that was written has left, in this callback also what is
+    /// still to be written.
     ///
-    /// No callback but [`closed`](Actor::closed) follows; messages on their way become dead letters. The peer gets every byte: see
-    /// [`ConnectionOptions::linger`](crate::ConnectionOptions::linger). An actor without a socket ends at once.
+    /// No callback but [`closed`](Actor::closed) follows; messages on their way become dead
+    /// letters. The peer gets every byte: see
+    /// [`ConnectionOptions::linger`](crate::ConnectionOptions::linger). An actor without a socket
+    /// ends at once.
     pub fn close(&mut self) {
         self.call.wants.set(Wants::CLOSE);
     }
@@ -116,7 +126,8 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.wants.set(Wants::ABORT);
     }
 
-    /// Half-close: tells the peer, when all that was written has left, that nothing will follow. Reading goes on.
+    /// Half-close: tells the peer, when all that was written has left, that nothing will follow.
+    /// Reading goes on.
     ///
     /// # Panics
     ///
@@ -129,29 +140,34 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.wants.set(Wants::SHUTDOWN_WRITE);
     }
 
-    /// Stops reading until [`resume`](Context::resume). The kernel's buffers fill, and TCP holds the peer back.
+    /// Stops reading until [`resume`](Context::resume). The kernel's buffers fill, and TCP holds
+    /// the peer back.
     ///
-    /// A paused connection is not in the selector: that the peer has gone is noticed when it is resumed or written to.
+    /// A paused connection is not in the selector: that the peer has gone is noticed when it is
+    /// resumed or written to.
     pub fn pause(&mut self) {
         self.call.wants.clear(Wants::RESUME);
         self.call.wants.set(Wants::PAUSE);
     }
 
-    /// Reads again after [`pause`](Context::pause). [`readable`](Actor::readable) is called at once with what was kept, which may be nothing
-    /// (but not before there is as much as it asked for with [`Input::need`]).
+    /// Reads again after [`pause`](Context::pause). [`readable`](Actor::readable) is called at once
+    /// with what was kept, which may be nothing (but not before there is as much as it asked for
+    /// with [`Input::need`]).
     pub fn resume(&mut self) {
         self.call.wants.clear(Wants::PAUSE);
         self.call.wants.set(Wants::RESUME);
     }
 
-    /// Waits for room in a mailbox that refused a message: what feeds this actor is paused (its socket, or, where it has none,
-    /// its messages) until [`room`](Actor::room) is called, once, when that mailbox is below half its bound or its actor has gone.
-    /// Waiters are told in turn. An actor waits for one mailbox at a time: while it does, further calls change nothing.
+    /// Waits for room in a mailbox that refused a message: what feeds this actor is paused (its
+    /// socket, or, where it has none, its messages) until [`room`](Actor::room) is called, once,
+    /// when that mailbox is below half its bound or its actor has gone. Waiters are told in turn.
+    /// An actor waits for one mailbox at a time: while it does, further calls change nothing.
     ///
-    /// Keep the message that came back and send it again in `room`; then nothing is lost, and a slow receiver slows
-    /// down the sockets that feed it.
+    /// Keep the message that came back and send it again in `room`; then nothing is lost, and a
+    /// slow receiver slows down the sockets that feed it.
     pub fn wait_for_room(&mut self, mailbox: &impl HasMailbox) {
-        // One place in one line at a time: messages that come during the wait and are refused, too, add none.
+        // One place in one line at a time: messages that come during the wait and are refused, too,
+        // add none.
         if self.call.flags.has(Flags::WAITING) || self.call.wants.has(Wants::WAIT) {
             return;
         }
@@ -167,16 +183,16 @@ impl<'a, A: Actor> Context<'a, A> {
 
     /// Calls [`timer`](Actor::timer) once, `after` from now.
     ///
-    /// Timers belong to this actor and end with it. They fire in a later turn of the poller, never early, in order of
-    /// their deadlines; resolution one millisecond.
+    /// Timers belong to this actor and end with it. They fire in a later turn of the poller, never
+    /// early, in order of their deadlines; resolution one millisecond.
     pub fn set_timer(&mut self, after: Duration) -> TimerKey {
         self.call.set_timer(after, None)
     }
 
     /// Calls [`timer`](Actor::timer) every `period`, first one period from now.
     ///
-    /// Deadlines are multiples of the period: a late call does not shift the following ones. Ticks that were missed
-    /// altogether are skipped, not made up for.
+    /// Deadlines are multiples of the period: a late call does not shift the following ones. Ticks
+    /// that were missed altogether are skipped, not made up for.
     ///
     /// # Panics
     ///
@@ -185,7 +201,8 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.set_timer(period, Some(period))
     }
 
-    /// Takes a timer back: it will not fire any more. `false` when it had fired or been cancelled before.
+    /// Takes a timer back: it will not fire any more. `false` when it had fired or been cancelled
+    /// before.
     pub fn cancel_timer(&mut self, key: TimerKey) -> bool {
         self.call
             .timers
@@ -193,7 +210,8 @@ impl<'a, A: Actor> Context<'a, A> {
             .is_some()
     }
 
-    /// The time of this turn: read once per turn, so cheap, and the same for all callbacks of the turn.
+    /// The time of this turn: read once per turn, so cheap, and the same for all callbacks of the
+    /// turn.
     pub fn now(&mut self) -> Instant {
         self.call.now()
     }
@@ -218,15 +236,17 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.flags.has(Flags::SOCKET)
     }
 
-    /// The peer's address, also in [`closed`](Actor::closed); `None` for an actor that never had a socket.
+    /// The peer's address, also in [`closed`](Actor::closed); `None` for an actor that never had a
+    /// socket.
     pub fn peer(&self) -> Option<Peer> {
         self.call.peer()
     }
 
     /// The address on our side of the connection.
     ///
-    /// Known at once where the listener is bound to one address. Where it listens on all of them, the poller asks the
-    /// kernel after the first callback in which this was called: until then it is `None`.
+    /// Known at once where the listener is bound to one address. Where it listens on all of them,
+    /// the poller asks the kernel after the first callback in which this was called: until then it
+    /// is `None`.
     pub fn local_addr(&mut self) -> Option<Endpoint> {
         let local = self.call.local();
         if local.is_none() && self.has_socket() {
@@ -235,7 +255,8 @@ impl<'a, A: Actor> Context<'a, A> {
         local
     }
 
-    /// Starts an actor without a socket on this poller. Its address works at once; it is opened after this callback.
+    /// Starts an actor without a socket on this poller. Its address works at once; it is opened
+    /// after this callback.
     pub fn spawn<B: Actor>(&mut self, actor: B) -> Addr<B> {
         let post = self.call.registry.post::<B>();
         let key = self.call.registry.door.reserve();
@@ -256,17 +277,19 @@ impl<'a, A: Actor> Context<'a, A> {
         self.system().spawn_on(poller, make)
     }
 
-    /// The system that this actor lives in, for instance to stop it. Stopping is a request: it does not wait.
+    /// The system that this actor lives in, for instance to stop it. Stopping is a request: it does
+    /// not wait.
     pub fn system(&self) -> Handle {
         Handle {
             shared: self.call.shared.clone(),
         }
     }
 
-    /// Asks another actor and gets the answer as a message to this one: `ask` makes the question around the [`Reply`] that
-    /// the other has to answer with, `answer` turns the reply, or the reason why there is none, into a message to this actor.
-    /// Exactly one message comes: the reply, or [`AskError`] when the question could not be sent, was dropped
-    /// unanswered, or was not answered within `timeout`. It travels in reserved room.
+    /// Asks another actor and gets the answer as a message to this one: `ask` makes the question
+    /// around the [`Reply`] that the other has to answer with, `answer` turns the reply, or the
+    /// reason why there is none, into a message to this actor. Exactly one message comes: the
+    /// reply, or [`AskError`] when the question could not be sent, was dropped unanswered, or was
+    /// not answered within `timeout`. It travels in reserved room.
     pub fn ask<B: Actor, R: Send + 'static>(
         &mut self,
         to: &Addr<B>,
@@ -279,7 +302,8 @@ impl<'a, A: Actor> Context<'a, A> {
         let asking = self.call.asking.insert(None);
         let (reply, asked) = Asked::new(move |result| {
             let is_reply = result.is_ok();
-            // `answer` is the asker's code: it runs there, not where the question is answered or dropped.
+            // `answer` is the asker's code: it runs there, not where the question is answered or
+            // dropped.
             let make = Box::new(move || answer(result));
             let answer = Answer {
                 make,
@@ -289,7 +313,8 @@ impl<'a, A: Actor> Context<'a, A> {
             post.put(Entry::new(key, What::Answer(Box::new(answer))));
         });
         if let Err(error) = to.send(ask(reply)) {
-            // The reply inside the message has not been dropped yet, so this is the first to be heard.
+            // The reply inside the message has not been dropped yet, so this is the first to be
+            // heard.
             asked.fail(if error.is_full() {
                 AskError::Full
             } else {
@@ -303,12 +328,14 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.asking[asking] = Some(timer);
     }
 
-    /// Runs `callback` for an actor that this one wraps, and returns what that one wrote instead of sending it.
+    /// Runs `callback` for an actor that this one wraps, and returns what that one wrote instead of
+    /// sending it.
     ///
-    /// This is what adapters are made of (an encryption, a framing, a handshake in front of any unchanged actor): the
-    /// inner actor sees an ordinary context; its timers, messages, `pause`, `close` and all else are those of the outer
-    /// actor, except that its output goes through the outer one's hands. An outer actor that holds output back, so that less
-    /// than the inner one wrote reaches the watermark, owes that one the call of [`drained`](Actor::drained).
+    /// This is what adapters are made of (an encryption, a framing, a handshake in front of any
+    /// unchanged actor): the inner actor sees an ordinary context; its timers, messages, `pause`,
+    /// `close` and all else are those of the outer actor, except that its output goes through the
+    /// outer one's hands. An outer actor that holds output back, so that less than the inner one
+    /// wrote reaches the watermark, owes that one the call of [`drained`](Actor::drained).
     pub fn nested<B, R>(&mut self, callback: impl FnOnce(&mut Context<'_, B>) -> R) -> (R, Written)
     where
         B: Actor<Message = A::Message>,
@@ -331,8 +358,9 @@ impl<'a, A: Actor> Context<'a, A> {
         }
     }
 
-    /// Whether this callback has brought the actor's end: [`close`](Context::close) or [`abort`](Context::abort) was asked for, or its
-    /// byte budget passed. An adapter then makes no further call of the actor inside, and may add its own farewell.
+    /// Whether this callback has brought the actor's end: [`close`](Context::close) or
+    /// [`abort`](Context::abort) was asked for, or its byte budget passed. An adapter then makes no
+    /// further call of the actor inside, and may add its own farewell.
     pub fn is_closing(&self) -> bool {
         let ends = Wants::CLOSE | Wants::ABORT | Wants::OVERFLOW;
         self.call.wants.has(ends)
@@ -425,7 +453,8 @@ pub(crate) enum TimerFor {
     Ask(Asked),
 }
 
-/// The desk that all callbacks of one poller are handed in turn: what the actor at work may see, and what it asked for.
+/// The desk that all callbacks of one poller are handed in turn: what the actor at work may see,
+/// and what it asked for.
 pub(crate) struct Call {
     pub(crate) key: ActorKey,
     /// A copy of what is known of the actor at work; see [`Flags`].
@@ -490,7 +519,8 @@ impl Call {
         *self.now.get_or_insert_with(clock::now)
     }
 
-    /// `after` from this very moment: the turn may have begun long ago. Or so far ahead that it never comes where the clock cannot tell it.
+    /// `after` from this very moment: the turn may have begun long ago. Or so far ahead that it
+    /// never comes where the clock cannot tell it.
     pub(crate) fn deadline(&mut self, after: Duration) -> Instant {
         let now = if self.by_hand {
             self.now()
@@ -626,8 +656,8 @@ impl<A: Actor> Hosted for A {
     }
 }
 
-/// Hands a message to an actor of type `A` behind its erased face. The message is lost if the actor is of another type, which
-/// cannot be: a mailbox's keys are those of its own actor type.
+/// Hands a message to an actor of type `A` behind its erased face. The message is lost if the actor
+/// is of another type, which cannot be: a mailbox's keys are those of its own actor type.
 pub(crate) fn deliver<A: Actor>(
     actor: &mut dyn Hosted,
     message: A::Message,

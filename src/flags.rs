@@ -55,7 +55,8 @@ impl Flags {
     pub(crate) const PEER_V4: u32 = 1 << 23;
     /// The peer's or our own address is in a map beside the slots.
     pub(crate) const ADDR_ELSEWHERE: u32 = 1 << 24;
-    /// Messages for this actor are set aside while it waits: it has no socket that could be paused instead.
+    /// Messages for this actor are set aside while it waits: it has no socket that could be paused
+    /// instead.
     pub(crate) const ASIDE: u32 = 1 << 25;
 
     /// The writing side is to be shut down once the output is flushed.

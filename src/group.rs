@@ -23,7 +23,8 @@ pub(crate) trait Notice: Send + Sync {
     fn left(&self, member: ActorId);
 }
 
-/// The members of one group among the actors of one type on one poller, in the order in which they joined.
+/// The members of one group among the actors of one type on one poller, in the order in which they
+/// joined.
 pub(crate) struct Group {
     notice: Arc<dyn Notice>,
     /// A member that has left leaves a null key behind, so that a walk under way keeps its place.
@@ -79,7 +80,8 @@ impl Group {
         self.places.keys().copied()
     }
 
-    /// Closes the gaps when they are more than the members. Not to be called during a walk: places change.
+    /// Closes the gaps when they are more than the members. Not to be called during a walk: places
+    /// change.
     pub(crate) fn compact(&mut self) {
         if self.members.len() <= 2 * self.places.len() + 16 {
             return;

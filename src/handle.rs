@@ -58,7 +58,8 @@ impl Shared {
     }
 }
 
-/// A handle to a running [`System`](crate::System): cheap to clone, usable from every thread and inside callbacks.
+/// A handle to a running [`System`](crate::System): cheap to clone, usable from every thread and
+/// inside callbacks.
 ///
 /// It keeps nothing alive. After the system has ended its calls do nothing.
 #[derive(Clone)]
@@ -69,13 +70,16 @@ pub struct Handle {
 impl Handle {
     /// Stops the system and returns at once.
     ///
-    /// Every listener accepts what waits in its backlog (8,192 connects and its limit of connections at most) and closes; every actor is told by
-    /// [`stopping`](Actor::stopping), which by default closes a connection after flushing; when the last connection has
-    /// ended, or `within` from now, everything left is closed with [`CloseReason::Stopped`](crate::CloseReason::Stopped) and the
-    /// poller threads end. Stopping again is harmless; the earliest deadline counts.
+    /// Every listener accepts what waits in its backlog (8,192 connects and its limit of
+    /// connections at most) and closes; every actor is told by [`stopping`](Actor::stopping), which
+    /// by default closes a connection after flushing; when the last connection has ended, or
+    /// `within` from now, everything left is closed with
+    /// [`CloseReason::Stopped`](crate::CloseReason::Stopped) and the poller threads end. Stopping
+    /// again is harmless; the earliest deadline counts.
     pub fn stop(&self, within: Duration) {
         let now = clock::now();
-        // A deadline beyond what the clock can tell is no deadline: a day is as good as for ever here.
+        // A deadline beyond what the clock can tell is no deadline: a day is as good as for ever
+        // here.
         let deadline = now
             .checked_add(within)
             .unwrap_or(now + Duration::from_secs(86_400));
@@ -86,8 +90,9 @@ impl Handle {
 
     /// Starts an actor without a socket on one of the pollers, in turn.
     ///
-    /// `make` runs there, so the actor itself need not be `Send`. The address works at once: what is sent to it waits
-    /// until the actor is opened. A panic in `make` is counted, and the address then has gone.
+    /// `make` runs there, so the actor itself need not be `Send`. The address works at once: what
+    /// is sent to it waits until the actor is opened. A panic in `make` is counted, and the address
+    /// then has gone.
     pub fn spawn<A: Actor>(&self, make: impl FnOnce() -> A + Send + 'static) -> Addr<A> {
         let next = self.shared.next.fetch_add(1, Ordering::Relaxed);
         self.spawn_on(next % self.shared.pollers.len(), make)

@@ -1,4 +1,5 @@
-//! The poller's side of the mailbox of one actor type: takes entries out and hands them to their actors, a bounded batch a turn.
+//! The poller's side of the mailbox of one actor type: takes entries out and hands them to their
+//! actors, a bounded batch a turn.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -18,7 +19,8 @@ type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 pub(crate) trait AnyInbox {
     /// Delivers up to `quota` messages; whether there may be more.
     fn drain(&mut self, hosts: &mut Hosts, quota: usize) -> bool;
-    /// Whether the poller may sleep as far as this mailbox goes; from here on its senders wake the poller.
+    /// Whether the poller may sleep as far as this mailbox goes; from here on its senders wake the
+    /// poller.
     fn arm(&self) -> bool;
     /// Takes `arm` back.
     fn disarm(&self);
@@ -28,7 +30,8 @@ pub(crate) trait AnyInbox {
     fn close(&mut self, hosts: &mut Hosts);
 }
 
-/// Places that an emptied deque may keep: what a poller delivers in one turn. A larger one was a burst's.
+/// Places that an emptied deque may keep: what a poller delivers in one turn. A larger one was a
+/// burst's.
 const BATCH_KEPT: usize = 1024;
 
 pub(crate) struct Inbox<M> {
@@ -37,11 +40,12 @@ pub(crate) struct Inbox<M> {
     groups: HashMap<GroupId, Group>,
     /// The groups of each member. Invariant: the same pairs as in `groups`.
     memberships: HashMap<ActorKey, Vec<GroupId>>,
-    /// A push that is being handed to its members; nothing else is taken out of the mailbox before it is done, so that all
-    /// members see one order.
+    /// A push that is being handed to its members; nothing else is taken out of the mailbox before
+    /// it is done, so that all members see one order.
     walk: Option<Walk<M>>,
-    /// Messages of actors without a socket that wait for room elsewhere: their input is paused. They go on counting
-    /// against the mailbox's bound, so that the wait reaches back to their senders.
+    /// Messages of actors without a socket that wait for room elsewhere: their input is paused.
+    /// They go on counting against the mailbox's bound, so that the wait reaches back to their
+    /// senders.
     aside: HashMap<ActorKey, VecDeque<Entry<M>>>,
     /// Actors whose messages set aside may be delivered now.
     resumed: VecDeque<ActorKey>,
@@ -78,7 +82,8 @@ impl<M: Send + 'static> Inbox<M> {
     /// The next entry; when none is left, all that has come meanwhile is taken out at once.
     fn next(&mut self) -> Option<Entry<M>> {
         if self.batch.is_empty() {
-            // Two deques go to and fro between the senders and this. One that a burst has made large is let go of.
+            // Two deques go to and fro between the senders and this. One that a burst has made
+            // large is let go of.
             if self.batch.capacity() > BATCH_KEPT {
                 self.batch = VecDeque::new();
             }
@@ -89,7 +94,8 @@ impl<M: Send + 'static> Inbox<M> {
 
     /// Tells the senders that `taken` places are free (or, negative, that as many more are taken).
     ///
-    /// With nothing taken, too: waiters that were told before may have had nothing to send, and the others are told now.
+    /// With nothing taken, too: waiters that were told before may have had nothing to send, and the
+    /// others are told now.
     fn settle(&mut self, taken: isize) {
         match usize::try_from(taken) {
             Ok(freed) => self.post.mailbox.release(freed, &mut self.waiters),
@@ -100,7 +106,8 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
-    /// Gives back the share of messages delivered in a row to one actor: at once, as a flood is mostly to one.
+    /// Gives back the share of messages delivered in a row to one actor: at once, as a flood is
+    /// mostly to one.
     fn unhold(&mut self) {
         let (key, count) = mem::take(&mut self.held);
         if count > 0 {
@@ -109,7 +116,8 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
-    /// Delivers an entry that is the actor's own business; returns the number of places that it gave back.
+    /// Delivers an entry that is the actor's own business; returns the number of places that it
+    /// gave back.
     fn letter(&mut self, entry: Entry<M>, hosts: &mut Hosts) -> isize {
         let key = entry.key;
         let present = hosts.present(key);
@@ -221,7 +229,8 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
-    /// Carries out what travels beside the messages; returns the number of places that it gave back.
+    /// Carries out what travels beside the messages; returns the number of places that it gave
+    /// back.
     fn control(&mut self, key: ActorKey, control: Control, hosts: &mut Hosts) -> isize {
         match control {
             Control::Spawn(make) => hosts.spawn(key, make),
@@ -264,7 +273,8 @@ impl<M: Send + 'static> Inbox<M> {
         1
     }
 
-    /// Tells a group's owner that a member has ended. Its message is made from that by the user's code.
+    /// Tells a group's owner that a member has ended. Its message is made from that by the user's
+    /// code.
     fn tell(&self, notice: &dyn Notice, member: ActorKey, hosts: &mut Hosts) {
         let member = ActorId::new(self.post.door.poller, member);
         hosts.guarded(|| notice.left(member));
@@ -330,8 +340,8 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
         }
         self.unhold();
         self.settle(taken);
-        // Where messages came there are often more, just being sent. To look once more costs a wait that returns at once; to
-        // sleep and be woken costs each side some microseconds.
+        // Where messages came there are often more, just being sent. To look once more costs a wait
+        // that returns at once; to sleep and be woken costs each side some microseconds.
         left < quota
     }
 

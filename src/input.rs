@@ -8,12 +8,12 @@ use bytes::Buf;
 
 /// The bytes that have arrived and were not consumed before.
 ///
-/// What a callback does not consume is kept, and shown again with the next bytes, on `resume`, and at the
-/// peer's half-close. Slices live as long as the buffer, not as the borrow of the `Input`: several can be
-/// held at once, and be written while reading goes on.
+/// What a callback does not consume is kept, and shown again with the next bytes, on `resume`, and
+/// at the peer's half-close. Slices live as long as the buffer, not as the borrow of the `Input`:
+/// several can be held at once, and be written while reading goes on.
 ///
-/// No method blocks or allocates. Those that frame consume a whole frame or nothing, and each takes the limit
-/// past which a frame is an error, so that a peer cannot make the server keep more.
+/// No method blocks or allocates. Those that frame consume a whole frame or nothing, and each takes
+/// the limit past which a frame is an error, so that a peer cannot make the server keep more.
 ///
 /// # Examples
 ///
@@ -76,8 +76,8 @@ impl<'buf> Input<'buf> {
 
     /// Consumes `n` bytes, or nothing if fewer are there.
     ///
-    /// Called through the `&mut Input` of a callback this is meant also where [`Buf`] is in scope; on an owned
-    /// `Input` the compiler would prefer [`Buf::take`].
+    /// Called through the `&mut Input` of a callback this is meant also where [`Buf`] is in scope;
+    /// on an owned `Input` the compiler would prefer [`Buf::take`].
     pub fn take(&mut self, n: usize) -> Option<&'buf [u8]> {
         let (taken, rest) = self.bytes.split_at_checked(n)?;
         self.bytes = rest;
@@ -108,13 +108,14 @@ impl<'buf> Input<'buf> {
         );
     }
 
-    /// Puts the next call off until `n` bytes are there, so that the beginning of a large frame is not
-    /// looked at again with each packet.
+    /// Puts the next call off until `n` bytes are there, so that the beginning of a large frame is
+    /// not looked at again with each packet.
     ///
-    /// `n` counts from the first byte that is not consumed when the callback returns. To consume bytes after
-    /// this call takes it back, since `n` would mean another byte then. With no more than is already here, the
-    /// next call comes with the next byte, as without this. The peer's half-close is told in any case. An `n`
-    /// beyond what the server keeps for a connection can never be met: keep the limits of frames below that.
+    /// `n` counts from the first byte that is not consumed when the callback returns. To consume
+    /// bytes after this call takes it back, since `n` would mean another byte then. With no more
+    /// than is already here, the next call comes with the next byte, as without this. The peer's
+    /// half-close is told in any case. An `n` beyond what the server keeps for a connection can
+    /// never be met: keep the limits of frames below that.
     pub fn need(&mut self, n: usize) {
         self.needed = n;
     }
@@ -124,19 +125,20 @@ impl<'buf> Input<'buf> {
         self.needed
     }
 
-    /// Consumes a line: returns the bytes before its `\n`, without a `\r` at their end. None while it is
-    /// incomplete; at the end of input, what no `\n` follows is left in [`bytes`](Self::bytes).
+    /// Consumes a line: returns the bytes before its `\n`, without a `\r` at their end. None while
+    /// it is incomplete; at the end of input, what no `\n` follows is left in
+    /// [`bytes`](Self::bytes).
     ///
     /// Each call looks through an incomplete line again, up to the limit.
     ///
     /// # Errors
     ///
-    /// [`FrameError::TooLong`] as soon as there are more than `max` bytes before the `\n`, the `\r` included.
-    /// Nothing is consumed.
+    /// [`FrameError::TooLong`] as soon as there are more than `max` bytes before the `\n`, the `\r`
+    /// included. Nothing is consumed.
     pub fn line(&mut self, max: usize) -> Result<Option<&'buf [u8]>, FrameError> {
         let mut searched = &self.bytes[..self.len().min(max.saturating_add(1))];
-        // std's only way to libc's memchr: six times as fast on long lines as a search with `position`.
-        // A slice gives no read error.
+        // std's only way to libc's memchr: six times as fast on long lines as a search with
+        // `position`. A slice gives no read error.
         let found = searched.skip_until(b'\n').unwrap_or(0);
         match self.bytes[..found].strip_suffix(b"\n") {
             Some(line) => {
@@ -148,7 +150,8 @@ impl<'buf> Input<'buf> {
         }
     }
 
-    /// Consumes a frame of `n` bytes. If it is incomplete, consumes nothing and calls [`need`](Self::need).
+    /// Consumes a frame of `n` bytes. If it is incomplete, consumes nothing and calls
+    /// [`need`](Self::need).
     ///
     /// # Errors
     ///
@@ -164,13 +167,13 @@ impl<'buf> Input<'buf> {
         Ok(frame)
     }
 
-    /// Consumes a frame and the length before it: returns the frame without the length, which does not count
-    /// itself. If it is incomplete, consumes nothing and calls [`need`](Self::need).
+    /// Consumes a frame and the length before it: returns the frame without the length, which does
+    /// not count itself. If it is incomplete, consumes nothing and calls [`need`](Self::need).
     ///
     /// # Errors
     ///
-    /// [`FrameError::TooLong`] if the length is more than `max`, before waiting for a byte of the frame.
-    /// Nothing is consumed.
+    /// [`FrameError::TooLong`] if the length is more than `max`, before waiting for a byte of the
+    /// frame. Nothing is consumed.
     ///
     /// # Examples
     ///
@@ -218,7 +221,8 @@ impl fmt::Debug for Input<'_> {
     }
 }
 
-/// Reading through `Buf` consumes; its getters panic past the end, where the methods above return None.
+/// Reading through `Buf` consumes; its getters panic past the end, where the methods above return
+/// None.
 impl Buf for Input<'_> {
     fn remaining(&self) -> usize {
         self.len()

@@ -1,15 +1,17 @@
 //! Network servers in which every connection is an actor.
 //!
-//! A connection is a plain struct with `&mut self` callbacks ([`Actor`]). Each poller thread hosts very many of them and
-//! calls them one at a time when bytes, a timer or a message has come; any thread reaches one by its [`Addr`].
+//! A connection is a plain struct with `&mut self` callbacks ([`Actor`]). Each poller thread hosts
+//! very many of them and calls them one at a time when bytes, a timer or a message has come; any
+//! thread reaches one by its [`Addr`].
 //!
-//! Start at [`System`] for a program, [`Actor`] for the callbacks and their order, [`Context`] for what an actor may ask for,
-//! [`Members`] and [`Broadcaster`] for pushing to many, [`testing`] for a test of an actor without a socket.
+//! Start at [`System`] for a program, [`Actor`] for the callbacks and their order, [`Context`] for
+//! what an actor may ask for, [`Members`] and [`Broadcaster`] for pushing to many, [`testing`] for
+//! a test of an actor without a socket.
 //!
 //! # Defaults
 //!
-//! A server with no option set survives slow and stuck readers, senders that never finish a frame, floods of messages and of
-//! connects, and ten times more clients than descriptors.
+//! A server with no option set survives slow and stuck readers, senders that never finish a frame,
+//! floods of messages and of connects, and ten times more clients than descriptors.
 //!
 //! | option | default | why this much | what happens there |
 //! |---|---|---|---|
@@ -33,7 +35,8 @@
 //!
 //! # Panics
 //!
-//! A panic in a callback ends that actor alone, where panics unwind. With `panic = "abort"` it ends the process.
+//! A panic in a callback ends that actor alone, where panics unwind. With `panic = "abort"` it ends
+//! the process.
 
 #![deny(unsafe_code)]
 
@@ -61,8 +64,8 @@ mod inbox;
 mod registry;
 mod watch;
 
-// Four of these are also included by loom-tests, in a crate of their own: hence their `pub`, and a method or two that only the
-// models call.
+// Four of these are also included by loom-tests, in a crate of their own: hence their `pub`, and a
+// method or two that only the models call.
 #[allow(unreachable_pub, dead_code)]
 mod mailbox;
 #[allow(unreachable_pub, dead_code)]

@@ -13,14 +13,15 @@ use crate::sys::Endpoint;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Balance {
-    /// One poller accepts and gives each connection to the poller that has the fewest. The default: connections stay where
-    /// they are for long, and an uneven start would never even out.
+    /// One poller accepts and gives each connection to the poller that has the fewest. The default:
+    /// connections stay where they are for long, and an uneven start would never even out.
     #[default]
     LeastConnections,
     /// One poller accepts and gives connections to the pollers in turn.
     RoundRobin,
-    /// Every poller accepts for itself; the kernel spreads the connects by a hash of their addresses (SO_REUSEPORT), less evenly.
-    /// Accepting does not hang on one poller; on two pollers it brought no more connects a second than the other two. TCP only.
+    /// Every poller accepts for itself; the kernel spreads the connects by a hash of their
+    /// addresses (SO_REUSEPORT), less evenly. Accepting does not hang on one poller; on two pollers
+    /// it brought no more connects a second than the other two. TCP only.
     PerPoller,
 }
 
@@ -70,8 +71,9 @@ impl ListenOptions {
         self
     }
 
-    /// How many connections of this listener there may be at a time; what happens to further ones is [`at_limit`](ListenOptions::at_limit)'s
-    /// to say. With [`Balance::PerPoller`] it may be passed by one per further poller for a moment.
+    /// How many connections of this listener there may be at a time; what happens to further ones
+    /// is [`at_limit`](ListenOptions::at_limit)'s to say. With [`Balance::PerPoller`] it may be
+    /// passed by one per further poller for a moment.
     ///
     /// # Panics
     ///
@@ -97,9 +99,10 @@ impl ListenOptions {
         self
     }
 
-    /// Bytes that the kernel may hold of what is written to one connection (SO_SNDBUF; Linux doubles the number for its own
-    /// book-keeping). By default it sizes the buffer itself, up to some MiB for a connection at full speed. Those bytes come
-    /// before the ones that count against [`output_max`](ConnectionOptions::output_max): where a reader that does not read is to be
+    /// Bytes that the kernel may hold of what is written to one connection (SO_SNDBUF; Linux
+    /// doubles the number for its own book-keeping). By default it sizes the buffer itself, up to
+    /// some MiB for a connection at full speed. Those bytes come before the ones that count against
+    /// [`output_max`](ConnectionOptions::output_max): where a reader that does not read is to be
     /// noticed early, or kernel memory is short, limit both. TCP only.
     pub fn send_buffer(mut self, bytes: u32) -> Self {
         self.send_buffer = Some(i32::try_from(bytes).unwrap_or(i32::MAX));
@@ -113,7 +116,8 @@ impl ListenOptions {
         self
     }
 
-    /// Whether small writes leave at once (TCP_NODELAY); on by default, since a turn's writes are joined already.
+    /// Whether small writes leave at once (TCP_NODELAY); on by default, since a turn's writes are
+    /// joined already.
     pub fn nodelay(mut self, on: bool) -> Self {
         self.nodelay = on;
         self
@@ -138,8 +142,9 @@ impl Listener {
         self.origin.live.load(Ordering::Acquire)
     }
 
-    /// Accepts what waits in the backlog, 8,192 connects and `max_connections` at most, and stops listening. Connections go on. Returns
-    /// at once, a moment before the address is free; closing again is harmless.
+    /// Accepts what waits in the backlog, 8,192 connects and `max_connections` at most, and stops
+    /// listening. Connections go on. Returns at once, a moment before the address is free; closing
+    /// again is harmless.
     pub fn close(&self) {
         for home in &self.origin.homes {
             self.shared.pollers[*home].command(Command::Unlisten(self.origin.clone()));

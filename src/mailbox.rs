@@ -1,9 +1,10 @@
-//! The mailbox: entries of one type from any thread to one poller, with a bound, a sleep state and a line of waiters.
+//! The mailbox: entries of one type from any thread to one poller, with a bound, a sleep state and
+//! a line of waiters.
 //!
 //! # The word
 //!
-//! All but the entries and the waiters themselves is one atomic word, so that a push learns all it must know from the operation
-//! that counts it:
+//! All but the entries and the waiters themselves is one atomic word, so that a push learns all it
+//! must know from the operation that counts it:
 //!
 //! | bits  | name    | set by                              | cleared by                             |
 //! |-------|---------|-------------------------------------|----------------------------------------|
@@ -12,13 +13,16 @@
 //! | 2     | WAITERS | anybody, `wait`, under the lock     | who empties the line, under the lock   |
 //! | 3..64 | count   | senders add (`push`), the poller subtracts (`release`)                       |
 //!
-//! The count is of the entries pushed and not yet released, signed. A sender counts *after* it pushed, so one that is preempted in
-//! the middle leaves an entry without a count, never a count without an entry: a poller that sees a count above what it released
-//! finds that much to pop. The price is a count that may be below zero for a moment (entry popped and released before its sender
-//! counted it), and a bound that may be exceeded by at most the number of threads that are sending at that moment.
+//! The count is of the entries pushed and not yet released, signed. A sender counts *after* it
+//! pushed, so one that is preempted in the middle leaves an entry without a count, never a count
+//! without an entry: a poller that sees a count above what it released finds that much to pop. The
+//! price is a count that may be below zero for a moment (entry popped and released before its
+//! sender counted it), and a bound that may be exceeded by at most the number of threads that are
+//! sending at that moment.
 //!
-//! Every write is a read-modify-write. The word therefore has one order of changes, on which each argument below rests, and every
-//! Release in it stays readable through whatever others do to the word in between (a release sequence).
+//! Every write is a read-modify-write. The word therefore has one order of changes, on which each
+//! argument below rests, and every Release in it stays readable through whatever others do to the
+//! word in between (a release sequence).
 //!
 //! # The sleep
 //!
@@ -30,47 +34,55 @@
 //! 4. `waker.get_up()`
 //! 5. `disarm()` each mailbox, then drain them.
 //!
-//! *Push against arm.* If the push's `fetch_add` (Release) comes before the `fetch_or` (Acquire) of `arm`, the poller, which looks
-//! under the lock after it, sees the entry and does not block. If it comes after, it reads ASLEEP and calls the waker; its Acquire has read what `arm` released, so
-//! its swap of the waker's state comes after `fall_asleep`'s. There is no third case. Were 1 and 2 the other way round, the sender
-//! could find the waker AWAKE, and the poller would then block on a full mailbox.
+//! *Push against arm.* If the push's `fetch_add` (Release) comes before the `fetch_or` (Acquire) of
+//! `arm`, the poller, which looks under the lock after it, sees the entry and does not block. If it
+//! comes after, it reads ASLEEP and calls the waker; its Acquire has read what `arm` released, so
+//! its swap of the waker's state comes after `fall_asleep`'s. There is no third case. Were 1 and 2
+//! the other way round, the sender could find the waker AWAKE, and the poller would then block on a
+//! full mailbox.
 //!
-//! *Push against disarm.* A sender that comes after `disarm` wakes nobody: the poller arms again before it next blocks.
+//! *Push against disarm.* A sender that comes after `disarm` wakes nobody: the poller arms again
+//! before it next blocks.
 //!
-//! *A mailbox that has just been made* is armed only once the poller knows of it. Whoever makes it pushes a command that tells the
-//! poller, into a mailbox that the poller does know: that push wakes, and the poller drains what it learns of in the same turn.
+//! *A mailbox that has just been made* is armed only once the poller knows of it. Whoever makes it
+//! pushes a command that tells the poller, into a mailbox that the poller does know: that push
+//! wakes, and the poller drains what it learns of in the same turn.
 //!
 //! # The end
 //!
-//! `close` sets CLOSED, and the poller pops what is left. A push counted before is seen by these pops (Release to Acquire, as
-//! above). A push counted after reads CLOSED and pops one entry itself, perhaps another late sender's: each takes out as many as it
-//! put in, and one that finds nothing was spared the work by another, so when all have returned nothing is left.
+//! `close` sets CLOSED, and the poller pops what is left. A push counted before is seen by these
+//! pops (Release to Acquire, as above). A push counted after reads CLOSED and pops one entry
+//! itself, perhaps another late sender's: each takes out as many as it put in, and one that finds
+//! nothing was spared the work by another, so when all have returned nothing is left.
 //!
 //! # The entries
 //!
-//! A plain locked deque, which the poller takes out whole. The lock is held for a push or a swap, some nanoseconds; where it is
-//! contended at that very moment it spins and then sleeps in the kernel. Measured against it (`benches/benches/sends.rs`):
-//! crossbeam's channel and its SegQueue, lock-free, cost twice as much, because each message then sends three cache lines from one
-//! processor to the other, and here it is one line for a batch. (They, too, make a receiver wait for a sender that was preempted
-//! in the middle.) And the models check the whole of it as it ships.
+//! A plain locked deque, which the poller takes out whole. The lock is held for a push or a swap,
+//! some nanoseconds; where it is contended at that very moment it spins and then sleeps in the
+//! kernel. Measured against it (`benches/benches/sends.rs`): crossbeam's channel and its SegQueue,
+//! lock-free, cost twice as much, because each message then sends three cache lines from one
+//! processor to the other, and here it is one line for a batch. (They, too, make a receiver wait
+//! for a sender that was preempted in the middle.) And the models check the whole of it as it
+//! ships.
 //!
 //! # The waiters
 //!
-//! Those who found the mailbox full wait in line, oldest first, and are handed out when the count falls below half the bound, as
-//! many at a time as there are free places.
+//! Those who found the mailbox full wait in line, oldest first, and are handed out when the count
+//! falls below half the bound, as many at a time as there are free places.
 //!
-//! *Wait against release.* `wait` sets WAITERS under the lock. If that comes before the `fetch_sub` of `release`, the poller sees
-//! the bit, and finds the waiter under the lock. If it comes after, `wait` reads the lowered count and gives the waiter back at
-//! once, as nobody else might ever tell it. The same holds for `close` and CLOSED. The bit is changed under the lock only, so it is
+//! *Wait against release.* `wait` sets WAITERS under the lock. If that comes before the `fetch_sub`
+//! of `release`, the poller sees the bit, and finds the waiter under the lock. If it comes after,
+//! `wait` reads the lowered count and gives the waiter back at once, as nobody else might ever tell
+//! it. The same holds for `close` and CLOSED. The bit is changed under the lock only, so it is
 //! never clear while somebody waits.
 //!
-//! *More waiters than places.* Those who were told may have nothing to send any more, and then no release would follow for the
-//! rest. So while WAITERS is set below half the bound, `arm` says no, and the poller's next `release`, of nothing if need be, hands
-//! out the next ones.
+//! *More waiters than places.* Those who were told may have nothing to send any more, and then no
+//! release would follow for the rest. So while WAITERS is set below half the bound, `arm` says no,
+//! and the poller's next `release`, of nothing if need be, hands out the next ones.
 //!
-//! Ordering: the entries are under their lock. The word's AcqRel in `push`, `arm` and `close` is what orders the waker's state with it
-//! (a sender that reads ASLEEP comes after `fall_asleep`). All else is Relaxed, because it asks about the word alone or holds
-//! the lock.
+//! Ordering: the entries are under their lock. The word's AcqRel in `push`, `arm` and `close` is
+//! what orders the waker's state with it (a sender that reads ASLEEP comes after `fall_asleep`).
+//! All else is Relaxed, because it asks about the word alone or holds the lock.
 
 use super::sync::{Arc, AtomicI64, Mutex, Ordering, lock};
 use super::waker::Waker;
@@ -115,18 +127,19 @@ pub enum Admission {
 
 /// Entries of type `T` on their way to one poller, and those (`W`) who wait for room.
 ///
-/// The poller calls `pop`, `arm`, `disarm`, `release` and `close`; everything else may be called from any thread. An empty mailbox
-/// is 256 bytes, most of it to keep the word alone on its cache lines, and no heap block before the first push, on a 64-bit
-/// machine and whatever `T` and `W` are.
+/// The poller calls `pop`, `arm`, `disarm`, `release` and `close`; everything else may be called
+/// from any thread. An empty mailbox is 256 bytes, most of it to keep the word alone on its cache
+/// lines, and no heap block before the first push, on a 64-bit machine and whatever `T` and `W`
+/// are.
 #[derive(Debug)]
 pub struct Mailbox<T, W> {
     /// In the order of their arrival.
     entries: Mutex<VecDeque<T>>,
-    /// See the table above. Invariant: once all senders have returned, the count is what `entries` holds and what was popped and not
-    /// yet released.
+    /// See the table above. Invariant: once all senders have returned, the count is what `entries`
+    /// holds and what was popped and not yet released.
     ///
-    /// Alone, because senders write it for each entry: on one line with what the poller reads for each it would travel between
-    /// the two twice as often.
+    /// Alone, because senders write it for each entry: on one line with what the poller reads for
+    /// each it would travel between the two twice as often.
     word: Alone<AtomicI64>,
     /// Entries allowed to wait. Invariant: at least 1.
     bound: usize,
@@ -153,7 +166,8 @@ impl<T, W> Mailbox<T, W> {
         }
     }
 
-    /// Whether one more entry may be pushed. Reserves nothing: of several senders that are told so at the same time all may push.
+    /// Whether one more entry may be pushed. Reserves nothing: of several senders that are told so
+    /// at the same time all may push.
     pub fn admit(&self) -> Admission {
         let word = self.word.load(Ordering::Relaxed);
         let count = count_of(word);
@@ -166,10 +180,11 @@ impl<T, W> Mailbox<T, W> {
         }
     }
 
-    /// Adds an entry, whatever the bound: ask [`admit`](Mailbox::admit) first, unless it is one that must not be refused.
+    /// Adds an entry, whatever the bound: ask [`admit`](Mailbox::admit) first, unless it is one
+    /// that must not be refused.
     ///
-    /// Returns an entry, not always the same one, when the mailbox was closed: nobody else will take it, and it is the caller's to
-    /// count as a dead letter.
+    /// Returns an entry, not always the same one, when the mailbox was closed: nobody else will
+    /// take it, and it is the caller's to count as a dead letter.
     #[must_use = "an entry that comes back was not delivered"]
     pub fn push(&self, entry: T) -> Option<T> {
         lock(&self.entries).push_back(entry);
@@ -183,7 +198,8 @@ impl<T, W> Mailbox<T, W> {
         None
     }
 
-    /// Takes all entries, in exchange for the empty `batch`. They are counted until they are [released](Mailbox::release).
+    /// Takes all entries, in exchange for the empty `batch`. They are counted until they are
+    /// [released](Mailbox::release).
     pub fn take(&self, batch: &mut VecDeque<T>) {
         debug_assert!(batch.is_empty());
         mem::swap(&mut *lock(&self.entries), batch);
@@ -194,7 +210,8 @@ impl<T, W> Mailbox<T, W> {
         lock(&self.entries).pop_front()
     }
 
-    /// Asks senders to wake, and looks a last time: `false` when there is something to do and the poller must not block.
+    /// Asks senders to wake, and looks a last time: `false` when there is something to do and the
+    /// poller must not block.
     ///
     /// All that was popped must have been released, or waiters might sleep as well.
     #[must_use = "a poller that blocks all the same may sleep for ever"]
@@ -208,7 +225,8 @@ impl<T, W> Mailbox<T, W> {
         self.word.fetch_and(!ASLEEP, Ordering::Relaxed);
     }
 
-    /// Gives back the room of `n` popped entries, and moves to `out` the waiters who now have some. Once a turn, not once an entry.
+    /// Gives back the room of `n` popped entries, and moves to `out` the waiters who now have some.
+    /// Once a turn, not once an entry.
     pub fn release(&self, n: usize, out: &mut Vec<W>) {
         let freed = n as i64 * ONE;
         let word = match freed {
@@ -225,12 +243,14 @@ impl<T, W> Mailbox<T, W> {
         }
     }
 
-    /// Takes the room of `n` entries that were never pushed: the poller keeps them itself, and releases them later.
+    /// Takes the room of `n` entries that were never pushed: the poller keeps them itself, and
+    /// releases them later.
     pub fn occupy(&self, n: usize) {
         self.word.fetch_add(n as i64 * ONE, Ordering::Relaxed);
     }
 
-    /// Puts a waiter in line for room, or gives it back when there is room already or never will be.
+    /// Puts a waiter in line for room, or gives it back when there is room already or never will
+    /// be.
     #[must_use = "a waiter that comes back is told by nobody else"]
     pub fn wait(&self, waiter: W) -> Option<W> {
         let mut waiters = lock(&self.waiters);
@@ -245,7 +265,8 @@ impl<T, W> Mailbox<T, W> {
         Some(waiter)
     }
 
-    /// Takes no more entries, and moves all waiters to `out`. The caller then pops until nothing is left.
+    /// Takes no more entries, and moves all waiters to `out`. The caller then pops until nothing is
+    /// left.
     pub fn close(&self, out: &mut Vec<W>) {
         self.word.fetch_or(CLOSED, Ordering::AcqRel);
         let mut waiters = lock(&self.waiters);
@@ -258,7 +279,8 @@ impl<T, W> Mailbox<T, W> {
         self.word.load(Ordering::Relaxed) & CLOSED != 0
     }
 
-    /// Entries that wait, as far as their senders have counted them. Means nothing once the mailbox is closed.
+    /// Entries that wait, as far as their senders have counted them. Means nothing once the mailbox
+    /// is closed.
     pub fn count(&self) -> usize {
         count_of(self.word.load(Ordering::Relaxed))
     }
@@ -268,12 +290,14 @@ impl<T, W> Mailbox<T, W> {
         self.bound
     }
 
-    /// Whether a `pop` would find something. A hint: only [`arm`](Mailbox::arm) may decide that the poller sleeps.
+    /// Whether a `pop` would find something. A hint: only [`arm`](Mailbox::arm) may decide that the
+    /// poller sleeps.
     pub fn has_entries(&self) -> bool {
         !lock(&self.entries).is_empty()
     }
 
-    /// Where waiters are told. Well below the bound, so that a told waiter can send several before it has to wait again.
+    /// Where waiters are told. Well below the bound, so that a told waiter can send several before
+    /// it has to wait again.
     fn is_below_half(&self, word: i64) -> bool {
         count_of(word) < self.bound.div_ceil(2)
     }
@@ -447,7 +471,8 @@ mod tests {
         assert_eq!(mailbox.count(), 0);
     }
 
-    /// A close in the midst of sends: each entry is taken by the poller, comes back, or was refused.
+    /// A close in the midst of sends: each entry is taken by the poller, comes back, or was
+    /// refused.
     #[test]
     fn a_close_among_sends_leaves_nothing_behind() {
         const SENDERS: usize = 4;

@@ -1,4 +1,5 @@
-//! The answer of an ask: one reply, from wherever the asked actor lives to a thread that waits for it.
+//! The answer of an ask: one reply, from wherever the asked actor lives to a thread that waits for
+//! it.
 //!
 //! States, all behind one lock:
 //! - Waiting: asked. To Filled by `put`, to Dropped by `close`, to Over by the deadline.
@@ -6,9 +7,10 @@
 //! - Dropped: nobody will answer. To Over when the waiter has been told.
 //! - Over: the waiter has gone. A `put` gives its reply back.
 //!
-//! The race of reply and deadline is decided by the lock: if `put` comes first, the waiter gets the reply though its time is up; if
-//! the deadline comes first, `put` fails and the replier knows. Never both, never neither. A lock and not atomics, because a thread
-//! that blocks pays for a futex anyway; pollers never wait here.
+//! The race of reply and deadline is decided by the lock: if `put` comes first, the waiter gets the
+//! reply though its time is up; if the deadline comes first, `put` fails and the replier knows.
+//! Never both, never neither. A lock and not atomics, because a thread that blocks pays for a futex
+//! anyway; pollers never wait here.
 
 use super::sync::{Condvar, Mutex, lock};
 use std::mem;
@@ -65,7 +67,8 @@ impl<R> Oneshot<R> {
         Ok(())
     }
 
-    /// Nobody will reply. After a `put` it means nothing, so that a reply handle may call it whenever it is dropped.
+    /// Nobody will reply. After a `put` it means nothing, so that a reply handle may call it
+    /// whenever it is dropped.
     pub fn close(&self) {
         let mut state = lock(&self.state);
         if matches!(*state, State::Waiting) {
@@ -75,7 +78,8 @@ impl<R> Oneshot<R> {
         }
     }
 
-    /// The waiter gives up: gets the reply if it had come before, and from now on every `put` fails.
+    /// The waiter gives up: gets the reply if it had come before, and from now on every `put`
+    /// fails.
     pub fn abandon(&self) -> Option<R> {
         match mem::replace(&mut *lock(&self.state), State::Over) {
             State::Filled(reply) => Some(reply),
@@ -83,7 +87,8 @@ impl<R> Oneshot<R> {
         }
     }
 
-    /// Blocks until there is a reply, or the deadline, at which it [abandons](Oneshot::abandon). Not on a poller's thread.
+    /// Blocks until there is a reply, or the deadline, at which it [abandons](Oneshot::abandon).
+    /// Not on a poller's thread.
     ///
     /// # Errors
     ///

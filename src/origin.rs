@@ -9,7 +9,8 @@ use bytes::Bytes;
 use crate::context::Hosted;
 use crate::sys::{Endpoint, Peer};
 
-/// The limits that one connection lives under, each with a safe default: [all defaults and their reasons](crate#defaults).
+/// The limits that one connection lives under, each with a safe default:
+/// [all defaults and their reasons](crate#defaults).
 #[derive(Debug, Clone)]
 pub struct ConnectionOptions {
     pub(crate) input_max: usize,
@@ -47,21 +48,22 @@ impl ConnectionOptions {
         ConnectionOptions::default()
     }
 
-    /// Bytes of input that may be kept because the actor did not consume them; past it the connection ends with
-    /// [`InputTooLong`](crate::CloseReason::InputTooLong).
+    /// Bytes of input that may be kept because the actor did not consume them; past it the
+    /// connection ends with [`InputTooLong`](crate::CloseReason::InputTooLong).
     pub fn input_max(mut self, bytes: usize) -> Self {
         self.input_max = bytes;
         self
     }
 
-    /// Bytes of output that may wait for the peer; what happens past it is the [`SlowReader`] policy.
+    /// Bytes of output that may wait for the peer; what happens past it is the [`SlowReader`]
+    /// policy.
     pub fn output_max(mut self, bytes: usize) -> Self {
         self.output_max = bytes;
         self
     }
 
-    /// [`drained`](crate::Actor::drained) is called when the waiting output, having been at `high` bytes or above, has fallen to
-    /// `low` or below.
+    /// [`drained`](crate::Actor::drained) is called when the waiting output, having been at `high`
+    /// bytes or above, has fallen to `low` or below.
     ///
     /// # Panics
     ///
@@ -89,24 +91,26 @@ impl ConnectionOptions {
         self
     }
 
-    /// How long a frame may take from its first byte, kept because the actor did not consume it, until something of the
-    /// kept input is consumed; then the connection ends with [`SlowSender`](crate::CloseReason::SlowSender). Not counted while
-    /// reading is paused.
+    /// How long a frame may take from its first byte, kept because the actor did not consume it,
+    /// until something of the kept input is consumed; then the connection ends with
+    /// [`SlowSender`](crate::CloseReason::SlowSender). Not counted while reading is paused.
     pub fn incomplete_timeout(mut self, after: impl Into<Option<Duration>>) -> Self {
         self.incomplete_timeout = after.into();
         self
     }
 
     /// How long nothing may be received and nothing sent before the connection ends with
-    /// [`Idle`](crate::CloseReason::Idle). Precise to some milliseconds. Costs one timer per connection, none per message.
+    /// [`Idle`](crate::CloseReason::Idle). Precise to some milliseconds. Costs one timer per
+    /// connection, none per message.
     pub fn idle_timeout(mut self, after: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = after.into();
         self
     }
 
-    /// A close after flushing shuts down the writing side and then discards what still arrives until the peer's end, for at most
-    /// this time and this many bytes. Closing earlier would make the kernel reset the connection and the peer lose
-    /// bytes that it had not read yet. The actor is told `closed` when the flush is done, not after this.
+    /// A close after flushing shuts down the writing side and then discards what still arrives
+    /// until the peer's end, for at most this time and this many bytes. Closing earlier would make
+    /// the kernel reset the connection and the peer lose bytes that it had not read yet. The actor
+    /// is told `closed` when the flush is done, not after this.
     pub fn linger(mut self, timeout: Duration, bytes: usize) -> Self {
         self.linger_timeout = timeout;
         self.linger_bytes = bytes;
@@ -118,13 +122,15 @@ impl ConnectionOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SlowReader {
-    /// Past `output_max` the connection ends with [`CloseReason::SlowReader`](crate::CloseReason::SlowReader).
+    /// Past `output_max` the connection ends with
+    /// [`CloseReason::SlowReader`](crate::CloseReason::SlowReader).
     Close,
-    /// From the high watermark down to the low one nothing is read from this connection, so that a peer that
-    /// makes the actor write by what it sends is held back by its own slowness. Past `output_max` (which messages can still
-    /// reach) it ends as under `Close`.
+    /// From the high watermark down to the low one nothing is read from this connection, so that a
+    /// peer that makes the actor write by what it sends is held back by its own slowness. Past
+    /// `output_max` (which messages can still reach) it ends as under `Close`.
     PauseSource,
-    /// A write that would pass `output_max` is dropped whole, [counted](crate::Stats::dropped_writes), and told by the `false` that
+    /// A write that would pass `output_max` is dropped whole,
+    /// [counted](crate::Stats::dropped_writes), and told by the `false` that
     /// [`Context::write`](crate::Context::write) returns.
     DropNewest,
 }
@@ -139,7 +145,8 @@ pub enum AtLimit {
     Refuse(Bytes),
 }
 
-/// One listener, or the spawning of actors without a socket, as its connections see it. Shared by all pollers.
+/// One listener, or the spawning of actors without a socket, as its connections see it. Shared by
+/// all pollers.
 pub(crate) struct Origin {
     pub(crate) make: Box<dyn Fn(Peer) -> Box<dyn Hosted> + Send + Sync>,
     pub(crate) options: ConnectionOptions,

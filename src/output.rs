@@ -1,21 +1,21 @@
 //! Bytes on their way out: what one callback wrote, and what a socket has not taken yet.
 //!
-//! Both keep small pieces copied one behind the other in one vector, and remember between which of those
-//! bytes a payload handed over as `Bytes` belongs. So a callback that only copies costs a copy and nothing
-//! else, and a large payload is never copied.
+//! Both keep small pieces copied one behind the other in one vector, and remember between which of
+//! those bytes a payload handed over as `Bytes` belongs. So a callback that only copies costs a
+//! copy and nothing else, and a large payload is never copied.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes};
 
-/// Below this many bytes a `Bytes` is copied: a part of its own costs an entry here, one in the kernel's
-/// vector, and two atomic operations on a count that other pollers may hold, more than so short a copy. It
-/// also lets go of a payload of which little is left.
+/// Below this many bytes a `Bytes` is copied: a part of its own costs an entry here, one in the
+/// kernel's vector, and two atomic operations on a count that other pollers may hold, more than so
+/// short a copy. It also lets go of a payload of which little is left.
 pub(crate) const COPY_MAX: usize = 512;
 
-/// Parts handed to one sendmsg. A kernel takes 1024 (IOV_MAX), at a cost for each; 64 of COPY_MAX or more
-/// fill at least 32 KiB.
+/// Parts handed to one sendmsg. A kernel takes 1024 (IOV_MAX), at a cost for each; 64 of COPY_MAX
+/// or more fill at least 32 KiB.
 pub(crate) const MAX_PARTS: usize = 64;
 
 /// What a poller keeps allocated for `Staged` between callbacks.
@@ -24,7 +24,8 @@ const KEEP: usize = 256 * 1024;
 /// Bytes that the socket refused, or that wait for the end of the turn; first in, first out.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    /// Copied bytes, those before `head` already sent. Invariant: `head < copied.len()`, or both are 0.
+    /// Copied bytes, those before `head` already sent. Invariant: `head < copied.len()`, or both
+    /// are 0.
     copied: Vec<u8>,
     head: usize,
     /// Copied bytes sent so far, of all that ever were: what positions are counted against.
@@ -49,8 +50,9 @@ impl Output {
 
     /// Appends a copy.
     pub(crate) fn push_slice(&mut self, bytes: &[u8]) {
-        // Rather than grow, move down over what is sent, if that is the larger part: each byte moved was
-        // paid for by one sent, and the capacity stays below four times the most that ever waited.
+        // Rather than grow, move down over what is sent, if that is the larger part: each byte
+        // moved was paid for by one sent, and the capacity stays below four times the most that
+        // ever waited.
         let is_full = self.copied.len() + bytes.len() > self.copied.capacity();
         if is_full && self.head > self.copied.len() / 2 {
             self.move_down();
@@ -142,7 +144,8 @@ impl Output {
         self.copied.capacity() + self.shared.capacity() * size_of::<(u64, Bytes)>()
     }
 
-    /// Gives back memory after a burst: keeps room for what waits, or for `keep` bytes if that is more.
+    /// Gives back memory after a burst: keeps room for what waits, or for `keep` bytes if that is
+    /// more.
     pub(crate) fn trim(&mut self, keep: usize) {
         if self.copied.capacity() > keep {
             self.move_down();
@@ -200,8 +203,8 @@ impl Staged {
         }
     }
 
-    /// Appends all but the first `skip` bytes, which the socket has taken, to `output`; empty afterwards.
-    /// Payloads move without being copied, but for the small rest of one.
+    /// Appends all but the first `skip` bytes, which the socket has taken, to `output`; empty
+    /// afterwards. Payloads move without being copied, but for the small rest of one.
     ///
     /// # Panics
     ///

@@ -1,8 +1,9 @@
 //! One thread's loop.
 //!
-//! A turn: wait for readiness -> readable and writable connections -> accepts -> due timers -> calls that are owed -> a bounded
-//! batch of messages -> write out what all that produced -> tell the inboxes who has ended -> sleep, or go on at once if
-//! anything is left. Every step is bounded, so that nobody starves anybody.
+//! A turn: wait for readiness -> readable and writable connections -> accepts -> due timers ->
+//! calls that are owed -> a bounded batch of messages -> write out what all that produced -> tell
+//! the inboxes who has ended -> sleep, or go on at once if anything is left. Every step is bounded,
+//! so that nobody starves anybody.
 
 use std::io;
 use std::sync::Arc;
@@ -17,20 +18,23 @@ use crate::origin::Origin;
 use crate::registry::Registry;
 use crate::sys::{Events, Selector, clock};
 
-/// Readiness reports taken in one turn. Enough that a busy poller pays one wait for many connections; more come in the next turn.
+/// Readiness reports taken in one turn. Enough that a busy poller pays one wait for many
+/// connections; more come in the next turn.
 const EVENTS_PER_TURN: usize = 1024;
 
-/// Messages delivered in one turn for one actor type. Some ten microseconds of cheap messages: enough to make the turn's other
-/// costs small, short enough for the connections that wait.
+/// Messages delivered in one turn for one actor type. Some ten microseconds of cheap messages:
+/// enough to make the turn's other costs small, short enough for the connections that wait.
 const MESSAGES_PER_TURN: usize = 1024;
 
-/// Timers fired in one turn, for the same reason: 100,000 timers that are due together must not stop the poller.
+/// Timers fired in one turn, for the same reason: 100,000 timers that are due together must not
+/// stop the poller.
 const TIMERS_PER_TURN: usize = 1024;
 
 /// Calls owed without an event (resumed reading, `drained`, `stopping`) that are made in one turn.
 const OWED_PER_TURN: usize = 1024;
 
-/// Commands carried out in one turn: mostly connections handed over by an acceptor, so as many as that accepts.
+/// Commands carried out in one turn: mostly connections handed over by an acceptor, so as many as
+/// that accepts.
 const COMMANDS_PER_TURN: usize = 256;
 
 /// The token of the waker. No actor's: slotmap never gives out index `u32::MAX`.
@@ -66,7 +70,8 @@ impl Drop for Poller {
 }
 
 impl Poller {
-    /// Opens what a poller waits in, on the thread that builds the system, so that it learns of an error.
+    /// Opens what a poller waits in, on the thread that builds the system, so that it learns of an
+    /// error.
     pub(crate) fn selector(registry: &Registry) -> io::Result<Selector> {
         let mut selector = Selector::new()?;
         selector.register_waker(registry.door.waker.fd(), WAKER)?;
@@ -98,7 +103,8 @@ impl Poller {
             self.fire_timers();
             self.hosts.pay(OWED_PER_TURN);
             more = self.take_commands();
-            // Looked at before the messages: what the last connections sent in `closed` is among them.
+            // Looked at before the messages: what the last connections sent in `closed` is among
+            // them.
             let alone = self.shared.is_empty();
             more |= self.deliver_messages();
             self.hosts.flush_dirty();
@@ -109,10 +115,12 @@ impl Poller {
         }
     }
 
-    /// Waits for readiness, no longer than until the next deadline; not at all while there is work left.
+    /// Waits for readiness, no longer than until the next deadline; not at all while there is work
+    /// left.
     ///
-    /// A poller that is about to sleep arms its mailboxes and looks into each once more: a message that was sent before is
-    /// seen here, one that is sent later wakes. See [`mailbox`](crate::mailbox).
+    /// A poller that is about to sleep arms its mailboxes and looks into each once more: a message
+    /// that was sent before is seen here, one that is sent later wakes. See
+    /// [`mailbox`](crate::mailbox).
     fn wait(&mut self, more: bool) -> io::Result<()> {
         let mut timeout = Some(Duration::ZERO);
         let mut armed = false;
@@ -134,7 +142,8 @@ impl Poller {
         waited
     }
 
-    /// Zero only if a deadline has come; it is the wait's business to round up to what the selector can express.
+    /// Zero only if a deadline has come; it is the wait's business to round up to what the selector
+    /// can express.
     fn until_deadline(&mut self) -> Option<Duration> {
         let deadline = [
             self.hosts.call.timers.next_deadline(),

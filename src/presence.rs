@@ -1,19 +1,22 @@
-//! Which actors are there, and how much of a mailbox each has taken, for any thread to read without a lock.
+//! Which actors are there, and how much of a mailbox each has taken, for any thread to read without
+//! a lock.
 //!
-//! One word for each slot of the poller's slot map: the generation of the actor in it (high 32 bits, 0 for none) and how many
-//! counted entries are on their way to it (low 32 bits). Written by
-//! - `enter` and `leave`, by whoever owns the slot at that moment: a swap, since what others may have added to a word that ends is
-//!   not worth keeping;
-//! - `hold` and `unhold`, by senders and by the poller: compare-and-swap with the generation in the compared value. A sender that
-//!   was preempted while the slot got its next actor finds another generation and changes nothing. Generations of one slot come
-//!   back only after 2^31 actors.
+//! One word for each slot of the poller's slot map: the generation of the actor in it (high 32
+//! bits, 0 for none) and how many counted entries are on their way to it (low 32 bits). Written by
+//! - `enter` and `leave`, by whoever owns the slot at that moment: a swap, since what others may
+//!   have added to a word that ends is not worth keeping;
+//! - `hold` and `unhold`, by senders and by the poller: compare-and-swap with the generation in the
+//!   compared value. A sender that was preempted while the slot got its next actor finds another
+//!   generation and changes nothing. Generations of one slot come back only after 2^31 actors.
 //!
-//! The share. The entries that one target holds in a congested mailbox are limited to the number of places still free (the dynamic
-//! threshold of Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches", 1998): one flooded actor
-//! alone gets half of the mailbox, and the fuller it is, the less anyone may add to what he holds.
+//! The share. The entries that one target holds in a congested mailbox are limited to the number of
+//! places still free (the dynamic threshold of Choudhury and Hahne, "Dynamic queue length
+//! thresholds for shared-memory packet switches", 1998): one flooded actor alone gets half of the
+//! mailbox, and the fuller it is, the less anyone may add to what he holds.
 //!
-//! Ordering: read-modify-write only, so that each word has one order of changes, and Relaxed throughout. The words guard no data:
-//! the poller's slot map decides who gets an entry, and an address reaches a thread after its `enter` by whatever brought it there.
+//! Ordering: read-modify-write only, so that each word has one order of changes, and Relaxed
+//! throughout. The words guard no data: the poller's slot map decides who gets an entry, and an
+//! address reaches a thread after its `enter` by whatever brought it there.
 
 use super::sync::{AtomicU64, OnceLock, Ordering};
 
@@ -33,7 +36,8 @@ pub enum Hold {
     Gone,
 }
 
-/// The actors of one poller. 8 bytes for each slot ever used, at most twice that with the unused end of the last chunk.
+/// The actors of one poller. 8 bytes for each slot ever used, at most twice that with the unused
+/// end of the last chunk.
 #[derive(Debug, Default)]
 pub struct Presence {
     /// Chunks are made when first entered and never move, so that readers need no lock.
@@ -62,7 +66,8 @@ impl Presence {
         debug_assert_eq!(unpack(before).0, 0, "somebody is there");
     }
 
-    /// The actor is gone, and with it the count of what is still on its way. By the slot's owner alone.
+    /// The actor is gone, and with it the count of what is still on its way. By the slot's owner
+    /// alone.
     pub fn leave(&self, index: u32, generation: u32) {
         if let Some(word) = self.word(index) {
             let before = word.swap(pack(0, 0), Ordering::Relaxed);
@@ -97,7 +102,8 @@ impl Presence {
         }
     }
 
-    /// Takes back `count` times a [`hold`](Presence::hold), if the actor that they were for is still there.
+    /// Takes back `count` times a [`hold`](Presence::hold), if the actor that they were for is
+    /// still there.
     pub fn unhold(&self, index: u32, generation: u32, count: u32) {
         let Some(word) = self.word(index) else {
             return;
@@ -129,7 +135,8 @@ fn compare_exchange(word: &AtomicU64, seen: u64, new: u64) -> Result<(), u64> {
         .map(drop)
 }
 
-/// The chunk of an index, and the place in it. With the length of the first chunk added, the chunk follows from the highest bit.
+/// The chunk of an index, and the place in it. With the length of the first chunk added, the chunk
+/// follows from the highest bit.
 fn locate(index: u32) -> (usize, usize) {
     let place = u64::from(index) + FIRST_CHUNK_LEN;
     let chunk = place.ilog2() - FIRST_CHUNK_LEN.ilog2();

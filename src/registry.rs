@@ -1,4 +1,5 @@
-//! What other threads know of one poller: how to wake it, which of its actors are there, and where its mailboxes are.
+//! What other threads know of one poller: how to wake it, which of its actors are there, and where
+//! its mailboxes are.
 
 use std::any::{Any, TypeId};
 use std::convert::Infallible;
@@ -19,7 +20,8 @@ use crate::sys::WakeFd;
 use crate::waker::Waker;
 
 slotmap::new_key_type! {
-    /// One actor of one poller: index and generation of its slot, and the token of its socket in the selector.
+    /// One actor of one poller: index and generation of its slot, and the token of its socket in
+    /// the selector.
     pub(crate) struct ActorKey;
 }
 
@@ -29,7 +31,8 @@ impl ActorKey {
         self.data().as_ffi() as u32
     }
 
-    /// The generation of the slot; slotmap makes it odd for every key that it gives out, so never 0.
+    /// The generation of the slot; slotmap makes it odd for every key that it gives out, so never
+    /// 0.
     pub(crate) fn generation(self) -> u32 {
         (self.data().as_ffi() >> 32) as u32
     }
@@ -43,8 +46,8 @@ impl ActorKey {
     }
 }
 
-/// The identity of an actor within its system, for maps and logs. Never used again for another actor
-/// (before a slot has been reused 2^31 times).
+/// The identity of an actor within its system, for maps and logs. Never used again for another
+/// actor (before a slot has been reused 2^31 times).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ActorId {
     poller: u32,
@@ -74,7 +77,8 @@ impl fmt::Display for ActorId {
 
 /// What happened in a system so far, summed over its pollers.
 ///
-/// The figures are read one after another while the pollers go on: each is exact, together they are a moment's picture.
+/// The figures are read one after another while the pollers go on: each is exact, together they are
+/// a moment's picture.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -102,7 +106,8 @@ pub struct Stats {
     pub accept_pauses: u64,
 }
 
-/// The counters behind [`Stats`], one set for a poller so that pollers do not write to one cache line.
+/// The counters behind [`Stats`], one set for a poller so that pollers do not write to one cache
+/// line.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted: AtomicU64,
@@ -149,7 +154,8 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// Takes a place for an actor that is still to come; any thread may, so that its address can be had at once.
+    /// Takes a place for an actor that is still to come; any thread may, so that its address can be
+    /// had at once.
     pub(crate) fn reserve(&self) -> ActorKey {
         let key = lock(&self.keys).insert(());
         self.presence.enter(key.index(), key.generation());
@@ -238,8 +244,8 @@ impl Registry {
                 self.mailbox_bound,
                 self.door.clone(),
             ));
-            // The command is in its mailbox before anybody has the address, so the poller learns of this mailbox before it
-            // sleeps on a message that is in it.
+            // The command is in its mailbox before anybody has the address, so the poller learns of
+            // this mailbox before it sleeps on a message that is in it.
             stranded = self.offer(Command::Inbox(Box::new(Inbox::new::<A>(post.clone()))));
             // A poller that has ended takes nothing out any more, so nothing must come in.
             if self.commands.is_closed() {
@@ -254,8 +260,8 @@ impl Registry {
             .expect("the mailbox of an actor type holds that type's messages")
     }
 
-    /// Reserves a place for an actor of type `A` and sends what makes it. In one queue with the messages that its address will
-    /// carry, and in front of them: so they find it there.
+    /// Reserves a place for an actor of type `A` and sends what makes it. In one queue with the
+    /// messages that its address will carry, and in front of them: so they find it there.
     pub(crate) fn spawn<A: Actor>(
         &self,
         make: impl FnOnce() -> A + Send + 'static,

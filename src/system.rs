@@ -40,11 +40,11 @@ impl Builder {
         self
     }
 
-    /// How many messages may wait for the actors of one type on one poller, before senders get them back. By default
-    /// 16,384: about one MiB of messages of 64 bytes, some milliseconds of work.
+    /// How many messages may wait for the actors of one type on one poller, before senders get them
+    /// back. By default 16,384: about one MiB of messages of 64 bytes, some milliseconds of work.
     ///
-    /// As many threads as send at one moment can pass it by one message each. Join, leave, close and notices of
-    /// an end are never refused.
+    /// As many threads as send at one moment can pass it by one message each. Join, leave, close
+    /// and notices of an end are never refused.
     ///
     /// # Panics
     ///
@@ -80,7 +80,8 @@ impl Builder {
             })
             .collect::<io::Result<Vec<_>>>()?;
         let shared = Arc::new(Shared::new(registries));
-        // From here on whatever fails stops the threads that run already: by the drop of the system.
+        // From here on whatever fails stops the threads that run already: by the drop of the
+        // system.
         let mut system = System {
             handle: Handle { shared },
             threads: Vec::new(),
@@ -174,8 +175,8 @@ impl Actor for Nobody {
 /// }
 /// ```
 ///
-/// The pollers run from [`Builder::build`] on. Dropping a system stops it at once and joins its threads (but for its own, when it
-/// is dropped inside a callback).
+/// The pollers run from [`Builder::build`] on. Dropping a system stops it at once and joins its
+/// threads (but for its own, when it is dropped inside a callback).
 pub struct System {
     handle: Handle,
     threads: Vec<JoinHandle<io::Result<()>>>,
@@ -194,16 +195,17 @@ impl System {
         }
     }
 
-    /// Listens at an address: `"127.0.0.1:9000"`, `"[::]:9000"`, `"localhost:9000"`, `"unix:/run/chat.sock"`, or a `SocketAddr` or
-    /// path. `make` is called for each connection, with the peer's address, on the poller that will host the actor; so
-    /// the actor need not be `Send`. A panic in `make` closes that connection alone.
+    /// Listens at an address: `"127.0.0.1:9000"`, `"[::]:9000"`, `"localhost:9000"`,
+    /// `"unix:/run/chat.sock"`, or a `SocketAddr` or path. `make` is called for each connection,
+    /// with the peer's address, on the poller that will host the actor; so the actor need not be
+    /// `Send`. A panic in `make` closes that connection alone.
     ///
     /// A name is resolved on the calling thread.
     ///
     /// # Errors
     ///
-    /// When the address cannot be parsed, resolved or bound; a Unix path where a server answers is refused, a dead one's
-    /// leftover is replaced.
+    /// When the address cannot be parsed, resolved or bound; a Unix path where a server answers is
+    /// refused, a dead one's leftover is replaced.
     pub fn listen<E, A>(
         &self,
         endpoint: E,
@@ -221,8 +223,8 @@ impl System {
     ///
     /// # Errors
     ///
-    /// As [`System::listen`]; [`Balance::PerPoller`] for a Unix socket, which the kernel cannot do; and after
-    /// [`Handle::stop`].
+    /// As [`System::listen`]; [`Balance::PerPoller`] for a Unix socket, which the kernel cannot do;
+    /// and after [`Handle::stop`].
     pub fn listen_with<E, A>(
         &self,
         endpoint: E,
@@ -312,7 +314,8 @@ impl System {
         self.handle.spawn_on(poller, make)
     }
 
-    /// A handle for other threads and for actors: to stop the system, to spawn into it, to read its counters.
+    /// A handle for other threads and for actors: to stop the system, to spawn into it, to read its
+    /// counters.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -349,7 +352,8 @@ impl Drop for System {
             return;
         }
         self.handle.stop(Duration::ZERO);
-        // A poller cannot wait for itself, nor for another one: that may be waiting in the same way.
+        // A poller cannot wait for itself, nor for another one: that may be waiting in the same
+        // way.
         if !ask::on_poller_thread()
             && let Err(error) = self.join()
         {

@@ -1,8 +1,9 @@
 //! Tests of actors without sockets, threads or sleeps.
 //!
-//! A [`Stage`] hosts one actor as a poller would, with the poller's own code, on the thread of the test. The test is the peer, the
-//! senders and the clock: it hands in bytes, messages and time, and looks at what the actor wrote, asked for, and how it ended.
-//! A [`Probe`] stands in for an actor that is sent to.
+//! A [`Stage`] hosts one actor as a poller would, with the poller's own code, on the thread of the
+//! test. The test is the peer, the senders and the clock: it hands in bytes, messages and time, and
+//! looks at what the actor wrote, asked for, and how it ended. A [`Probe`] stands in for an actor
+//! that is sent to.
 //!
 //! ```
 //! use greenroom::testing::Stage;
@@ -33,18 +34,20 @@
 //!
 //! # What is the same as in a server
 //!
-//! All that stands in the documentation of [`Actor`] and [`Context`](crate::Context): kept input and [`Input::need`](crate::Input::need), the order of
-//! the calls, pausing, watermarks, budgets and timeouts, waiting for room, half-close, lingering close, errors, panics,
-//! actors that are spawned, and mailboxes with their bounds. Nothing of it is a second implementation.
+//! All that stands in the documentation of [`Actor`] and [`Context`](crate::Context): kept input
+//! and [`Input::need`](crate::Input::need), the order of the calls, pausing, watermarks, budgets
+//! and timeouts, waiting for room, half-close, lingering close, errors, panics, actors that are
+//! spawned, and mailboxes with their bounds. Nothing of it is a second implementation.
 //!
 //! # What is not
 //!
-//! - There is no kernel: what the actor writes is taken at once, or, after [`Stage::stall`], not at all; bytes that are handed in together
-//!   are received together, up to 64 KiB.
-//! - Time stands still but for [`Stage::advance`], and a timer fires at its deadline to the nanosecond; a poller may be late by
-//!   a millisecond or more. Only [`Handle::stop`] and [`Addr::ask`] read the real clock.
-//! - There is one poller, number 0, no listener, and no other thread unless the test makes one. Inside a callback [`Addr::ask`], which
-//!   blocks, waits for its timeout instead of panicking.
+//! - There is no kernel: what the actor writes is taken at once, or, after [`Stage::stall`], not at
+//!   all; bytes that are handed in together are received together, up to 64 KiB.
+//! - Time stands still but for [`Stage::advance`], and a timer fires at its deadline to the
+//!   nanosecond; a poller may be late by a millisecond or more. Only [`Handle::stop`] and
+//!   [`Addr::ask`] read the real clock.
+//! - There is one poller, number 0, no listener, and no other thread unless the test makes one.
+//!   Inside a callback [`Addr::ask`], which blocks, waits for its timeout instead of panicking.
 //! - The actor is dropped with the stage and not at its end, so that a test can look at it.
 
 mod observed;
@@ -80,10 +83,12 @@ pub use probe::Probe;
 /// As of a system whose builder was told nothing.
 const MAILBOX_BOUND: usize = 16_384;
 
-/// Calls and messages in one turn, as in a poller: an actor that floods itself does not keep the others from their turn.
+/// Calls and messages in one turn, as in a poller: an actor that floods itself does not keep the
+/// others from their turn.
 const PER_TURN: usize = 1024;
 
-/// Turns without rest after which a test is told that it would never end: two million messages, or 128 MiB of input.
+/// Turns without rest after which a test is told that it would never end: two million messages, or
+/// 128 MiB of input.
 const TURNS_MAX: usize = 2000;
 
 /// Likewise in one `advance`: instants at which timers fire.
@@ -99,8 +104,9 @@ const LOCAL: ([u8; 4], u16) = ([127, 0, 0, 1], 9000);
 ///
 /// # Panics
 ///
-/// A panic in the actor, or in one that it spawned, is contained as in a server ([`Actor::closed`] is called); then the method
-/// that brought it about panics, with the actor's name and the panic's text. To look at what follows a panic, catch that with
+/// A panic in the actor, or in one that it spawned, is contained as in a server ([`Actor::closed`]
+/// is called); then the method that brought it about panics, with the actor's name and the panic's
+/// text. To look at what follows a panic, catch that with
 /// [`catch_unwind`](std::panic::catch_unwind); the stage stays usable.
 pub struct Stage<A: Actor> {
     hosts: Hosts,
@@ -117,7 +123,8 @@ pub struct Stage<A: Actor> {
 }
 
 impl<A: Actor> Stage<A> {
-    /// Opens `actor` as a connection with the default limits, from `127.0.0.1:50000` to `127.0.0.1:9000`.
+    /// Opens `actor` as a connection with the default limits, from `127.0.0.1:50000` to
+    /// `127.0.0.1:9000`.
     pub fn new(actor: A) -> Stage<A> {
         Stage::with_options(actor, ConnectionOptions::default())
     }
@@ -167,9 +174,10 @@ impl<A: Actor> Stage<A> {
         (stage, Box::new(observed))
     }
 
-    // ---- the peer ---------------------------------------------------------------------------------------------------
+    // ---- the peer -------------------------------------------------------------------------------
 
-    /// The peer sends `bytes`. They wait while the actor does not read ([`unread`](Stage::unread)), and are lost when it has closed.
+    /// The peer sends `bytes`. They wait while the actor does not read ([`unread`](Stage::unread)),
+    /// and are lost when it has closed.
     ///
     /// # Panics
     ///
@@ -217,7 +225,8 @@ impl<A: Actor> Stage<A> {
             .into()
     }
 
-    /// The peer takes nothing more: from here on what the actor writes waits, see [`queued`](Stage::queued).
+    /// The peer takes nothing more: from here on what the actor writes waits, see
+    /// [`queued`](Stage::queued).
     ///
     /// # Panics
     ///
@@ -227,8 +236,8 @@ impl<A: Actor> Stage<A> {
         self.wire().with(|stream| stream.room = 0);
     }
 
-    /// A peer that has [stalled](Stage::stall) takes up to `n` bytes of what waits; they are returned, behind those that
-    /// [`output`](Stage::output) would have.
+    /// A peer that has [stalled](Stage::stall) takes up to `n` bytes of what waits; they are
+    /// returned, behind those that [`output`](Stage::output) would have.
     ///
     /// # Panics
     ///
@@ -262,7 +271,8 @@ impl<A: Actor> Stage<A> {
         self.wire().with(|stream| stream.incoming.len())
     }
 
-    /// Whether the peer has seen the end of the stream: the writing side was shut down, or the connection closed.
+    /// Whether the peer has seen the end of the stream: the writing side was shut down, or the
+    /// connection closed.
     ///
     /// # Panics
     ///
@@ -282,8 +292,8 @@ impl<A: Actor> Stage<A> {
         self.wire().with(|stream| stream.aborted)
     }
 
-    /// Whether the socket is still open, which it is for a while after the actor's end when the close lingers. `false` for an
-    /// actor without a socket.
+    /// Whether the socket is still open, which it is for a while after the actor's end when the
+    /// close lingers. `false` for an actor without a socket.
     pub fn is_connected(&self) -> bool {
         self.wire
             .as_ref()
@@ -295,14 +305,14 @@ impl<A: Actor> Stage<A> {
         self.wire.as_ref().expect("this actor has no socket")
     }
 
-    // ---- messages and time ------------------------------------------------------------------------------------------
+    // ---- messages and time ----------------------------------------------------------------------
 
     /// Sends a message to the actor.
     ///
     /// # Panics
     ///
-    /// When it is refused, because the actor has gone or waits for room with a full mailbox. Send through
-    /// [`addr`](Stage::addr) where that is to be seen.
+    /// When it is refused, because the actor has gone or waits for room with a full mailbox. Send
+    /// through [`addr`](Stage::addr) where that is to be seen.
     #[track_caller]
     pub fn send(&mut self, message: A::Message) {
         if let Err(error) = self.addr().send(message) {
@@ -334,7 +344,8 @@ impl<A: Actor> Stage<A> {
         answer.unwrap_or(Err(AskError::Unanswered))
     }
 
-    /// Moves the clock by `time`, and fires the timers and timeouts that are due on the way, each at its deadline.
+    /// Moves the clock by `time`, and fires the timers and timeouts that are due on the way, each
+    /// at its deadline.
     pub fn advance(&mut self, time: Duration) {
         let until = self.now() + time;
         for _ in 0..INSTANTS_MAX {
@@ -368,19 +379,21 @@ impl<A: Actor> Stage<A> {
         self.hosts.call.now.expect("a stage has its own time")
     }
 
-    /// The system stops: the actor is told, and at the deadline, `within` from now, it is closed. Unlike in a server an actor
-    /// without a socket is served until then.
+    /// The system stops: the actor is told, and at the deadline, `within` from now, it is closed.
+    /// Unlike in a server an actor without a socket is served until then.
     pub fn stop(&mut self, within: Duration) {
         let deadline = self.now() + within;
         self.hosts.begin_stop(deadline);
         self.run();
     }
 
-    /// Runs until nothing is left to do. Only needed after something was done past the stage, with an [`Addr`] or a [`Probe`].
+    /// Runs until nothing is left to do. Only needed after something was done past the stage, with
+    /// an [`Addr`] or a [`Probe`].
     ///
     /// # Panics
     ///
-    /// When a callback panicked, see [`Stage`]; when it never ends because actors keep sending each other messages.
+    /// When a callback panicked, see [`Stage`]; when it never ends because actors keep sending each
+    /// other messages.
     pub fn run(&mut self) {
         // In the order of a poller's turn.
         for turn in 0.. {
@@ -460,14 +473,15 @@ impl<A: Actor> Stage<A> {
         }
     }
 
-    // ---- what there is to see ---------------------------------------------------------------------------------------
+    // ---- what there is to see -------------------------------------------------------------------
 
     /// The actor, also after its end.
     pub fn actor(&self) -> Ref<'_, A> {
         Ref::map(self.seen.borrow(), |seen| &seen.actor)
     }
 
-    /// Why the actor ended; `None` while it is there. What it was told by [`closed`](Actor::closed).
+    /// Why the actor ended; `None` while it is there. What it was told by
+    /// [`closed`](Actor::closed).
     pub fn reason(&self) -> Option<&CloseReason> {
         self.reason.as_ref()
     }
@@ -492,8 +506,8 @@ impl<A: Actor> Stage<A> {
         self.hosts.is_waiting(self.key)
     }
 
-    /// Whether bytes of the peer are received: the actor neither paused nor waits, no policy holds it back, and the peer has not
-    /// half-closed.
+    /// Whether bytes of the peer are received: the actor neither paused nor waits, no policy holds
+    /// it back, and the peer has not half-closed.
     pub fn is_reading(&self) -> bool {
         self.hosts.has(self.key, Flags::REG_READ)
     }

@@ -1,11 +1,12 @@
 //! The pending timers of one poller.
 //!
-//! A 4-ary heap by deadline in which every timer knows its place, so that a cancelled timer leaves at
-//! once: nothing stale is kept, memory follows the live timers, and the next deadline is exact and lies
-//! at the root. Four children rather than two halve the depth, and with it the cache misses that are the
-//! cost of a large heap. A heap that leaves cancelled timers in place re-arms faster, but has to clear them
-//! out now and then, which stops the poller for 50 ms at a million timers; a wheel rounds deadlines, and
-//! wakes the poller for nothing. `benches/timers` has the rivals and their times.
+//! A 4-ary heap by deadline in which every timer knows its place, so that a cancelled timer leaves
+//! at once: nothing stale is kept, memory follows the live timers, and the next deadline is exact
+//! and lies at the root. Four children rather than two halve the depth, and with it the cache
+//! misses that are the cost of a large heap. A heap that leaves cancelled timers in place re-arms
+//! faster, but has to clear them out now and then, which stops the poller for 50 ms at a million
+//! timers; a wheel rounds deadlines, and wakes the poller for nothing. `benches/timers` has the
+//! rivals and their times.
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::{Duration, Instant};
@@ -21,9 +22,10 @@ const SPARE_MIN: usize = 1024;
 
 /// Names one timer of one poller, to cancel it.
 ///
-/// Generational: once the timer has fired for the last time or was cancelled, its key finds nothing,
-/// also after its slot is used again: it could name another timer of its actor only if that one was set a
-/// multiple of 2^32 - 1 timers later, in the same slot. It is of use to the actor that set the timer alone.
+/// Generational: once the timer has fired for the last time or was cancelled, its key finds
+/// nothing, also after its slot is used again: it could name another timer of its actor only if
+/// that one was set a multiple of 2^32 - 1 timers later, in the same slot. It is of use to the
+/// actor that set the timer alone.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TimerKey {
     slot: u32,
@@ -43,14 +45,15 @@ pub(crate) struct Due<T> {
 
 /// The pending timers of one poller, each with an owner and a `what`.
 ///
-/// In each turn: `begin_turn`, then `pop_due` as long as it gives something or as the budget lasts, and
-/// `next_deadline` before sleeping. Setting, cancelling and popping cost O(log n), the next deadline O(1).
+/// In each turn: `begin_turn`, then `pop_due` as long as it gives something or as the budget lasts,
+/// and `next_deadline` before sleeping. Setting, cancelling and popping cost O(log n), the next
+/// deadline O(1).
 #[derive(Debug)]
 pub(crate) struct Timers<T> {
     /// Invariant: no node is before its parent; `places[heap[i].slot] == i` for each i.
     heap: Vec<Node>,
-    /// By slot: the timer's place in the heap. Apart from the slots, because sifting writes a place at each
-    /// level and finds it in the cache more often in 4 bytes than in a whole slot.
+    /// By slot: the timer's place in the heap. Apart from the slots, because sifting writes a place
+    /// at each level and finds it in the cache more often in 4 bytes than in a whole slot.
     places: Vec<u32>,
     /// What is kept of each timer. The last slot is never free: see `release`.
     slots: Vec<Slot<T>>,
@@ -63,8 +66,8 @@ pub(crate) struct Timers<T> {
     order: u64,
     /// The generation given out last.
     generation: NonZeroU32,
-    /// Where the clock stood at the start. Deadlines are kept as nanoseconds since then: half the size of
-    /// an Instant, compared in one step, and good for 584 years.
+    /// Where the clock stood at the start. Deadlines are kept as nanoseconds since then: half the
+    /// size of an Instant, compared in one step, and good for 584 years.
     base: Instant,
     /// The instant of this turn, up to which timers are due.
     turn: u64,
@@ -101,8 +104,8 @@ struct Slot<T> {
 }
 
 impl<T: Clone> Timers<T> {
-    /// No timers; allocates nothing before the first `set`. `now` is the start of time: a deadline before
-    /// it counts as it.
+    /// No timers; allocates nothing before the first `set`. `now` is the start of time: a deadline
+    /// before it counts as it.
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             heap: Vec::new(),
@@ -124,11 +127,13 @@ impl<T: Clone> Timers<T> {
         self.heap.len()
     }
 
-    /// Sets a timer that fires at `deadline` and then, with a period, at each `deadline + k * period`.
+    /// Sets a timer that fires at `deadline` and then, with a period, at each
+    /// `deadline + k * period`.
     ///
-    /// It is driven by its deadlines, so it does not drift; ticks that were missed are skipped, not made up.
-    /// A deadline that is not after the current turn's instant counts as the first instant after it: the
-    /// timer fires in the next turn at the earliest, and its period counts from there.
+    /// It is driven by its deadlines, so it does not drift; ticks that were missed are skipped, not
+    /// made up. A deadline that is not after the current turn's instant counts as the first instant
+    /// after it: the timer fires in the next turn at the earliest, and its period counts from
+    /// there.
     ///
     /// # Panics
     ///
@@ -194,13 +199,15 @@ impl<T: Clone> Timers<T> {
         ))
     }
 
-    /// Begins a turn: what is due at `now` can be popped, and what is set from here on is not due before
-    /// the next turn, so that a timer that sets itself again at once does not keep the poller.
+    /// Begins a turn: what is due at `now` can be popped, and what is set from here on is not due
+    /// before the next turn, so that a timer that sets itself again at once does not keep the
+    /// poller.
     pub(crate) fn begin_turn(&mut self, now: Instant) {
         self.turn = self.since_base(now);
     }
 
-    /// The next timer due in this turn, the earliest deadline first, equal ones in the order of `set`.
+    /// The next timer due in this turn, the earliest deadline first, equal ones in the order of
+    /// `set`.
     pub(crate) fn pop_due(&mut self) -> Option<Due<T>> {
         let node = *self.heap.first()?;
         if node.deadline > self.turn {
@@ -335,8 +342,8 @@ impl<T: Clone> Timers<T> {
 
     /// Frees a slot, and gives back those at the end.
     ///
-    /// Slots far up are used again last, and after each giving back the lowest first: so the timers that come
-    /// and go after a burst move down, and the end becomes free.
+    /// Slots far up are used again last, and after each giving back the lowest first: so the timers
+    /// that come and go after a burst move down, and the end becomes free.
     fn release(&mut self, slot: u32) -> Option<T> {
         let what = self.slots[slot as usize].what.take();
         if (slot as usize) < self.slots.len() / 8 {
@@ -390,8 +397,9 @@ impl<T: Clone> Timers<T> {
     }
 }
 
-/// Gives room back when three quarters are unused, and tells so; keeps as much as is used. So far from the next
-/// growth and the next shrinking that the cost is O(1) amortised, a pass over what is left included.
+/// Gives room back when three quarters are unused, and tells so; keeps as much as is used. So far
+/// from the next growth and the next shrinking that the cost is O(1) amortised, a pass over what is
+/// left included.
 fn shrink<E>(vec: &mut Vec<E>) -> bool {
     let is_large = vec.capacity() > SPARE_MIN && vec.len() < vec.capacity() / 4;
     if is_large {
@@ -400,8 +408,8 @@ fn shrink<E>(vec: &mut Vec<E>) -> bool {
     is_large
 }
 
-/// `now + delay`; where that is past the range of the platform's clock, 30 years from now, which a delay
-/// cannot be told from: no poller waits that long in one piece.
+/// `now + delay`; where that is past the range of the platform's clock, 30 years from now, which a
+/// delay cannot be told from: no poller waits that long in one piece.
 pub(crate) fn deadline_after(now: Instant, delay: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
     now.checked_add(delay).unwrap_or_else(|| now + FAR)

@@ -1,7 +1,8 @@
 //! Timeouts of a connection that cost no timer operation per message.
 //!
-//! A timer is set when the thing to watch begins and is left alone from then on. When it fires, the connection is looked at:
-//! if there was progress meanwhile the timer is set again for the rest, otherwise the connection ends.
+//! A timer is set when the thing to watch begins and is left alone from then on. When it fires, the
+//! connection is looked at: if there was progress meanwhile the timer is set again for the rest,
+//! otherwise the connection ends.
 
 /// What a timer of a connection watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

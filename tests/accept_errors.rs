@@ -1,4 +1,5 @@
-//! Accepting when the world is not kind: no descriptors left, connects that are gone already, floods of them.
+//! Accepting when the world is not kind: no descriptors left, connects that are gone already,
+//! floods of them.
 
 mod util;
 
@@ -33,7 +34,8 @@ fn assert_serves(stage: &Stage) {
 
 #[test]
 fn with_64_descriptors_200_clients_are_all_served_in_the_end() {
-    // The limit is on the numbers of descriptors: the clients, which live in the same process, take numbers above it first.
+    // The limit is on the numbers of descriptors: the clients, which live in the same process, take
+    // numbers above it first.
     in_child(
         "with_64_descriptors_200_clients_are_all_served_in_the_end",
         2000,
@@ -114,7 +116,8 @@ fn a_flood_of_connects_that_close_at_once_is_survived() {
             let clients = (0..2).map(|half| {
                 std::thread::spawn(move || {
                     for number in 0..count / 2 {
-                        // Many addresses, since each has only so many ports, and a closed one is not free for a minute.
+                        // Many addresses, since each has only so many ports, and a closed one is
+                        // not free for a minute.
                         let host = Ipv4Addr::new(127, 0, half + 1, (number % 200) as u8 + 1);
                         // The system may be out of descriptors or slow: then it is one client less.
                         let Ok(mut client) = TcpStream::connect((host, port)) else {

@@ -1,7 +1,7 @@
 //! Adapters compose: an actor around any unchanged actor, on the public API alone.
 //!
-//! [`Xor`] lets its actor in after one handshake line and hides its bytes both ways. Nothing in the inner actors knows of it. The
-//! same tests run over real sockets and on a stage.
+//! [`Xor`] lets its actor in after one handshake line and hides its bytes both ways. Nothing in the
+//! inner actors knows of it. The same tests run over real sockets and on a stage.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use greenroom::*;
 mod util;
 use util::{TIMEOUT, wait_until};
 
-// ---- the adapter ----------------------------------------------------------------------------------------------------
+// ---- the adapter --------------------------------------------------------------------------------
 
 /// The handshake: this line, whose last byte is the key; answered by [`WELCOME`], as it is.
 const HELLO: &[u8] = b"xor ";
@@ -26,7 +26,8 @@ const WELCOME: &[u8] = b"welcome\n";
 /// A peer that has not said hello by then is closed.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Messages held for an actor that is not opened yet. Who floods a connection that has not come in costs it its place, not us memory.
+/// Messages held for an actor that is not opened yet. Who floods a connection that has not come in
+/// costs it its place, not us memory.
 const HELD_MAX: usize = 16;
 
 struct Xor<A: Actor> {
@@ -119,7 +120,8 @@ impl<A: Actor> Actor for Xor<A> {
         let State::Open { key } = self.state else {
             return Ok(());
         };
-        // What the inner actor leaves is kept by the framework, undecoded: so its limits and timeouts are those of the inner actor.
+        // What the inner actor leaves is kept by the framework, undecoded: so its limits and
+        // timeouts are those of the inner actor.
         let plain = xor(input.bytes(), key);
         let mut decoded = Input::new(&plain, input.at_end());
         let outcome = self.inner(ctx, |actor, ctx| actor.readable(&mut decoded, ctx));
@@ -175,7 +177,7 @@ impl<A: Actor> Actor for Xor<A> {
     }
 }
 
-// ---- two actors that know nothing of it -----------------------------------------------------------------------------
+// ---- two actors that know nothing of it ---------------------------------------------------------
 
 struct Echo;
 
@@ -313,7 +315,7 @@ impl Chatty {
     }
 }
 
-// ---- on a stage -----------------------------------------------------------------------------------------------------
+// ---- on a stage ---------------------------------------------------------------------------------
 
 const KEY: u8 = b'K';
 
@@ -530,7 +532,7 @@ fn adapters_nest() {
     assert_eq!(xor(&stage.output(), b'A' ^ b'B'), b"hello");
 }
 
-// ---- over real sockets ----------------------------------------------------------------------------------------------
+// ---- over real sockets --------------------------------------------------------------------------
 
 fn connect(listener: &Listener) -> TcpStream {
     let Endpoint::Tcp(addr) = listener.local_addr() else {

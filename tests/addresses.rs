@@ -135,7 +135,7 @@ fn an_address_of_a_system_that_has_ended_reaches_nobody() {
     addr.close();
 }
 
-// ---- slots that are used again --------------------------------------------------------------------------------------
+// ---- slots that are used again ------------------------------------------------------------------
 
 /// The slot in an identity, which is printed as `poller.slot` and the slot's generation: `0.3v5`.
 fn slot(id: ActorId) -> String {
@@ -209,7 +209,8 @@ fn a_message_on_its_way_does_not_reach_the_next_actor_in_the_slot() {
     let (events, of_new) = channel();
     let before = system.stats();
     let held = hold(&keeper);
-    // In the mailbox, one behind the other: the end, the successor, and what was meant for the predecessor.
+    // In the mailbox, one behind the other: the end, the successor, and what was meant for the
+    // predecessor.
     old.addr.close();
     keeper.tell(|ctx| {
         ctx.spawn(Probe::new(events));

@@ -1,4 +1,5 @@
-//! What costs no allocation: a message, a timer, an echo. Counted by thread, so that the poller's are known from the test's.
+//! What costs no allocation: a message, a timer, an echo. Counted by thread, so that the poller's
+//! are known from the test's.
 
 mod util;
 

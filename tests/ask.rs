@@ -1,4 +1,5 @@
-//! Asking: from a thread outside, which blocks, and from an actor, which is sent the answer. Exactly one answer, always.
+//! Asking: from a thread outside, which blocks, and from an actor, which is sent the answer.
+//! Exactly one answer, always.
 
 mod util;
 
@@ -15,7 +16,7 @@ const LONG: Duration = TIMEOUT;
 /// Always reached.
 const SHORT: Duration = Duration::from_millis(5);
 
-// ---- from outside ---------------------------------------------------------------------------------------------------
+// ---- from outside -------------------------------------------------------------------------------
 
 fn answer(number: u32) -> impl FnOnce(Reply<u32>) -> Job {
     move |reply| Box::new(move |_| reply.send(number).map_err(|_| "nobody waits for it".into()))
@@ -123,7 +124,8 @@ fn a_question_whose_actor_ends_before_its_turn_is_unanswered() {
         let addr = probe.addr.clone();
         thread::spawn(move || addr.ask(LONG, answer(1)))
     };
-    // It is in the mailbox, behind the close, as soon as it is counted; either way it has to be told the end.
+    // It is in the mailbox, behind the close, as soon as it is counted; either way it has to be
+    // told the end.
     drop(held);
     assert!(matches!(
         asker.join().unwrap(),
@@ -180,7 +182,7 @@ fn an_ask_that_would_block_a_poller_closes_the_one_who_tried() {
     assert_eq!(system.stats().panics, 1);
 }
 
-// ---- from an actor --------------------------------------------------------------------------------------------------
+// ---- from an actor ------------------------------------------------------------------------------
 
 type Answer = Result<u32, AskError>;
 
@@ -270,7 +272,8 @@ impl Pair {
     /// Nothing more is on its way.
     #[track_caller]
     fn over(self) {
-        // A question that times out after the others: what the earlier ones still had to say would have come before.
+        // A question that times out after the others: what the earlier ones still had to say would
+        // have come before.
         let (kept, questions) = channel();
         let asked = spawn(&self.system, 0, |probe| probe);
         let of = asked.addr.clone();

@@ -1,4 +1,5 @@
-//! Readers that are stuck or slow: each ends with its reason, or holds its source back, or loses whole writes that are counted.
+//! Readers that are stuck or slow: each ends with its reason, or holds its source back, or loses
+//! whole writes that are counted.
 
 mod util;
 
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 use greenroom::*;
 use util::*;
 
-/// What the kernel takes for a client that does not read, on both sides, stays below this many bytes.
+/// What the kernel takes for a client that does not read, on both sides, stays below this many
+/// bytes.
 const MORE_THAN_THE_KERNEL_TAKES: usize = 12 << 20;
 
 #[test]

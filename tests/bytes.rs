@@ -1,4 +1,5 @@
-//! Bytes on their way: from a peer to its actor, shown in one piece; and from an actor to its peer, in order and whole.
+//! Bytes on their way: from a peer to its actor, shown in one piece; and from an actor to its peer,
+//! in order and whole.
 
 mod util;
 

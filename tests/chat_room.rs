@@ -337,7 +337,8 @@ fn the_number_of_rooms_is_bounded() {
     last.lines_until("* n99 has joined one-more");
 }
 
-/// A room that is left by its last member while another one comes: nobody must end up in a room that is no more.
+/// A room that is left by its last member while another one comes: nobody must end up in a room
+/// that is no more.
 #[test]
 fn no_joiner_is_lost_while_rooms_come_and_go() {
     const TALKERS: usize = 6;
@@ -383,7 +384,8 @@ fn no_joiner_is_lost_while_rooms_come_and_go() {
 fn all_readers_see_one_sequence() {
     const LINES: usize = 10_000;
     let chat = chat_room();
-    // Connections go to the pollers in turn: the two senders are on different ones, and so are the readers.
+    // Connections go to the pollers in turn: the two senders are on different ones, and so are the
+    // readers.
     let [mut ann, mut ben, carl, dora, emil] =
         enter_all(&chat, ["ann", "ben", "carl", "dora", "emil"]);
     let (sequences, by_ann, by_ben) = thread::scope(|scope| {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use greenroom::*;
 use util::*;
 
-/// Checks the frame of an actor's life: `opened` first and once, `closed` last and once. Returns the reason.
+/// Checks the frame of an actor's life: `opened` first and once, `closed` last and once. Returns
+/// the reason.
 #[track_caller]
 fn only_end(seen: &Seen) -> CloseReason {
     // `Seen` has taken `opened` already.
@@ -258,10 +259,12 @@ fn a_lingering_close_ends_at_its_limit_of_bytes() {
     let (mut client, seen) = stage.pair();
     seen.addr.close();
     assert!(matches!(only_end(&seen), CloseReason::Finished));
-    while client.write_all(&[0; 10_000]).is_ok() {}
-    wait_until("the client that does not stop is left alone", || {
-        stage.is_over()
-    });
+    let mut sent = 0;
+    while client.write_all(&[0; 10_000]).is_ok() {
+        sent += 10_000;
+        assert!(sent < 1 << 25, "it is to be left alone before this");
+    }
+    wait_until("all is over", || stage.is_over());
 }
 
 #[test]
@@ -293,7 +296,8 @@ fn a_peer_that_goes_away_ends_a_close_that_flushes() {
 
 #[test]
 fn a_client_that_has_gone_kills_nobody_with_a_signal() {
-    // Without MSG_NOSIGNAL the second write is the end of the process (Rust's own main ignores SIGPIPE, so it is set to kill here).
+    // Without MSG_NOSIGNAL the second write is the end of the process (Rust's own main ignores
+    // SIGPIPE, so it is set to kill here).
     in_child(
         "a_client_that_has_gone_kills_nobody_with_a_signal",
         1024,

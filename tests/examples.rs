@@ -1,4 +1,5 @@
-//! Each example as a user meets it: its help, its start line, a few words with it, its end, and its errors.
+//! Each example as a user meets it: its help, its start line, a few words with it, its end, and its
+//! errors.
 
 #[path = "util/process.rs"]
 mod process;
@@ -137,7 +138,8 @@ fn speak(name: &str, talker: &mut Talker<TcpStream>) {
 #[test]
 fn a_second_signal_is_harmless() {
     let example = Example::start("echo", &[]);
-    // It does not close, so the server's close lingers until its deadline, or until the second signal.
+    // It does not close, so the server's close lingers until its deadline, or until the second
+    // signal.
     let mut there = example.connect();
     there.say("hello");
     there.expect("hello");

@@ -1,7 +1,8 @@
 //! Interest equals what will be acted on: no turn spins on an event that nobody consumes.
 //!
-//! A poller that spins takes all of a core; one that waits takes nothing. So each test brings a connection into a state where a
-//! careless poller spins, and then looks at the processor time that the poller takes while a clock of another system ticks.
+//! A poller that spins takes all of a core; one that waits takes nothing. So each test brings a
+//! connection into a state where a careless poller spins, and then looks at the processor time that
+//! the poller takes while a clock of another system ticks.
 
 mod util;
 

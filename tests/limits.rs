@@ -1,4 +1,5 @@
-//! What one client may hold of the server: input, time, places. Each limit ends in its reason or in an order of waiting.
+//! What one client may hold of the server: input, time, places. Each limit ends in its reason or in
+//! an order of waiting.
 
 mod util;
 
@@ -225,7 +226,8 @@ fn at_its_limit_a_listener_refuses_with_a_farewell_that_arrives() {
     let (mut second, _two) = stage.pair();
     for refused in 1..=3 {
         let mut third = stage.client();
-        // It talks before it listens, and gets the farewell all the same. (Or finds the connection closed already.)
+        // It talks before it listens, and gets the farewell all the same. (Or finds the connection
+        // closed already.)
         let _ = third.write_all(b"hello");
         assert_eq!(read_to_end(third), b"full, come again\n");
         assert_eq!(stage.system.stats().refused, refused);

@@ -1,4 +1,5 @@
-//! The whole way: lines from sockets through a room with a small mailbox and back to all sockets, none lost, memory flat.
+//! The whole way: lines from sockets through a room with a small mailbox and back to all sockets,
+//! none lost, memory flat.
 
 mod util;
 
@@ -36,7 +37,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static HEAP: Counting = Counting;
 
-// ---- the whole way --------------------------------------------------------------------------------------------------
+// ---- the whole way ------------------------------------------------------------------------------
 
 /// A connection that says its lines in the room, and is said those of all.
 struct Talker {

@@ -1,4 +1,5 @@
-//! A mailbox has a bound: past it the sender gets the message back, and one flooded actor does not close it to the others.
+//! A mailbox has a bound: past it the sender gets the message back, and one flooded actor does not
+//! close it to the others.
 
 mod util;
 

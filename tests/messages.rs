@@ -1,4 +1,5 @@
-//! What an accepted message may count on: delivered once, in order, one at a time, or counted; and what its way costs.
+//! What an accepted message may count on: delivered once, in order, one at a time, or counted; and
+//! what its way costs.
 
 mod util;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use greenroom::*;
 use util::*;
 
-// ---- one at a time --------------------------------------------------------------------------------------------------
+// ---- one at a time ------------------------------------------------------------------------------
 
 #[test]
 fn a_message_to_self_is_delivered_after_the_callback() {
@@ -39,7 +40,8 @@ fn a_message_to_self_is_delivered_after_the_callback() {
     );
 }
 
-/// Checks of each call that no other is under way, that it is on the actor's one thread, and that each sender's come in order.
+/// Checks of each call that no other is under way, that it is on the actor's one thread, and that
+/// each sender's come in order.
 struct Checker {
     busy: Arc<AtomicBool>,
     home: thread::ThreadId,
@@ -103,7 +105,7 @@ fn messages_come_one_at_a_time_on_one_thread_in_the_order_of_their_sender() {
     assert_eq!(system.stats().dead_letters, 0);
 }
 
-// ---- exactly once, or counted ---------------------------------------------------------------------------------------
+// ---- exactly once, or counted -------------------------------------------------------------------
 
 /// A message that is missed when it is lost.
 struct Tracked {
@@ -145,7 +147,8 @@ struct Sent {
 }
 
 impl Sent {
-    /// Sends from `senders` threads, each `each` messages to each of `actors`, while `meanwhile` runs.
+    /// Sends from `senders` threads, each `each` messages to each of `actors`, while `meanwhile`
+    /// runs.
     fn by(
         senders: usize,
         each: usize,
@@ -305,7 +308,7 @@ fn a_dead_letter_whose_drop_panics_harms_nobody() {
     assert_eq!((stats.panics, stats.dead_letters), (1, 1));
 }
 
-// ---- opened first, closed last --------------------------------------------------------------------------------------
+// ---- opened first, closed last ------------------------------------------------------------------
 
 /// Reports its callbacks.
 struct Teller {

@@ -44,7 +44,8 @@ impl Neighbours {
         }
     }
 
-    /// Checks that so many panics were counted, that the neighbour still serves, and that new clients are served.
+    /// Checks that so many panics were counted, that the neighbour still serves, and that new
+    /// clients are served.
     #[track_caller]
     fn go_on(mut self, panics: u64) {
         assert_eq!(self.stage.system.stats().panics, panics);
@@ -242,7 +243,8 @@ struct Bomb;
 
 impl Drop for Bomb {
     fn drop(&mut self) {
-        // A second panic while one unwinds would be the end of the process by the language's own rule.
+        // A second panic while one unwinds would be the end of the process by the language's own
+        // rule.
         if !std::thread::panicking() {
             panic!("a test's panic in a drop");
         }

@@ -44,8 +44,8 @@ fn chunks() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(len, 1..25)
 }
 
-/// Does one step after the other, call by call, and writes what it consumes with its number before it. Checks on its way that what
-/// it is shown is what has not been consumed, in one piece.
+/// Does one step after the other, call by call, and writes what it consumes with its number before
+/// it. Checks on its way that what it is shown is what has not been consumed, in one piece.
 struct Stepper {
     steps: Vec<Step>,
     call: usize,
@@ -70,7 +70,8 @@ impl Actor for Stepper {
 
     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
         let shown = input.bytes();
-        // Its ends are enough: to compare all of it at each call would take a time that grows with the square.
+        // Its ends are enough: to compare all of it at each call would take a time that grows with
+        // the square.
         let expected = self.sent[self.consumed..].get(..shown.len());
         let ends = |bytes: &[u8]| {
             let end = bytes.len().min(64);
@@ -107,7 +108,8 @@ impl Actor for Stepper {
                 self.consume(frame.unwrap_or_default(), ctx);
             }
             Step::All => self.consume(input.take_all(), ctx),
-            // Resuming shows what was kept, which may be nothing: whoever pauses then never reads on.
+            // Resuming shows what was kept, which may be nothing: whoever pauses then never reads
+            // on.
             Step::Pause(_) if shown.is_empty() => {}
             Step::Pause(len) => {
                 let len = len.min(input.len());
@@ -244,7 +246,8 @@ fn check(chunks: &[usize], steps: Vec<Step>, seed: u32) -> Result<(), TestCaseEr
     writer.join().expect("the writer does not panic");
     let (consumed, reason) = next(&bench.told);
     prop_assert_eq!(reason, CloseReason::PeerClosed.to_string());
-    // The model: what it consumed is a beginning of what was sent, and its answer is that, whole and in order.
+    // The model: what it consumed is a beginning of what was sent, and its answer is that, whole
+    // and in order.
     prop_assert!(consumed <= sent.len());
     prop_assert_eq!(answer.len(), consumed + 1);
     prop_assert!(answer[..consumed] == sent[..consumed] && answer[consumed] == b'|');

@@ -16,7 +16,7 @@ use util::*;
 /// A deadline that no test waits for: whoever does has failed.
 const NEVER: Duration = Duration::from_secs(600);
 
-// ---- asks -----------------------------------------------------------------------------------------------------------
+// ---- asks ---------------------------------------------------------------------------------------
 
 /// What a [`Clerk`] is asked.
 enum Question {
@@ -100,7 +100,7 @@ fn a_panic_of_the_asked_and_then_in_the_answer_does_not_abort() {
     );
 }
 
-// ---- output ---------------------------------------------------------------------------------------------------------
+// ---- output -------------------------------------------------------------------------------------
 
 #[test]
 fn a_burst_of_messages_in_one_turn_does_not_close_a_reader_that_reads() {
@@ -214,7 +214,8 @@ fn room_is_not_told_again_for_a_wait_that_is_over() {
         let mut first = true;
         probe.on_room(move |ctx| {
             if std::mem::take(&mut first) {
-                // The slow one stands still again, and its mailbox is filled again: this wait is a new one.
+                // The slow one stands still again, and its mailbox is filled again: this wait is a
+                // new one.
                 let (entered, is_held) = channel();
                 let (release, released) = channel::<()>();
                 let _ = to.send(Box::new(move |_| {
@@ -249,7 +250,7 @@ fn room_is_not_told_again_for_a_wait_that_is_over() {
     waiter.until(|event| matches!(event, Event::Room).then_some(()));
 }
 
-// ---- panics outside of callbacks ------------------------------------------------------------------------------------
+// ---- panics outside of callbacks ----------------------------------------------------------------
 
 /// A message of which the copy that a push keeps to make the others from panics when it is dropped.
 struct Bomb {
@@ -402,7 +403,7 @@ fn a_panic_in_the_drop_of_an_error_that_an_abort_hides_harms_nobody() {
     neighbour.run(|_| ());
 }
 
-// ---- stop -----------------------------------------------------------------------------------------------------------
+// ---- stop ---------------------------------------------------------------------------------------
 
 /// Waits for a system's end in a thread of its own.
 fn end_of(system: System) -> Receiver<()> {
@@ -451,7 +452,8 @@ fn who_waits_in_the_backlog_at_stop_is_served_though_a_poller_has_ended() {
     let held = hold(&busy);
     let clients = [stage.client(), stage.client()];
     stage.system.handle().stop(NEVER);
-    // By now it has seen that it hosts no socket. Whether it goes on is the question, so neither answer is waited for alone.
+    // By now it has seen that it hosts no socket. Whether it goes on is the question, so neither
+    // answer is waited for alone.
     for _ in 0..3 {
         let (done, is_done) = channel::<()>();
         let _ = idle.addr.send(Box::new(move |_| {
@@ -568,7 +570,7 @@ fn after_the_end_nothing_can_be_sent() {
     assert!(addr.is_gone());
 }
 
-// ---- limits and order -----------------------------------------------------------------------------------------------
+// ---- limits and order ---------------------------------------------------------------------------
 
 #[test]
 fn a_need_beyond_the_limit_does_not_slip_through_a_pause() {
@@ -617,7 +619,8 @@ fn a_close_by_address_comes_after_the_messages_sent_before_it() {
     assert!(is_done.try_recv().is_ok(), "the message was overtaken");
 }
 
-/// Returns when poller 0 has gone through what was sent to it before, without a probe: their mailbox may be full.
+/// Returns when poller 0 has gone through what was sent to it before, without a probe: their
+/// mailbox may be full.
 fn settle_beside(system: &System) {
     for _ in 0..2 {
         let clerk = system.spawn_on(0, Clerk::default);

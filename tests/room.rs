@@ -1,4 +1,5 @@
-//! Waiting for room: a full mailbox slows down whoever feeds it, back to the sockets, and nothing is lost.
+//! Waiting for room: a full mailbox slows down whoever feeds it, back to the sockets, and nothing
+//! is lost.
 
 mod util;
 

@@ -57,8 +57,9 @@ fn a_message_on_its_way_when_the_slot_is_used_again_is_a_dead_letter() {
     for round in 1..=20 {
         let (client, old) = stage.pair();
         let hub = spawn(&stage.system, 0, |probe| probe);
-        // All within one turn of the poller, in this order: the peer's end, the next connect, the message and the close. They
-        // come behind more messages than are delivered in the turn that is held up.
+        // All within one turn of the poller, in this order: the peer's end, the next connect, the
+        // message and the close. They come behind more messages than are delivered in the turn that
+        // is held up.
         let held = hold(&hub);
         for _ in 0..1_500 {
             hub.tell(|_| Ok(()));
@@ -166,7 +167,8 @@ fn a_duplicated_descriptor_is_not_reported_on_after_the_close() {
             wait_until("the slot is free", || stage.system.stats().connections == 0);
             let (_other, new) = stage.pair();
             assert_eq!(place(&old), place(&new));
-            // The duplicate keeps the connection open: bytes and the end arrive, and nobody must be told.
+            // The duplicate keeps the connection open: bytes and the end arrive, and nobody must be
+            // told.
             client.write_all(b"for the one who has gone").unwrap();
             half_close(&client);
             assert_quiet("dup");
@@ -177,8 +179,8 @@ fn a_duplicated_descriptor_is_not_reported_on_after_the_close() {
 
 #[test]
 fn many_ends_in_one_batch_of_events_each_reach_their_own() {
-    // Half of those that are readable at one time close as they are read, and their slots are used again at once by
-    // clients that wait: nobody may get what was meant for another.
+    // Half of those that are readable at one time close as they are read, and their slots are used
+    // again at once by clients that wait: nobody may get what was meant for another.
     let stage = Stage::with(ConnectionOptions::new(), |probe| {
         let mut name = None;
         probe.on_readable(move |input, ctx| {

@@ -21,7 +21,8 @@ fn stage(
     Stage::listen(builder(pollers).name(name), "127.0.0.1:0", options, prepare)
 }
 
-/// Runs the system of a stage to its end on a thread of its own, which tells when it has ended, and how.
+/// Runs the system of a stage to its end on a thread of its own, which tells when it has ended, and
+/// how.
 fn run(stage: Stage) -> std::sync::mpsc::Receiver<std::io::Result<()>> {
     let (ended, end) = channel();
     std::thread::spawn(move || {

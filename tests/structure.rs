@@ -1,12 +1,13 @@
-//! The shape of the house, read from its source: imports go one way, `unsafe` and `libc` stand in `sys` alone, what loom checks can
-//! stand without the rest, and no file is longer than a sitting.
+//! The shape of the house, read from its source: imports go one way, `unsafe` and `libc` stand in
+//! `sys` alone, what loom checks can stand without the rest, and no file is longer than a sitting.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the top down; a module may name those of its own level and of the levels below. One level holds what cannot be told apart:
-/// what the user writes and what is kept for it refer to one another.
+/// From the top down; a module may name those of its own level and of the levels below. One level
+/// holds what cannot be told apart: what the user writes and what is kept for it refer to one
+/// another.
 const LEVELS: [&[&str]; 7] = [
     &["lib"],
     &["system", "listener", "broadcaster", "testing"],

@@ -108,7 +108,7 @@ fn calls(stage: &Stage<Notes>) -> Vec<String> {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-// ---- input ----------------------------------------------------------------------------------------------------------
+// ---- input --------------------------------------------------------------------------------------
 
 #[test]
 fn kept_input_is_shown_again_when_as_much_as_was_needed_is_there() {
@@ -188,7 +188,7 @@ fn more_input_than_may_be_kept_ends_it() {
     );
 }
 
-// ---- output ---------------------------------------------------------------------------------------------------------
+// ---- output -------------------------------------------------------------------------------------
 
 #[test]
 fn drained_comes_at_the_low_watermark() {
@@ -276,7 +276,7 @@ fn a_slow_peer_can_hold_back_its_own_requests() {
     assert_eq!((stage.is_reading(), stage.unread()), (true, 0));
 }
 
-// ---- ends -----------------------------------------------------------------------------------------------------------
+// ---- ends ---------------------------------------------------------------------------------------
 
 #[test]
 fn a_close_flushes_and_lingers() {
@@ -396,7 +396,7 @@ fn stopping_has_its_deadline() {
     assert_eq!(calls(&stage)[1..], ["stopping"]);
 }
 
-// ---- time -----------------------------------------------------------------------------------------------------------
+// ---- time ---------------------------------------------------------------------------------------
 
 #[test]
 fn time_moves_by_advance_alone_and_timers_fire_in_order() {
@@ -464,7 +464,7 @@ fn actors_that_never_rest_are_told() {
     Stage::without_socket(Loop).send(());
 }
 
-// ---- other actors ---------------------------------------------------------------------------------------------------
+// ---- other actors -------------------------------------------------------------------------------
 
 /// Passes lines on, and holds its reader back while the hub is full.
 struct Feeder {
@@ -631,7 +631,7 @@ fn spawned_actors_are_there_to_be_seen() {
     assert_eq!(hub.stats().opened, 2);
 }
 
-// ---- no system call -------------------------------------------------------------------------------------------------
+// ---- no system call -----------------------------------------------------------------------------
 
 /// Uses every method of [`Context`].
 struct Everything {
@@ -689,7 +689,8 @@ impl Actor for Everything {
     }
 }
 
-/// What a seccomp(2) filter in a process of its own lets pass: memory, locks and the end. Anything else kills it.
+/// What a seccomp(2) filter in a process of its own lets pass: memory, locks and the end. Anything
+/// else kills it.
 mod sandbox {
     use libc::{
         BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JUMP, BPF_K, BPF_LD, BPF_RET, BPF_STMT, BPF_W, c_long,
@@ -791,8 +792,9 @@ fn child_performs_a_system_call_in_a_sandbox() {
     sandbox::exit(0);
 }
 
-/// Proves that between bytes in and bytes out neither a `Context` nor the code that carries out its requests performs a system
-/// call, but for memory and for locks that somebody else holds. (A message to a poller that sleeps does perform one; there is none.)
+/// Proves that between bytes in and bytes out neither a `Context` nor the code that carries out its
+/// requests performs a system call, but for memory and for locks that somebody else holds. (A
+/// message to a poller that sleeps does perform one; there is none.)
 #[test]
 fn a_context_performs_no_system_call() {
     use std::os::unix::process::ExitStatusExt;
@@ -800,7 +802,8 @@ fn a_context_performs_no_system_call() {
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child
             .args(["--exact", test, "--ignored", "--test-threads=1"])
-            // In an arena of a thread's own glibc reads a file of /proc before it gives memory back.
+            // In an arena of a thread's own glibc reads a file of /proc before it gives memory
+            // back.
             .env("MALLOC_ARENA_MAX", "1")
             .output()
             .unwrap()

@@ -191,7 +191,8 @@ fn ticks_keep_their_phase_and_missed_ones_are_skipped() {
         ticks.windows(2).all(|two| two[0].floor() < two[1].floor()),
         "no two ticks in one period, so none was made up for: {ticks:?}"
     );
-    // A machine that is busy may be late with one, and hardly with all; a drift would leave none near its deadline.
+    // A machine that is busy may be late with one, and hardly with all; a drift would leave none
+    // near its deadline.
     assert!(
         ticks[2..].iter().any(|tick| tick.fract() < 0.3),
         "the phase was shifted by the late tick: {ticks:?}"
@@ -216,7 +217,7 @@ fn a_timer_too_far_ahead_for_the_clock_is_no_error() {
     assert!(probe.run(move |ctx| ctx.cancel_timer(key)));
 }
 
-// ---- ends -----------------------------------------------------------------------------------------------------------
+// ---- ends ---------------------------------------------------------------------------------------
 
 #[test]
 fn timers_end_with_their_actor_and_never_reach_the_next_in_its_slot() {
@@ -269,7 +270,7 @@ fn timers_end_with_their_actor_and_never_reach_the_next_in_its_slot() {
     }
 }
 
-// ---- who else is on the poller --------------------------------------------------------------------------------------
+// ---- who else is on the poller ------------------------------------------------------------------
 
 /// A stage whose connections answer each byte with how often `count` was counted up by then.
 fn counting_stage(count: &Arc<AtomicUsize>) -> (Stage, std::sync::mpsc::Receiver<usize>) {

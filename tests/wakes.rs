@@ -1,4 +1,5 @@
-//! A poller that is awake costs its senders no system call, a sleeping one a single write, and no wake is lost.
+//! A poller that is awake costs its senders no system call, a sleeping one a single write, and no
+//! wake is lost.
 
 mod util;
 

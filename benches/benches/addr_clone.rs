@@ -1,7 +1,8 @@
-//! Question: what does it cost to clone an address and drop the clone, alone and when 4 threads do so to the same one?
+//! Question: what does it cost to clone an address and drop the clone, alone and when 4 threads do
+//! so to the same one?
 //!
-//! Baseline: `Arc::clone`, which is what an address holds: the count in it is the one word that they share.
-//! Run: `cargo bench -p greenroom-benches --bench addr_clone`.
+//! Baseline: `Arc::clone`, which is what an address holds: the count in it is the one word that
+//! they share. Run: `cargo bench -p greenroom-benches --bench addr_clone`.
 
 use std::hint::black_box;
 use std::sync::{Arc, Barrier};

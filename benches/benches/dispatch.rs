@@ -1,10 +1,12 @@
-//! Question: what does it cost to find an actor and enter its callback, sockets and system calls left out?
+//! Question: what does it cost to find an actor and enter its callback, sockets and system calls
+//! left out?
 //!
-//! - `readable`: an actor is shown 64 bytes and consumes them, on the stage of `greenroom::testing`, which runs the poller's own
-//!   code from the selector's report on, with a buffer in memory for a socket; that buffer's cost is in the figure.
-//! - `message`: a relay hands 1,000 actors of its own poller a message each, and they answer. Each is put into the mailbox, taken out
-//!   in a later turn, its actor found by key and generation, and called behind `catch_unwind`. A figure divided by 2,000 is one
-//!   send and one dispatch.
+//! - `readable`: an actor is shown 64 bytes and consumes them, on the stage of
+//!   `greenroom::testing`, which runs the poller's own code from the selector's report on, with a
+//!   buffer in memory for a socket; that buffer's cost is in the figure.
+//! - `message`: a relay hands 1,000 actors of its own poller a message each, and they answer. Each
+//!   is put into the mailbox, taken out in a later turn, its actor found by key and generation, and
+//!   called behind `catch_unwind`. A figure divided by 2,000 is one send and one dispatch.
 //! - `boxed`: the baseline, 1,000 boxed actors called in a row.
 //!
 //! Run: `cargo bench -p greenroom-benches --bench dispatch`.

@@ -1,10 +1,11 @@
 //! Question: what does one delivery of a broadcast cost, at 1,000 and at 100,000 members?
 //!
-//! The members are actors without sockets on one poller, the room is an actor on another; a slice is some pushes in one
-//! callback, until the last member has had the last one. A member counts, nothing else.
+//! The members are actors without sockets on one poller, the room is an actor on another; a slice
+//! is some pushes in one callback, until the last member has had the last one. A member counts,
+//! nothing else.
 //!
-//! Baseline: the naive room, which sends to each member. Beside it the floor, one thread that calls boxed members in a row.
-//! Run: `cargo bench -p greenroom-benches --bench fanout`.
+//! Baseline: the naive room, which sends to each member. Beside it the floor, one thread that calls
+//! boxed members in a row. Run: `cargo bench -p greenroom-benches --bench fanout`.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -17,7 +18,8 @@ use greenroom_benches::rounds::{Rival, machine, race};
 const DELIVERIES: u64 = 200_000;
 
 thread_local! {
-    /// Deliveries to the members on this poller. One for all: to count in each would not tell when all are done.
+    /// Deliveries to the members on this poller. One for all: to count in each would not tell when
+    /// all are done.
     static DELIVERED: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -109,7 +111,8 @@ fn slice(room: &Addr<Room>, begin: ToRoom, ended: &Receiver<Instant>) -> std::ti
 fn main() -> std::io::Result<()> {
     println!("{}", machine());
     for count in [1_000, 100_000] {
-        // Room for a slice of the naive way and for all joins: this is about the cost of a delivery, not of waiting.
+        // Room for a slice of the naive way and for all joins: this is about the cost of a
+        // delivery, not of waiting.
         let system = System::builder()
             .pollers(2)
             .mailbox_bound(1 << 20)

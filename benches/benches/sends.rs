@@ -1,17 +1,19 @@
 //! Question: what does a send to an actor cost, beside a bare queue that some thread empties?
 //!
-//! 1, 2 and 4 threads send numbers as fast as they can; the actor, or the receiving thread, handles each by adding it up. A
-//! slice lasts from the first send to the last number handled. Who finds a mailbox or queue full yields and tries again; on
-//! two processors that is mostly a race for one of them, so greenroom stands here twice: with a bound that is never
-//! reached, to go beside the unbounded channel, and with the default bound, to go beside the bounded one. Then two actors on
-//! one poller, the sender waiting for room, beside a channel that one thread fills and empties by turns.
+//! 1, 2 and 4 threads send numbers as fast as they can; the actor, or the receiving thread, handles
+//! each by adding it up. A slice lasts from the first send to the last number handled. Who finds a
+//! mailbox or queue full yields and tries again; on two processors that is mostly a race for one of
+//! them, so greenroom stands here twice: with a bound that is never reached, to go beside the
+//! unbounded channel, and with the default bound, to go beside the bounded one. Then two actors on
+//! one poller, the sender waiting for room, beside a channel that one thread fills and empties by
+//! turns.
 //!
-//! Once with messages of 8 bytes, once of 32 (a `Bytes` has as many): a mailbox carries 16 more for each, and the lines of memory that
-//! travel between the processors are what a send costs.
+//! Once with messages of 8 bytes, once of 32 (a `Bytes` has as many): a mailbox carries 16 more for
+//! each, and the lines of memory that travel between the processors are what a send costs.
 //!
-//! Baseline: crossbeam's unbounded channel. The bar: at most twice its time, from 1 and from 4 threads.
-//! Only the channels and the mutex let the receiver sleep; the thread behind SegQueue spins, which flatters it.
-//! Run: `cargo bench -p greenroom-benches --bench sends`.
+//! Baseline: crossbeam's unbounded channel. The bar: at most twice its time, from 1 and from 4
+//! threads. Only the channels and the mutex let the receiver sleep; the thread behind SegQueue
+//! spins, which flatters it. Run: `cargo bench -p greenroom-benches --bench sends`.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Condvar, Mutex};
@@ -27,7 +29,8 @@ use greenroom_benches::rounds::{Rival, machine, race};
 const MESSAGES: u64 = 200_000;
 /// The default of greenroom's mailboxes.
 const BOUND: usize = 16_384;
-/// What the one thread puts into its channel before it empties it: as much as a poller delivers in a turn.
+/// What the one thread puts into its channel before it empties it: as much as a poller delivers in
+/// a turn.
 const BATCH: u64 = 1024;
 
 /// What every receiver does with a message.
@@ -133,7 +136,8 @@ fn slice<const WORDS: usize>(
             .map(|_| {
                 scope.spawn(|| {
                     ready.wait();
-                    // Taken by the sender: with more threads than processors any other may look at the clock late.
+                    // Taken by the sender: with more threads than processors any other may look at
+                    // the clock late.
                     let start = Instant::now();
                     for number in 0..MESSAGES / threads {
                         while !try_send([number; WORDS]) {

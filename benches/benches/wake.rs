@@ -1,11 +1,11 @@
 //! Question: what does it cost to wake a sleeping poller, and how long until its actor answers?
 //!
-//! Ping-pong: each side sleeps until the other has answered, so a round trip is two wakes and all that lies around them. The two
-//! sides are pinned to two processors where there are as many.
+//! Ping-pong: each side sleeps until the other has answered, so a round trip is two wakes and all
+//! that lies around them. The two sides are pinned to two processors where there are as many.
 //!
-//! Baseline: two threads that block in read(2) of an eventfd each, the least that two sleeping threads can do. The second rival
-//! does what a poller cannot do without: it waits in epoll and reads the eventfd.
-//! Run: `cargo bench -p greenroom-benches --bench wake`.
+//! Baseline: two threads that block in read(2) of an eventfd each, the least that two sleeping
+//! threads can do. The second rival does what a poller cannot do without: it waits in epoll and
+//! reads the eventfd. Run: `cargo bench -p greenroom-benches --bench wake`.
 
 use std::io;
 use std::sync::Arc;
@@ -74,7 +74,8 @@ impl Actor for Ponger {
     }
 }
 
-/// Lets the calling thread stay on one of two processors; without a second one it stays where it is.
+/// Lets the calling thread stay on one of two processors; without a second one it stays where it
+/// is.
 fn pin(cpu: usize) {
     if thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
         pin_to_cpu(cpu).expect("this processor exists");

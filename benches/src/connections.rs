@@ -13,7 +13,8 @@ use crate::sys::Epoll;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most that one read takes, as in the C loop.
 const READ_BYTES_MAX: usize = 64 * 1024;
-/// The most that one write offers: enough to fill the socket in a few calls, and bounds what the pattern repeats.
+/// The most that one write offers: enough to fill the socket in a few calls, and bounds what the
+/// pattern repeats.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
 
 /// Connections to one server, and what it takes to drive them from one thread.
@@ -40,7 +41,8 @@ impl Connections {
         })
     }
 
-    /// Connects to `addr` and returns the connection's index; messages on it are `message_bytes` long.
+    /// Connects to `addr` and returns the connection's index; messages on it are `message_bytes`
+    /// long.
     pub fn open(&mut self, addr: SocketAddr, message_bytes: usize) -> io::Result<usize> {
         let index = self.connections.len();
         let stream = TcpStream::connect_timeout(&addr, CONNECT_TIMEOUT)?;
@@ -77,25 +79,29 @@ impl Connections {
         self.epoch.elapsed().as_nanos() as u64
     }
 
-    /// Waits for at most `timeout` until something happens, and returns how many connections `ready` then knows.
+    /// Waits for at most `timeout` until something happens, and returns how many connections
+    /// `ready` then knows.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
         self.epoll.wait(timeout)
     }
 
-    /// The `n`th connection that the last `wait` found ready: its index, and whether there is something to read.
+    /// The `n`th connection that the last `wait` found ready: its index, and whether there is
+    /// something to read.
     pub fn ready(&self, n: usize) -> (usize, bool) {
         let (token, readable) = self.epoll.event(n);
         (token as usize, readable)
     }
 
-    /// Queues one message on the connection `index`; its latency counts from `start` (in the time of `now`).
+    /// Queues one message on the connection `index`; its latency counts from `start` (in the time
+    /// of `now`).
     pub fn push(&mut self, index: usize, start: u64) {
         let connection = &mut self.connections[index];
         connection.queued += connection.message_bytes;
         connection.starts.push_back(start);
     }
 
-    /// Writes what is queued on the connection `index` until the socket refuses; the rest waits for the socket's room.
+    /// Writes what is queued on the connection `index` until the socket refuses; the rest waits for
+    /// the socket's room.
     pub fn flush(&mut self, index: usize) -> io::Result<()> {
         let connection = &mut self.connections[index];
         connection
@@ -110,8 +116,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Reads once from the connection `index`, checks the bytes, adds the latency of each message that is complete
-    /// now to `latency`, and returns how many these are.
+    /// Reads once from the connection `index`, checks the bytes, adds the latency of each message
+    /// that is complete now to `latency`, and returns how many these are.
     pub fn receive(&mut self, index: usize, latency: &mut Histogram<u64>) -> io::Result<u64> {
         let epoch = self.epoch;
         let connection = &mut self.connections[index];
@@ -219,7 +225,8 @@ struct Pattern {
 }
 
 impl Pattern {
-    /// A prime: no block of a usual size is a multiple, so one that is lost or repeated is found out.
+    /// A prime: no block of a usual size is a multiple, so one that is lost or repeated is found
+    /// out.
     const PERIOD: usize = 65_521;
 
     fn new() -> Pattern {

@@ -1,5 +1,5 @@
-//! The closed loop: each connection always has the same number of messages on their way, and sends the next
-//! when one is back.
+//! The closed loop: each connection always has the same number of messages on their way, and sends
+//! the next when one is back.
 
 use std::io;
 use std::net::SocketAddr;
@@ -84,8 +84,9 @@ impl EchoLoad {
         })
     }
 
-    /// Runs the loop until `limit`, then waits for the last replies: afterwards the server has nothing left to do,
-    /// so its CPU time read before and after belongs to just the messages reported.
+    /// Runs the loop until `limit`, then waits for the last replies: afterwards the server has
+    /// nothing left to do, so its CPU time read before and after belongs to just the messages
+    /// reported.
     pub fn run(&mut self, limit: Limit) -> io::Result<Report> {
         let connections = &mut self.connections;
         let messages_before: Vec<u64> = (0..connections.len())

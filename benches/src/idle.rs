@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use crate::server::{Memory, descriptor_count};
 use crate::sys;
 
-/// Opened, used and closed first, so that what a server allocates once is not counted for each connection.
+/// Opened, used and closed first, so that what a server allocates once is not counted for each
+/// connection.
 const WARM_UP_CONNECTIONS: usize = 100;
-/// Connects between two looks at how many the server has accepted: well below every common backlog, so that no connect
-/// waits for a second because the kernel dropped its SYN.
+/// Connects between two looks at how many the server has accepted: well below every common backlog,
+/// so that no connect waits for a second because the kernel dropped its SYN.
 const BATCH: usize = 100;
 /// Connections from one source address: far below the 28,232 ports that one has by default.
 const CONNECTIONS_PER_ADDRESS: usize = 1_000;
@@ -33,7 +34,8 @@ pub struct Report {
     pub closed: Memory,
 }
 
-/// Opens `count` connections to the server `pid` at `addr` (on the loopback, IPv4) and reads its memory on the way.
+/// Opens `count` connections to the server `pid` at `addr` (on the loopback, IPv4) and reads its
+/// memory on the way.
 pub fn measure(addr: SocketAddr, pid: u32, count: usize) -> io::Result<Report> {
     let SocketAddr::V4(addr) = addr else {
         return Err(invalid(
@@ -76,7 +78,8 @@ fn invalid(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
-/// Opens `count` connections, which the server, with `descriptors` open before, has accepted when it returns.
+/// Opens `count` connections, which the server, with `descriptors` open before, has accepted when
+/// it returns.
 fn open(
     addr: SocketAddrV4,
     pid: u32,
@@ -100,7 +103,8 @@ fn open(
     Ok(connections)
 }
 
-/// Sends a message on all and then reads all the echoes, so that the server is busy with many of them at a time.
+/// Sends a message on all and then reads all the echoes, so that the server is busy with many of
+/// them at a time.
 fn echo_on_each(connections: &[TcpStream]) -> io::Result<()> {
     for mut connection in connections {
         connection.write_all(&MESSAGE)?;
@@ -129,8 +133,8 @@ fn close(connections: Vec<TcpStream>, pid: u32, descriptors: usize) -> io::Resul
     })
 }
 
-/// Waits until the server's count of descriptors is as `expected` says. It looks again and again, since no event tells
-/// of what another process has accepted or closed.
+/// Waits until the server's count of descriptors is as `expected` says. It looks again and again,
+/// since no event tells of what another process has accepted or closed.
 fn wait_for_descriptors(
     pid: u32,
     failure: &str,

@@ -1,7 +1,9 @@
-//! What the system benchmarks share: starting a server and reading its costs, and loading it through real sockets.
+//! What the system benchmarks share: starting a server and reading its costs, and loading it
+//! through real sockets.
 //!
-//! The programs are `load` (one server, one kind of load), `compare` (several servers against the C loop), `accept` and `memory`;
-//! [`rounds`] is for the micro-benchmarks. The package's README says which one answers which question.
+//! The programs are `load` (one server, one kind of load), `compare` (several servers against the C
+//! loop), `accept` and `memory`; [`rounds`] is for the micro-benchmarks. The package's README says
+//! which one answers which question.
 
 pub mod connections;
 pub mod echo;

@@ -1,4 +1,5 @@
-//! Pingers at a fixed rate, alone and beside connections at full speed: does one busy connection starve the others?
+//! Pingers at a fixed rate, alone and beside connections at full speed: does one busy connection
+//! starve the others?
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,8 +12,9 @@ use crate::{latency_histogram, sys};
 
 /// The length of a ping.
 const PING_BYTES: usize = 64;
-/// A flooding connection has 1 MiB on its way, in 16 messages: more than socket buffers and any read buffer take at
-/// once, so the server always finds more to read; and the pingers' own thread is never busy with it for long.
+/// A flooding connection has 1 MiB on its way, in 16 messages: more than socket buffers and any
+/// read buffer take at once, so the server always finds more to read; and the pingers' own thread
+/// is never busy with it for long.
 const FLOOD_MESSAGE_BYTES: usize = 64 * 1024;
 const FLOOD_PIPELINE: usize = 16;
 /// How long the last replies may take once nothing more is sent.
@@ -27,13 +29,16 @@ pub struct Report {
     pub flood_rate: f64,
 }
 
-/// Sends `rate` pings each second on each of `pingers` connections for `time`, beside `flood` connections at full speed.
+/// Sends `rate` pings each second on each of `pingers` connections for `time`, beside `flood`
+/// connections at full speed.
 ///
-/// The pings are due at fixed times whatever the server does, and latency counts from when a ping was due, so a server
-/// that stops for a while is charged for each ping of that while: no coordinated omission (Gil Tene).
+/// The pings are due at fixed times whatever the server does, and latency counts from when a ping
+/// was due, so a server that stops for a while is charged for each ping of that while: no
+/// coordinated omission (Gil Tene).
 ///
-/// One thread does it all and sends what is due between any two events: a second thread for the flood would compete
-/// for the load's CPU, and the scheduler's turns of milliseconds would be taken for the server's latency.
+/// One thread does it all and sends what is due between any two events: a second thread for the
+/// flood would compete for the load's CPU, and the scheduler's turns of milliseconds would be taken
+/// for the server's latency.
 pub fn run(
     addr: SocketAddr,
     pingers: usize,

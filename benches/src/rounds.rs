@@ -1,8 +1,9 @@
 //! Rivals measured by turns in one run, for the micro-benchmarks of which the result is a ratio.
 //!
-//! Not criterion, which measures one rival for seconds and then the next: the speed of a shared machine changes within
-//! seconds, so a ratio of two such figures is mostly weather. Here every rival has slices of some ten milliseconds in
-//! each round, in rotated order; a ratio is that of one round, and the result is the median of all rounds.
+//! Not criterion, which measures one rival for seconds and then the next: the speed of a shared
+//! machine changes within seconds, so a ratio of two such figures is mostly weather. Here every
+//! rival has slices of some ten milliseconds in each round, in rotated order; a ratio is that of
+//! one round, and the result is the median of all rounds.
 
 use std::fs;
 use std::thread;
@@ -35,7 +36,8 @@ impl<'a> Rival<'a> {
     }
 }
 
-/// Measures the rivals and prints a table. A slice is `operations` of them; ratios are of times, to the first rival.
+/// Measures the rivals and prints a table. A slice is `operations` of them; ratios are of times, to
+/// the first rival.
 ///
 /// # Panics
 ///

@@ -22,7 +22,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `command` through the shell, on `cpu` alone if there is one, and waits for its line `listening on ADDR`.
+    /// Starts `command` through the shell, on `cpu` alone if there is one, and waits for its line
+    /// `listening on ADDR`.
     pub fn start(command: &str, cpu: Option<usize>) -> io::Result<Server> {
         let mut shell = Command::new("sh");
         // exec: the shell's process becomes the server, so the id known here is the server's.
@@ -35,7 +36,8 @@ impl Server {
         let mut child = ChildGuard(shell.spawn()?);
         let stdout = child.0.stdout.take().expect("stdout was set to a pipe");
         let (addrs, found) = mpsc::channel();
-        // A thread, for the timeout, and because a server that goes on printing must not fill the pipe and block.
+        // A thread, for the timeout, and because a server that goes on printing must not fill the
+        // pipe and block.
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 if let Some(addr) = parse_listening(&line) {
@@ -64,8 +66,9 @@ impl Server {
 
     /// The CPU time it has used so far, user and system, all threads.
     ///
-    /// Read from its process CPU-time clock (clock_getcpuclockid(3)), which counts nanoseconds and is up to date when read;
-    /// /proc/PID/stat counts ticks of 10 ms, and /proc/PID/schedstat the first thread alone, without its current turn.
+    /// Read from its process CPU-time clock (clock_getcpuclockid(3)), which counts nanoseconds and
+    /// is up to date when read; /proc/PID/stat counts ticks of 10 ms, and /proc/PID/schedstat the
+    /// first thread alone, without its current turn.
     pub fn cpu_time(&self) -> io::Result<Duration> {
         sys::process_cpu_time(self.pid())
     }
@@ -90,7 +93,8 @@ fn parse_listening(line: &str) -> Option<SocketAddr> {
     word.trim_end_matches([',', ';', '.']).parse().ok()
 }
 
-/// The command that starts the C echo loop on a free port; an error if the build found no C compiler.
+/// The command that starts the C echo loop on a free port; an error if the build found no C
+/// compiler.
 pub fn floor_command() -> io::Result<String> {
     let program = env!("ECHO_LOOP");
     if !Path::new(program).exists() {
@@ -116,8 +120,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Reads it from /proc/PID/smaps_rollup, which counts pages; the counter of /proc/PID/statm is up to 64 pages
-    /// per thread behind.
+    /// Reads it from /proc/PID/smaps_rollup, which counts pages; the counter of /proc/PID/statm is
+    /// up to 64 pages per thread behind.
     pub fn of_process(pid: u32) -> io::Result<Memory> {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
         let field = |name: &str| {

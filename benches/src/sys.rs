@@ -67,7 +67,8 @@ impl Epoll {
         Ok(())
     }
 
-    /// Waits for at most `timeout` until something happens, and returns how many events `event` then knows.
+    /// Waits for at most `timeout` until something happens, and returns how many events `event`
+    /// then knows.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
         // Not epoll_wait, which counts in milliseconds: a ping takes a fraction of one.
         let timeout = libc::timespec {
@@ -93,7 +94,8 @@ impl Epoll {
         }
     }
 
-    /// The `n`th event of the last wait: the token, and whether there are bytes, the end or an error to read.
+    /// The `n`th event of the last wait: the token, and whether there are bytes, the end or an
+    /// error to read.
     pub fn event(&self, n: usize) -> (u64, bool) {
         let libc::epoll_event { events, u64: token } = self.events[n];
         // Whatever is not about writing, an error and a hang-up too, is found by reading.
@@ -150,7 +152,8 @@ pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects to `addr` from `source` and a port that the kernel chooses; blocks, `timeout` bounds each later read.
+/// Connects to `addr` from `source` and a port that the kernel chooses; blocks, `timeout` bounds
+/// each later read.
 pub fn connect_from(
     source: Ipv4Addr,
     addr: SocketAddrV4,
@@ -162,8 +165,8 @@ pub fn connect_from(
     // SAFETY: the call above returned this descriptor, and nobody else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let one: libc::c_int = 1;
-    // Without it, bind takes a port that no other socket of this address has, whatever it is connected to,
-    // and looks for it among all: slow, and at an end after one range of ports.
+    // Without it, bind takes a port that no other socket of this address has, whatever it is
+    // connected to, and looks for it among all: slow, and at an end after one range of ports.
     // SAFETY: the option's value is an int, which lives through the call, and its size is the one passed.
     check(unsafe {
         libc::setsockopt(
@@ -233,14 +236,15 @@ pub fn reduce_timer_slack() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the child that `command` will start run on `cpu`, if there is one, and die with the calling thread.
+/// Makes the child that `command` will start run on `cpu`, if there is one, and die with the
+/// calling thread.
 pub fn bind_child(command: &mut Command, cpu: Option<usize>) {
     let prepare = move || {
         // The guards of `server` end children by their drop; this is for a death that runs no drop.
         // SAFETY: no pointer is passed.
         check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong) })?;
-        // strace is the server's sibling, which Yama (ptrace_scope 1) does not let attach unless it is told to.
-        // A kernel without Yama answers with an error, and needs no telling.
+        // strace is the server's sibling, which Yama (ptrace_scope 1) does not let attach unless it
+        // is told to. A kernel without Yama answers with an error, and needs no telling.
         // SAFETY: no pointer is passed.
         unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
         cpu.map_or(Ok(()), pin_to_cpu)

@@ -10,8 +10,9 @@ use crate::echo::{EchoLoad, Limit, Shape};
 use crate::server::{ChildGuard, Server};
 use crate::sys;
 
-/// Between the last reply of a burst and the next burst. A traced server is slow: without a pause, the next message is
-/// there before it has asked again, and the read that finds nothing, which some servers make each time, does not occur.
+/// Between the last reply of a burst and the next burst. A traced server is slow: without a pause,
+/// the next message is there before it has asked again, and the read that finds nothing, which some
+/// servers make each time, does not occur.
 const PAUSE: Duration = Duration::from_micros(200);
 /// An end to it all, should strace be slower than expected: then fewer messages are sent.
 const TIME_MAX: Duration = Duration::from_secs(60);
@@ -19,11 +20,12 @@ const TIME_MAX: Duration = Duration::from_secs(60);
 /// How often a server made each system call.
 pub type Counts = BTreeMap<String, u64>;
 
-/// Sends at least `messages` messages of `shape` through `server`, in bursts of a pipeline on each connection, and counts
-/// its system calls meanwhile, in all its threads. Returns the number of messages too.
+/// Sends at least `messages` messages of `shape` through `server`, in bursts of a pipeline on each
+/// connection, and counts its system calls meanwhile, in all its threads. Returns the number of
+/// messages too.
 ///
-/// strace attaches when the connections are open and each has been used, and lets go before they close: nothing but the
-/// messages is counted.
+/// strace attaches when the connections are open and each has been used, and lets go before they
+/// close: nothing but the messages is counted.
 pub fn count(server: &Server, shape: Shape, messages: u64) -> io::Result<(Counts, u64)> {
     let mut load = EchoLoad::connect(server.addr(), shape)?;
     let burst = Limit {
@@ -69,7 +71,8 @@ pub fn count(server: &Server, shape: Shape, messages: u64) -> io::Result<(Counts
     Ok((parse(&table), sent))
 }
 
-/// The calls in the table of `strace -c`: per cent, seconds, microseconds each, calls, errors if any, name.
+/// The calls in the table of `strace -c`: per cent, seconds, microseconds each, calls, errors if
+/// any, name.
 fn parse(table: &str) -> Counts {
     table
         .lines()

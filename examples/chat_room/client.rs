@@ -1,4 +1,5 @@
-//! One connection: turns lines into questions to the directory and messages to its room, and writes what comes back.
+//! One connection: turns lines into questions to the directory and messages to its room, and writes
+//! what comes back.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -36,9 +37,11 @@ pub(crate) struct Client {
     room: Option<Addr<Room>>,
     /// Within a line that was too long: what follows is skipped, up to its end.
     skipping: bool,
-    /// What has not been answered yet. Reading is paused until it is, so that the next line finds its effect.
+    /// What has not been answered yet. Reading is paused until it is, so that the next line finds
+    /// its effect.
     asked: Option<Question>,
-    /// What a full mailbox has refused, oldest first. Invariant: while there is any, room is waited for, and reading is paused.
+    /// What a full mailbox has refused, oldest first. Invariant: while there is any, room is waited
+    /// for, and reading is paused.
     unsent: VecDeque<(Addr<Room>, ToRoom)>,
 }
 
@@ -160,7 +163,8 @@ impl Client {
 
     fn send_unsent(&mut self, ctx: &mut Context<'_, Self>) {
         while let Some((room, message)) = self.unsent.pop_front() {
-            // An error but `Full` says that the room has gone. It does when nobody is in it, so nobody misses anything.
+            // An error but `Full` says that the room has gone. It does when nobody is in it, so
+            // nobody misses anything.
             if let Err(error) = room.send(message)
                 && error.is_full()
             {

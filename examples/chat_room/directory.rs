@@ -1,7 +1,8 @@
 //! Who is here under which name, and which rooms there are.
 //!
-//! A room is made when the first guest is sent there and ended when the last has been sent elsewhere or has gone. Both are decided
-//! here, by the same actor, so nobody is ever sent to a room that is about to end.
+//! A room is made when the first guest is sent there and ended when the last has been sent
+//! elsewhere or has gone. Both are decided here, by the same actor, so nobody is ever sent to a
+//! room that is about to end.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -53,8 +54,8 @@ struct Guest {
 
 #[derive(Default)]
 pub(crate) struct Directory {
-    /// All that have a name. Nothing is pushed to them: they join for the notice of their end, which no crash of theirs
-    /// and no full mailbox can suppress.
+    /// All that have a name. Nothing is pushed to them: they join for the notice of their end,
+    /// which no crash of theirs and no full mailbox can suppress.
     everybody: Members<Said>,
     guests: HashMap<ActorId, Guest>,
     /// Whose name is this? In lower case.

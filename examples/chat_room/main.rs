@@ -3,11 +3,13 @@
 //!     cargo run --release --example chat_room
 //!     nc 127.0.0.1 9000        in two terminals
 //!
-//! Each connection is a [`Client`](client::Client). It asks the [`Directory`], which knows all names and rooms, for a name and a
-//! place; what it says it sends to its [`Room`](room::Room), which pushes it to everybody there.
+//! Each connection is a [`Client`](client::Client). It asks the [`Directory`], which knows all
+//! names and rooms, for a name and a place; what it says it sends to its [`Room`](room::Room),
+//! which pushes it to everybody there.
 //!
-//! Who waits for whom when a mailbox is full: clients for rooms and the directory (their sockets are paused), rooms
-//! for clients. A client goes on taking messages while it waits, so nobody waits in a circle.
+//! Who waits for whom when a mailbox is full: clients for rooms and the directory (their sockets
+//! are paused), rooms for clients. A client goes on taking messages while it waits, so nobody waits
+//! in a circle.
 
 use bytes::Bytes;
 use clap::Parser;
@@ -25,11 +27,12 @@ use directory::Directory;
 /// Bytes that may wait for a client that does not read: some 10,000 lines of a lively room.
 const OUTPUT_MAX: usize = 1 << 20;
 
-/// Bytes that the kernel may hold for a client beside that. Left to itself it takes some MiB, and a client that does not read
-/// would be noticed late.
+/// Bytes that the kernel may hold for a client beside that. Left to itself it takes some MiB, and a
+/// client that does not read would be noticed late.
 const SEND_BUFFER: u32 = 64 << 10;
 
-/// Messages that may wait for the rooms, or the clients, of one poller: 4 MiB if each is a line of full length.
+/// Messages that may wait for the rooms, or the clients, of one poller: 4 MiB if each is a line of
+/// full length.
 const MAILBOX_BOUND: usize = 1024;
 
 /// A chat room for lines of text.
@@ -48,7 +51,8 @@ struct Said {
     line: Bytes,
 }
 
-/// Whether a nickname or the name of a room is a good one. Only ASCII, so that no two look the same.
+/// Whether a nickname or the name of a room is a good one. Only ASCII, so that no two look the
+/// same.
 fn is_name(name: &str) -> bool {
     (1..=20).contains(&name.len())
         && name

@@ -22,7 +22,8 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// A system with as many pollers as asked for. Warnings go to standard error; RUST_LOG=debug shows why connections end.
+    /// A system with as many pollers as asked for. Warnings go to standard error; RUST_LOG=debug
+    /// shows why connections end.
     pub(crate) fn builder(&self) -> Builder {
         env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
         match self.pollers {
@@ -32,7 +33,8 @@ impl Common {
     }
 }
 
-/// What `main` returns, so that an error is shown as a sentence: Rust prints the `Debug` form of what `main` returns.
+/// What `main` returns, so that an error is shown as a sentence: Rust prints the `Debug` form of
+/// what `main` returns.
 pub(crate) struct Error(io::Error);
 
 impl From<io::Error> for Error {
@@ -47,8 +49,8 @@ impl fmt::Debug for Error {
     }
 }
 
-/// Says where it listens and what to do next, runs until SIGINT or SIGTERM, gives connections five seconds to finish (none at a
-/// second signal), and says how many there were.
+/// Says where it listens and what to do next, runs until SIGINT or SIGTERM, gives connections five
+/// seconds to finish (none at a second signal), and says how many there were.
 pub(crate) fn run_until_signal(
     system: System,
     listener: &Listener,

@@ -1,8 +1,9 @@
 //! Loom models of greenroom's concurrent core.
 //!
-//! [`shipped`] includes the files of `../src` by path, beside a `sync` made of loom's types. Each module of [`mutants`] includes
-//! them once more beside a `sync` that is weakened in one thing. `models.rs` is included beside each of them, so that every model
-//! can be run against every mutant; `tests/models.rs` and `tests/mutants.rs` say which are.
+//! [`shipped`] includes the files of `../src` by path, beside a `sync` made of loom's types. Each
+//! module of [`mutants`] includes them once more beside a `sync` that is weakened in one thing.
+//! `models.rs` is included beside each of them, so that every model can be run against every
+//! mutant; `tests/models.rs` and `tests/mutants.rs` say which are.
 #![deny(unsafe_code)]
 // A mutant is there for one or two of the models.
 #![allow(dead_code)]

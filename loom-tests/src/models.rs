@@ -1,6 +1,8 @@
-//! The models, each named by the failure that it excludes. Included beside the shipped core and beside each mutant.
+//! The models, each named by the failure that it excludes. Included beside the shipped core and
+//! beside each mutant.
 //!
-//! The poller of these models does what `mailbox.rs` asks of one ("The sleep"), or errs in the one way that it is told to.
+//! The poller of these models does what `mailbox.rs` asks of one ("The sleep"), or errs in the one
+//! way that it is told to.
 
 use super::mailbox::{Admission, Mailbox};
 use super::oneshot::{NoReply, Oneshot};
@@ -46,8 +48,8 @@ pub enum Waiter {
 
 /// Runs a model through every order with at most three preemptions.
 fn check(model: impl Fn() + Send + Sync + 'static) {
-    // One at a time: loom maps new stacks for every run, and two models at once wait for each other in the kernel, so that both
-    // together take three times as long as one after the other.
+    // One at a time: loom maps new stacks for every run, and two models at once wait for each other
+    // in the kernel, so that both together take three times as long as one after the other.
     static ONE_AT_A_TIME: Untracked<()> = Untracked::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut builder = loom::model::Builder::new();
@@ -167,8 +169,8 @@ enum Command {
     Stop,
 }
 
-/// One thread makes a mailbox and tells the poller by a command; another sends into it if it finds it there, even before the poller
-/// was told, and into an old one if not.
+/// One thread makes a mailbox and tells the poller by a command; another sends into it if it finds
+/// it there, even before the poller was told, and into an old one if not.
 pub fn a_new_mailbox_is_seen_before_sleep(poller: Poller) {
     check(move || {
         let waker = new_waker();
@@ -256,7 +258,8 @@ pub fn stop_is_seen_before_sleep(poller: Poller) {
     });
 }
 
-/// Two senders and three messages against a close: each is popped by the poller, refused, or stranded and given back to a sender.
+/// Two senders and three messages against a close: each is popped by the poller, refused, or
+/// stranded and given back to a sender.
 pub fn stop_races_sends(poller: Poller) {
     check(move || {
         let mailbox = Arc::new(Mailbox::<u8, ()>::new(3, new_waker()));
@@ -330,7 +333,8 @@ pub fn the_end_is_told_once() {
     });
 }
 
-/// Two senders hold an address whose actor ends; its slot gets another actor, to which the poller sends.
+/// Two senders hold an address whose actor ends; its slot gets another actor, to which the poller
+/// sends.
 pub fn an_actor_that_closes_while_a_message_is_on_its_way() {
     const OLD: u32 = 1;
     const NEW: u32 = 3;

@@ -1,4 +1,5 @@
-//! What is weakened in one thing fails the model that is there for it, and with the failure that the model is named by.
+//! What is weakened in one thing fails the model that is there for it, and with the failure that
+//! the model is named by.
 
 use greenroom_loom::mutants::*;
 use greenroom_loom::shipped::models::{self, Poller, Waiter};

@@ -1,7 +1,8 @@
 //! How a connection ends.
 //!
-//! `close` flushes, then `finish_close` shuts down the writing side, tells the actor, and lingers; `end` does it at once. Both come
-//! down to `retire` (the actor's end) and `free` (the socket's and the slot's).
+//! `close` flushes, then `finish_close` shuts down the writing side, tells the actor, and lingers;
+//! `end` does it at once. Both come down to `retire` (the actor's end) and `free` (the socket's and
+//! the slot's).
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -42,7 +43,8 @@ impl Hosts {
         }
     }
 
-    /// All output has left: the lingering part of a close begins, or, where the peer has ended already, it is done.
+    /// All output has left: the lingering part of a close begins, or, where the peer has ended
+    /// already, it is done.
     pub(super) fn finish_close(&mut self, index: usize) {
         let reason = self.slots[index]
             .extra
@@ -89,7 +91,8 @@ impl Hosts {
         self.free(index);
     }
 
-    /// The socket failed. A connection that was closing for an error of its own keeps that as its reason.
+    /// The socket failed. A connection that was closing for an error of its own keeps that as its
+    /// reason.
     pub(super) fn fail(&mut self, index: usize, error: io::Error) {
         let closing = self.slots[index]
             .extra
@@ -194,7 +197,8 @@ impl Hosts {
 
     /// The poller ends: so does everything on it.
     pub(crate) fn end_all(&mut self) {
-        // `closed` of one may spawn others; those are placed and, never opened, dropped with the rest in the next round.
+        // `closed` of one may spawn others; those are placed and, never opened, dropped with the
+        // rest in the next round.
         while self.slots.iter().any(|slot| slot.generation != 0) {
             for index in 0..self.slots.len() {
                 if self.slots[index].generation == 0 {
@@ -203,7 +207,8 @@ impl Hosts {
                 if self.slots[index].flags.has(Flags::LINGERING) {
                     self.free(index);
                 } else {
-                    // What is still queued is thrown away, so a close under way is not what ends it; an error of its own is.
+                    // What is still queued is thrown away, so a close under way is not what ends
+                    // it; an error of its own is.
                     let pending = self.slots[index]
                         .extra
                         .as_mut()

@@ -39,7 +39,8 @@ impl Hosts {
     pub(crate) fn drop_guarded<T>(&mut self, value: T) {
         if let Err(panic) = guard(move || drop(value)) {
             self.count_panic("a destructor", &*panic);
-            // Whoever panics again while the payload of a panic is dropped cannot be helped: the payload is leaked.
+            // Whoever panics again while the payload of a panic is dropped cannot be helped: the
+            // payload is leaked.
             std::mem::forget(panic);
         }
     }
@@ -47,8 +48,8 @@ impl Hosts {
 
 /// The only place where panics of a user's code are caught.
 pub(super) fn guard<T>(f: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
-    // Unwind safety: an actor that panicked gets `closed` and is dropped, nothing else looks at what it left behind; the call's
-    // staged output and requests are thrown away.
+    // Unwind safety: an actor that panicked gets `closed` and is dropped, nothing else looks at
+    // what it left behind; the call's staged output and requests are thrown away.
     catch_unwind(AssertUnwindSafe(f))
 }
 

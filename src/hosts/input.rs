@@ -21,8 +21,8 @@ enum Shown {
 }
 
 impl Hosts {
-    /// Reads once, [`READ_MAX`] bytes at most, and shows what has come. If there is more, the selector reports it in the next turn,
-    /// after everybody else's.
+    /// Reads once, [`READ_MAX`] bytes at most, and shows what has come. If there is more, the
+    /// selector reports it in the next turn, after everybody else's.
     pub(super) fn receive(&mut self, index: usize) {
         if self.slots[index].flags.has(Flags::LINGERING) {
             return self.discard(index);
@@ -100,7 +100,8 @@ impl Hosts {
         }
     }
 
-    /// Calls `readable` for as long as it consumes something and something is left, then keeps the rest.
+    /// Calls `readable` for as long as it consumes something and something is left, then keeps the
+    /// rest.
     fn show(&mut self, index: usize, shown: Shown, at_end: bool) {
         let slot = &mut self.slots[index];
         let (need, kept) = slot
@@ -191,7 +192,8 @@ impl Hosts {
         }
     }
 
-    /// A connection may not have more kept for it than its budget, unless it is paused: then nothing is added.
+    /// A connection may not have more kept for it than its budget, unless it is paused: then
+    /// nothing is added.
     fn check_kept(&mut self, index: usize, paused: bool) {
         let slot = &self.slots[index];
         let Some(extra) = &slot.extra else { return };

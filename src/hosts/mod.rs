@@ -1,9 +1,11 @@
-//! The actors of one poller: their slots, how a callback is entered, and how what it asked for is carried out.
+//! The actors of one poller: their slots, how a callback is entered, and how what it asked for is
+//! carried out.
 //!
-//! The way of a byte: [`readiness`] says that it is there, [`input`] reads it into the poller's one buffer and shows it to the
-//! actor; what the actor writes is staged in the [`Call`] and goes from there straight to the socket ([`output`]). Only what
-//! the actor did not consume, or the socket refused, is kept in the connection's [`Extra`]. [`place`] is where actors come
-//! from, [`close`] how they end, [`timeouts`] watches them, [`guard`] contains their panics.
+//! The way of a byte: [`readiness`] says that it is there, [`input`] reads it into the poller's one
+//! buffer and shows it to the actor; what the actor writes is staged in the [`Call`] and goes from
+//! there straight to the socket ([`output`]). Only what the actor did not consume, or the socket
+//! refused, is kept in the connection's [`Extra`]. [`place`] is where actors come from, [`close`]
+//! how they end, [`timeouts`] watches them, [`guard`] contains their panics.
 
 mod close;
 mod guard;
@@ -31,16 +33,18 @@ use crate::output::Output;
 use crate::registry::{ActorKey, Registry};
 use crate::sys::{Selector, Socket, clock};
 
-/// How many bytes one read takes at most, which is also what one connection gets in one turn. A stream at full speed comes in few
-/// calls, and 64 KiB are through an actor in some ten microseconds, so its neighbours do not notice.
+/// How many bytes one read takes at most, which is also what one connection gets in one turn. A
+/// stream at full speed comes in few calls, and 64 KiB are through an actor in some ten
+/// microseconds, so its neighbours do not notice.
 const READ_MAX: usize = 64 << 10;
 
-/// Kept input up to this many bytes is put in front of what is read next, so that the two are in one piece and only what was
-/// kept is copied. Beyond it what is read is appended to what is kept: a large frame is not copied again with each read.
+/// Kept input up to this many bytes is put in front of what is read next, so that the two are in
+/// one piece and only what was kept is copied. Beyond it what is read is appended to what is kept:
+/// a large frame is not copied again with each read.
 const FRONT_MAX: usize = 16 << 10;
 
-/// How many extras are held in reserve, and how much buffer each may hold: 1 MiB per poller in all, enough for the connections
-/// that are written to in one turn.
+/// How many extras are held in reserve, and how much buffer each may hold: 1 MiB per poller in all,
+/// enough for the connections that are written to in one turn.
 const SPARE_MAX: usize = 256;
 const SPARE_BYTES_MAX: usize = 4 << 10;
 
@@ -182,7 +186,7 @@ impl Hosts {
         }
     }
 
-    // ---- finding an actor -------------------------------------------------------------------------------------------
+    // ---- finding an actor -----------------------------------------------------------------------
 
     fn key(&self, index: usize) -> ActorKey {
         ActorKey::from_token(u64::from(self.slots[index].generation) << 32 | index as u64)
@@ -250,9 +254,10 @@ impl Hosts {
         }
     }
 
-    // ---- calling it -------------------------------------------------------------------------------------------------
+    // ---- calling it -----------------------------------------------------------------------------
 
-    /// Enters a callback of the actor at `index` and carries out what it asked for; output leaves at the end of the turn.
+    /// Enters a callback of the actor at `index` and carries out what it asked for; output leaves
+    /// at the end of the turn.
     pub(crate) fn call(
         &mut self,
         index: usize,
@@ -321,7 +326,8 @@ impl Hosts {
             if wants.has(Wants::RESUME) && slot.flags.take(Flags::PAUSED) {
                 self.owe(index, Flags::SHOW_INPUT);
             }
-            // Whoever was told `false` is told when to write again, if there is anything to wait for.
+            // Whoever was told `false` is told when to write again, if there is anything to wait
+            // for.
             if wants.has(Wants::DROPPED) && self.slots[index].queued() > 0 {
                 self.slots[index].flags.set(Flags::ABOVE_HIGH);
             }
@@ -356,7 +362,8 @@ impl Hosts {
         self.close(index, reason);
     }
 
-    /// The poller has to call this actor for the reasons in `flags`, though the selector will not say so.
+    /// The poller has to call this actor for the reasons in `flags`, though the selector will not
+    /// say so.
     fn owe(&mut self, index: usize, flags: u32) {
         let key = self.key(index);
         let slot = &mut self.slots[index];
@@ -438,7 +445,7 @@ impl Hosts {
         }
     }
 
-    // ---- what is kept -----------------------------------------------------------------------------------------------
+    // ---- what is kept ---------------------------------------------------------------------------
 
     fn extra(&mut self, index: usize, now: Instant) -> &mut Extra {
         let spare = &mut self.spare;

@@ -93,12 +93,14 @@ impl Hosts {
                 self.flush(index);
             }
         }
-        // Flushing calls no actor but for `closed`, which cannot write: nothing was added meanwhile.
+        // Flushing calls no actor but for `closed`, which cannot write: nothing was added
+        // meanwhile.
         debug_assert!(self.dirty.is_empty());
         self.dirty = dirty;
     }
 
-    /// Sends what is kept until it is gone or the socket refuses; `false` when the connection has ended.
+    /// Sends what is kept until it is gone or the socket refuses; `false` when the connection has
+    /// ended.
     pub(super) fn flush(&mut self, index: usize) -> bool {
         loop {
             let slot = &mut self.slots[index];
@@ -136,7 +138,8 @@ impl Hosts {
             }
         }
         let key = self.key(index);
-        // Also off the list of those to be flushed: a close that is finished here must not be finished again from there.
+        // Also off the list of those to be flushed: a close that is finished here must not be
+        // finished again from there.
         self.slots[index].flags.clear(Flags::BLOCKED | Flags::DIRTY);
         self.fall_low(index);
         if self.slots[index].flags.has(Flags::CLOSING) {
@@ -159,7 +162,8 @@ impl Hosts {
         self.find(key).is_some()
     }
 
-    /// Carries out a half-close that waited for the output to be flushed; `false` when the connection has ended over it.
+    /// Carries out a half-close that waited for the output to be flushed; `false` when the
+    /// connection has ended over it.
     fn shut_if_flushed(&mut self, index: usize) -> bool {
         let slot = &mut self.slots[index];
         if slot.queued() > 0 || !slot.flags.take(Flags::SHUT_PENDING) {
@@ -174,7 +178,8 @@ impl Hosts {
         }
     }
 
-    /// A connection both of whose halves are shut has nothing to wait for any more; whether it was one.
+    /// A connection both of whose halves are shut has nothing to wait for any more; whether it was
+    /// one.
     pub(super) fn close_if_shut(&mut self, index: usize) -> bool {
         let flags = self.slots[index].flags;
         let shut = flags.has(Flags::EOF_TOLD)
@@ -189,13 +194,15 @@ impl Hosts {
     fn reach_high(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         slot.flags.set(Flags::ABOVE_HIGH);
-        // The selector is told when the socket refuses bytes; until then there may be nothing to hold back.
+        // The selector is told when the socket refuses bytes; until then there may be nothing to
+        // hold back.
         if holds_source(&self.call, slot.origin) {
             slot.flags.set(Flags::HELD);
         }
     }
 
-    /// `drained` is owed when the output, having been at the high watermark, is at the low one or below.
+    /// `drained` is owed when the output, having been at the high watermark, is at the low one or
+    /// below.
     fn fall_low(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         if !slot.flags.has(Flags::ABOVE_HIGH) {

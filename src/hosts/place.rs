@@ -78,7 +78,8 @@ impl Hosts {
         }
     }
 
-    /// Opens the actor of a connection and registers its socket; counted beforehand as for [`adopt`](Hosts::adopt).
+    /// Opens the actor of a connection and registers its socket; counted beforehand as for
+    /// [`adopt`](Hosts::adopt).
     pub(crate) fn host(
         &mut self,
         origin: &Arc<Origin>,
@@ -141,7 +142,8 @@ impl Hosts {
         index
     }
 
-    /// The number of this origin on this poller. Origins that serve no connection any more give their number to the next.
+    /// The number of this origin on this poller. Origins that serve no connection any more give
+    /// their number to the next.
     pub(super) fn origin(&mut self, origin: &Arc<Origin>) -> u16 {
         let origins = &mut self.call.origins;
         if let Some(number) = origins.iter().position(|known| Arc::ptr_eq(known, origin)) {
@@ -157,7 +159,8 @@ impl Hosts {
             }
             None => {
                 origins.push(origin.clone());
-                // One for each listener with connections: more than 65,535 of them need more descriptors than there are.
+                // One for each listener with connections: more than 65,535 of them need more
+                // descriptors than there are.
                 u16::try_from(origins.len() - 1).unwrap_or(0)
             }
         }

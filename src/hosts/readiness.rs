@@ -6,7 +6,8 @@ use crate::registry::ActorKey;
 use crate::sys::{Interest, Socket};
 
 impl Hosts {
-    /// The socket of this token is ready. A token whose connection has ended in this very turn finds nobody.
+    /// The socket of this token is ready. A token whose connection has ended in this very turn
+    /// finds nobody.
     pub(crate) fn handle_ready(&mut self, token: u64, readable: bool, writable: bool) {
         let key = ActorKey::from_token(token);
         let Some(index) = self.find(key) else { return };
@@ -20,7 +21,8 @@ impl Hosts {
 
     /// Makes the selector report just what will be acted on.
     ///
-    /// A socket of which nothing is wanted is taken out: with no interest epoll still reports a hang-up, for ever.
+    /// A socket of which nothing is wanted is taken out: with no interest epoll still reports a
+    /// hang-up, for ever.
     pub(super) fn sync_interest(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         let Some(socket) = &slot.socket else { return };

@@ -16,7 +16,8 @@ impl Hosts {
         }
     }
 
-    /// Milliseconds since the poller's start. They wrap after 49 days; only differences are looked at.
+    /// Milliseconds since the poller's start. They wrap after 49 days; only differences are looked
+    /// at.
     fn stamp(&mut self) -> u32 {
         let now = self.call.now();
         now.saturating_duration_since(self.started).as_millis() as u32
@@ -69,7 +70,8 @@ impl Hosts {
         self.watch(index, Watch::Linger, until);
     }
 
-    /// A watch's timer has fired: ends the connection, or sets the timer again for the rest, or lets the matter rest.
+    /// A watch's timer has fired: ends the connection, or sets the timer again for the rest, or
+    /// lets the matter rest.
     pub(super) fn look_at(&mut self, index: usize, watch: Watch) {
         let now = self.call.now();
         let slot = &mut self.slots[index];
@@ -93,8 +95,8 @@ impl Hosts {
             }
             Watch::Output => {
                 let after = options.stuck_timeout;
-                // The selector reports a socket only when a good part of its buffer is free; a peer that takes a little now
-                // and then is not stuck. So ask the socket itself.
+                // The selector reports a socket only when a good part of its buffer is free; a peer
+                // that takes a little now and then is not stuck. So ask the socket itself.
                 if slot.queued() == 0 {
                     slot.flags.clear(Flags::WATCH_OUTPUT);
                 } else if self.flush(index) {

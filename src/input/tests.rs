@@ -28,8 +28,8 @@ fn prefixed<'b>(
     input.length_prefixed(PREFIXES[prefix], max)
 }
 
-/// Feeds the chunks as a poller does, keeping what is left and honouring `need`, and returns the frames,
-/// what is left in the end, and the number of calls.
+/// Feeds the chunks as a poller does, keeping what is left and honouring `need`, and returns the
+/// frames, what is left in the end, and the number of calls.
 fn feed<'a>(
     chunks: impl IntoIterator<Item = &'a [u8]>,
     read: impl for<'b> Fn(&mut Input<'b>) -> Result<Option<&'b [u8]>, FrameError>,
@@ -122,7 +122,8 @@ proptest! {
         let expected: Vec<_> = frames.iter().cloned().map(Ok).collect();
         prop_assert_eq!((read, kept.len()), (expected, 0));
 
-        // Byte by byte: once for each length and frame, and once for each byte that is not waited for.
+        // Byte by byte: once for each length and frame, and once for each byte that is not waited
+        // for.
         let (read, _, calls_by_byte) = feed(bytes.chunks(1), |input| prefixed(input, 255, prefix));
         prop_assert_eq!(read.len(), frames.len());
         prop_assert!(calls_by_byte <= 2 * frames.len() + 1 && calls <= 62);

@@ -13,7 +13,8 @@ use libc::{AF_INET, AF_INET6, AF_UNIX, c_char, c_int, sa_family_t, socklen_t};
 
 /// Who is at the other end of a connection.
 ///
-/// An IPv4 peer of an IPv6 listener is shown as IPv4: `127.0.0.1:5000`, not `[::ffff:127.0.0.1]:5000`.
+/// An IPv4 peer of an IPv6 listener is shown as IPv4: `127.0.0.1:5000`, not
+/// `[::ffff:127.0.0.1]:5000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Peer {
@@ -46,8 +47,8 @@ impl fmt::Display for Peer {
 /// Where a listener listens.
 ///
 /// Made from text in one of the forms `127.0.0.1:9000`, `[::1]:9000`, `localhost:9000` and
-/// `unix:/run/x.sock`, or from a [`SocketAddr`], an IP address with a port, or a path. Displayed in the
-/// form that it is parsed from (a path that is not UTF-8 is displayed approximately).
+/// `unix:/run/x.sock`, or from a [`SocketAddr`], an IP address with a port, or a path. Displayed in
+/// the form that it is parsed from (a path that is not UTF-8 is displayed approximately).
 ///
 /// A host name is looked up when the text is converted, which may block; the first address of the
 /// answer is taken. Port 0 lets the system choose one.
@@ -83,7 +84,8 @@ impl FromStr for Endpoint {
             )
         };
         if let Some(path) = text.strip_prefix("unix:") {
-            // Found out here rather than at bind, where the configuration is already taken for good.
+            // Found out here rather than at bind, where the configuration is already taken for
+            // good.
             SockAddr::unix(Path::new(path)).map_err(|error| invalid(&error))?;
             return Ok(Endpoint::Unix(PathBuf::from(path)));
         }
@@ -149,8 +151,8 @@ pub(super) struct SockAddr {
     len: socklen_t,
 }
 
-/// The shapes that an address has. Every field is made of integers alone, so that any initialised bytes
-/// are a valid value of each; `storage` makes room for all of them.
+/// The shapes that an address has. Every field is made of integers alone, so that any initialised
+/// bytes are a valid value of each; `storage` makes room for all of them.
 #[repr(C)]
 union Repr {
     storage: libc::sockaddr_storage,
@@ -274,7 +276,8 @@ impl SockAddr {
         }
     }
 
-    /// The address as the local one. That of the connecting side of a Unix socket has an empty path.
+    /// The address as the local one. That of the connecting side of a Unix socket has an empty
+    /// path.
     pub(super) fn to_endpoint(&self) -> io::Result<Endpoint> {
         match self.family() {
             AF_UNIX => Ok(Endpoint::Unix(self.to_path())),

@@ -12,9 +12,9 @@ use super::selector::{Event, Events, Interest};
 
 /// What is reported as readable. A hang-up or an error is explained by the read that follows.
 ///
-/// `EPOLLRDHUP` is neither asked for nor looked at: a read says that the stream has ended, and says it
-/// after the last byte, where it belongs. The flag comes as soon as the peer's FIN does, with bytes
-/// still to read, and stays up for as long as our half of the connection is open.
+/// `EPOLLRDHUP` is neither asked for nor looked at: a read says that the stream has ended, and says
+/// it after the last byte, where it belongs. The flag comes as soon as the peer's FIN does, with
+/// bytes still to read, and stays up for as long as our half of the connection is open.
 const READABLE: c_int = EPOLLIN | EPOLLHUP | EPOLLERR;
 
 /// What is reported as writable.
@@ -24,8 +24,8 @@ const WRITABLE: c_int = EPOLLOUT | EPOLLHUP | EPOLLERR;
 #[derive(Debug)]
 pub(super) struct Epoll {
     fd: OwnedFd,
-    /// As long as the capacity of the `Events` of the last wait; what the kernel left of earlier waits
-    /// behind the current events is never read.
+    /// As long as the capacity of the `Events` of the last wait; what the kernel left of earlier
+    /// waits behind the current events is never read.
     buffer: Vec<epoll_event>,
 }
 
@@ -70,9 +70,9 @@ impl Epoll {
     /// Registers an eventfd that nobody will read, as mio does.
     ///
     /// Edge-triggered, every write to it is an event of its own, whatever the counter holds, and is
-    /// taken back by the wait that reports it. Level-triggered, the poller would have to read it: one
-    /// system call more for each wake, and one more order of steps in which a wake can be lost (drain
-    /// the mailbox, then read away the wake of a message that came in between).
+    /// taken back by the wait that reports it. Level-triggered, the poller would have to read it:
+    /// one system call more for each wake, and one more order of steps in which a wake can be lost
+    /// (drain the mailbox, then read away the wake of a message that came in between).
     pub(super) fn register_waker(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         self.control(EPOLL_CTL_ADD, fd, token, EPOLLIN | EPOLLET)
     }
@@ -153,8 +153,8 @@ fn flags(interest: Interest) -> c_int {
 
 /// The timeout as epoll_wait(2) takes it.
 ///
-/// Rounded up: rounded down, a deadline 0.4 ms ahead would be waited for with a timeout of 0, over and
-/// over. Clamped to 24 days, after which the poller finds nothing due and waits again.
+/// Rounded up: rounded down, a deadline 0.4 ms ahead would be waited for with a timeout of 0, over
+/// and over. Clamped to 24 days, after which the poller finds nothing due and waits again.
 fn timeout_ms(timeout: Option<Duration>) -> c_int {
     match timeout {
         None => -1,

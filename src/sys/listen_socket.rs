@@ -16,12 +16,13 @@ pub(crate) struct BindOptions {
     /// How many connections may wait to be accepted; the system has a limit of its own
     /// (`net.core.somaxconn`) and takes the smaller one.
     pub(crate) backlog: c_int,
-    /// Whether further sockets may listen on the same address, the system spreading connections over
-    /// them. TCP only.
+    /// Whether further sockets may listen on the same address, the system spreading connections
+    /// over them. TCP only.
     pub(crate) reuse_port: bool,
     /// Whether small segments of accepted connections leave at once. TCP only.
     pub(crate) nodelay: bool,
-    /// Bytes of the kernel's buffers of an accepted connection; `None` lets the kernel size them. TCP only.
+    /// Bytes of the kernel's buffers of an accepted connection; `None` lets the kernel size them.
+    /// TCP only.
     pub(crate) send_buffer: Option<c_int>,
     pub(crate) receive_buffer: Option<c_int>,
 }
@@ -43,12 +44,12 @@ pub(crate) enum Accepted {
     Failed(io::Error),
 }
 
-/// A socket that listens, non-blocking and close-on-exec. Dropping it removes the file of a Unix socket
-/// and closes it, which resets the connections that still wait in the backlog.
+/// A socket that listens, non-blocking and close-on-exec. Dropping it removes the file of a Unix
+/// socket and closes it, which resets the connections that still wait in the backlog.
 #[derive(Debug)]
 pub(crate) struct ListenSocket {
-    /// The file of a Unix socket. Declared first, because fields are dropped in order and it has to be
-    /// removed while the socket is open: see `UnixPath`.
+    /// The file of a Unix socket. Declared first, because fields are dropped in order and it has to
+    /// be removed while the socket is open: see `UnixPath`.
     path: Option<UnixPath>,
     fd: OwnedFd,
 }
@@ -56,15 +57,16 @@ pub(crate) struct ListenSocket {
 impl ListenSocket {
     /// Listens on `endpoint`.
     ///
-    /// An IPv6 socket takes IPv4 connections as well if the system is set so (`net.ipv6.bindv6only`):
-    /// administrators expect that setting to be heeded.
+    /// An IPv6 socket takes IPv4 connections as well if the system is set so
+    /// (`net.ipv6.bindv6only`): administrators expect that setting to be heeded.
     ///
-    /// The file of a Unix socket that nobody listens on any more is replaced, that of a live one never.
+    /// The file of a Unix socket that nobody listens on any more is replaced, that of a live one
+    /// never.
     ///
     /// # Errors
     ///
-    /// They name the endpoint. `AddrInUse` if a server is there already, `AlreadyExists` if the path is
-    /// that of another kind of file, `InvalidInput` if it is not fit for a Unix socket.
+    /// They name the endpoint. `AddrInUse` if a server is there already, `AlreadyExists` if the
+    /// path is that of another kind of file, `InvalidInput` if it is not fit for a Unix socket.
     pub(crate) fn bind(endpoint: &Endpoint, options: &BindOptions) -> io::Result<ListenSocket> {
         match endpoint {
             Endpoint::Tcp(_) => ListenSocket::bind_tcp(endpoint, options),
@@ -150,8 +152,8 @@ impl ListenSocket {
         socket::local_addr(self.fd.as_fd())
     }
 
-    /// Removes the file of a Unix socket ahead of the close: nobody connects any more, and the backlog
-    /// can be accepted to its end. Nothing to do for TCP.
+    /// Removes the file of a Unix socket ahead of the close: nobody connects any more, and the
+    /// backlog can be accepted to its end. Nothing to do for TCP.
     pub(crate) fn remove_path(&mut self) {
         self.path = None;
     }
@@ -183,8 +185,8 @@ fn classify(error: io::Error) -> Accepted {
             Accepted::Exhausted(error)
         }
         Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO) => Accepted::Again,
-        // Linux passes pending network errors of the new connection on as errors of accept; accept(2)
-        // lists these to be treated alike, and mentions the last of them elsewhere.
+        // Linux passes pending network errors of the new connection on as errors of accept;
+        // accept(2) lists these to be treated alike, and mentions the last of them elsewhere.
         Some(
             libc::ENETDOWN
             | libc::ENOPROTOOPT

@@ -2,17 +2,17 @@
 //!
 //! A platform supplies the following, and nothing above this folder knows which platform it is:
 //!
-//! - **readiness** (`selector`, a file per back end): level-triggered, a `u64` token per descriptor,
-//!   deregistered by hand before a descriptor is closed, a wait with a timeout that is never cut short
-//!   but by a signal;
+//! - **readiness** (`selector`, a file per back end): level-triggered, a `u64` token per
+//!   descriptor, deregistered by hand before a descriptor is closed, a wait with a timeout that is
+//!   never cut short but by a signal;
 //! - **a wake** (`wake_fd`): from any thread, without blocking, without failing, never lost;
 //! - **stream sockets** (`socket`, `listen_socket`, `unix_path`, `addr`): non-blocking and
 //!   close-on-exec from the call that makes them, no `SIGPIPE`, TCP and Unix;
 //! - **time** (`clock`): monotonic.
 //!
-//! Two conventions hold throughout. Descriptors are `OwnedFd`, so there is no close to forget and no
-//! raw number to confuse. `EINTR` is dealt with here; `WouldBlock` is passed on, for the caller alone
-//! knows whether to wait.
+//! Two conventions hold throughout. Descriptors are `OwnedFd`, so there is no close to forget and
+//! no raw number to confuse. `EINTR` is dealt with here; `WouldBlock` is passed on, for the caller
+//! alone knows whether to wait.
 
 #![allow(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! The selector: which descriptors are ready.
 //!
-//! One small interface over a private enum of back ends. An enum rather than a trait, so that no public
-//! type becomes generic over it, and a match on one variant costs nothing.
+//! One small interface over a private enum of back ends. An enum rather than a trait, so that no
+//! public type becomes generic over it, and a match on one variant costs nothing.
 
 use std::fmt;
 use std::io;
@@ -61,8 +61,8 @@ impl fmt::Debug for Interest {
 
 /// One descriptor's readiness.
 ///
-/// An error or a hang-up counts as both directions, asked for or not: the next read or write says what
-/// it was, with its error.
+/// An error or a hang-up counts as both directions, asked for or not: the next read or write says
+/// what it was, with its error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
     token: u64,
@@ -93,8 +93,8 @@ impl Event {
 
 /// The events of one wait, in a buffer that is used again for the next.
 ///
-/// Events are in the form common to all back ends. Translating them takes a nanosecond each, and lets
-/// a poller hold its events without knowing where they come from.
+/// Events are in the form common to all back ends. Translating them takes a nanosecond each, and
+/// lets a poller hold its events without knowing where they come from.
 #[derive(Debug)]
 pub(crate) struct Events {
     /// Invariant: never grows past the capacity that it was made with.
@@ -115,7 +115,8 @@ impl Events {
         self.list.len()
     }
 
-    /// The event at `index`, by value: the poller goes by index because it changes itself meanwhile.
+    /// The event at `index`, by value: the poller goes by index because it changes itself
+    /// meanwhile.
     ///
     /// # Panics
     ///
@@ -144,12 +145,12 @@ impl Events {
 
 /// Tells which of the registered descriptors are ready.
 ///
-/// Level-triggered: a descriptor is reported again by every wait until its cause is dealt with. So a
-/// poller may stop in the middle of a stream when its budget is spent, and nothing is lost.
+/// Level-triggered: a descriptor is reported again by every wait until its cause is dealt with. So
+/// a poller may stop in the middle of a stream when its budget is spent, and nothing is lost.
 ///
-/// Order of calls: `register`, any number of `reregister`, `deregister`, and only then close. A closed
-/// descriptor that has a duplicate somewhere, in a child process for instance, is reported for ever and
-/// can no longer be deregistered.
+/// Order of calls: `register`, any number of `reregister`, `deregister`, and only then close. A
+/// closed descriptor that has a duplicate somewhere, in a child process for instance, is reported
+/// for ever and can no longer be deregistered.
 #[derive(Debug)]
 pub(crate) struct Selector {
     backend: Backend,
@@ -181,7 +182,8 @@ impl Selector {
     /// Starts to report on `fd` under `token`.
     ///
     /// `interest` must not be empty, here and in [`reregister`](Selector::reregister): a descriptor
-    /// with no direction asked for still reports a hang-up, again and again. To pause it, deregister it.
+    /// with no direction asked for still reports a hang-up, again and again. To pause it,
+    /// deregister it.
     pub(crate) fn register(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -209,7 +211,8 @@ impl Selector {
         }
     }
 
-    /// Stops reporting on `fd`. Events of the last wait that were not looked at yet are still there.
+    /// Stops reporting on `fd`. Events of the last wait that were not looked at yet are still
+    /// there.
     pub(crate) fn deregister(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         match &mut self.backend {
             Backend::Epoll(epoll) => epoll.deregister(fd),
@@ -217,7 +220,8 @@ impl Selector {
         }
     }
 
-    /// Reports every wake of `wake_fd`, under `token`, to the wait of this moment or else to the next.
+    /// Reports every wake of `wake_fd`, under `token`, to the wait of this moment or else to the
+    /// next.
     pub(crate) fn register_waker(&mut self, wake_fd: &WakeFd, token: u64) -> io::Result<()> {
         let Some(fd) = wake_fd.as_fd() else {
             return Ok(());
@@ -230,8 +234,9 @@ impl Selector {
 
     /// Blocks until a descriptor is ready or `timeout` is over; `None` waits for ever.
     ///
-    /// Never returns early from a timeout of up to 24 days, except that a signal ends the wait, with no
-    /// events: the caller's turn, which looks at its deadlines anyhow, is the right place to go on.
+    /// Never returns early from a timeout of up to 24 days, except that a signal ends the wait,
+    /// with no events: the caller's turn, which looks at its deadlines anyhow, is the right place
+    /// to go on.
     pub(crate) fn wait(
         &mut self,
         events: &mut Events,

@@ -1,7 +1,8 @@
 //! A stream socket without a kernel, for actors that are driven by hand.
 //!
-//! The streams of a thread stand in a table of that thread; a [`Socket`](super::Socket) holds the number of one where another
-//! holds a descriptor. So the poller's code is the same for both, and a socket takes four bytes as before.
+//! The streams of a thread stand in a table of that thread; a [`Socket`](super::Socket) holds the
+//! number of one where another holds a descriptor. So the poller's code is the same for both, and a
+//! socket takes four bytes as before.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -95,7 +96,8 @@ impl Number {
         });
     }
 
-    /// An error where the stream is not there: its peer has been dropped, or this is another thread.
+    /// An error where the stream is not there: its peer has been dropped, or this is another
+    /// thread.
     fn with<R>(self, f: impl FnOnce(&mut Stream) -> R) -> io::Result<R> {
         STREAMS
             .try_with(|streams| streams.borrow_mut().open.get_mut(&self.0).map(f))

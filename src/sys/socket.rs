@@ -19,12 +19,12 @@ const SLICES_MAX: usize = libc::UIO_MAXIOV as usize;
 
 /// One end of a stream, non-blocking and close-on-exec.
 ///
-/// A call that would have to wait fails with `WouldBlock`. Receiving and sending never block even on an
-/// adopted descriptor, and whatever another process does to the flags of one that it shares with us:
-/// each call says `MSG_DONTWAIT` for itself.
+/// A call that would have to wait fails with `WouldBlock`. Receiving and sending never block even
+/// on an adopted descriptor, and whatever another process does to the flags of one that it shares
+/// with us: each call says `MSG_DONTWAIT` for itself.
 ///
-/// Dropping it closes it: the output that the kernel has accepted still goes out, unless there is input
-/// that was not received. Then the connection is reset, and that output may be lost.
+/// Dropping it closes it: the output that the kernel has accepted still goes out, unless there is
+/// input that was not received. Then the connection is reset, and that output may be lost.
 #[derive(Debug)]
 pub(crate) struct Socket {
     end: End,
@@ -34,8 +34,8 @@ impl Socket {
     /// Starts a connection to `endpoint`.
     ///
     /// It is complete, or has failed, once the socket is writable: then ask
-    /// [`take_error`](Socket::take_error). A Unix socket is connected on return; `WouldBlock` there says
-    /// that the backlog of the listener is full.
+    /// [`take_error`](Socket::take_error). A Unix socket is connected on return; `WouldBlock` there
+    /// says that the backlog of the listener is full.
     pub(crate) fn connect(endpoint: &Endpoint) -> io::Result<Socket> {
         let addr = SockAddr::of(endpoint)?;
         let fd = open(addr.family())?;
@@ -43,8 +43,8 @@ impl Socket {
         let connected = unsafe { syscall!(connect(fd.as_raw_fd(), addr.as_ptr(), addr.len())) };
         match connected {
             Ok(_) => {}
-            // Interrupted, it goes on in the background like one in progress; a second connect would
-            // only be told so.
+            // Interrupted, it goes on in the background like one in progress; a second connect
+            // would only be told so.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
             }
             Err(error) => return Err(error),
@@ -141,8 +141,8 @@ impl Socket {
 
     /// Ends the outgoing half of the stream, behind what was sent; the incoming one stays open.
     ///
-    /// Nothing is left to be ended on a connection that the peer has reset, and that is no error here:
-    /// the next receive tells the reset.
+    /// Nothing is left to be ended on a connection that the peer has reset, and that is no error
+    /// here: the next receive tells the reset.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         let fd = match self.end.get() {
             Ok(fd) => fd.as_raw_fd(),
@@ -157,8 +157,8 @@ impl Socket {
 
     /// Closes at once and drops what was not sent: a TCP peer gets a reset.
     ///
-    /// This is the only linger that the kernel is ever told. With a time above zero, close blocks the
-    /// thread for so long, even on a non-blocking socket; the poller lingers by itself instead.
+    /// This is the only linger that the kernel is ever told. With a time above zero, close blocks
+    /// the thread for so long, even on a non-blocking socket; the poller lingers by itself instead.
     pub(crate) fn abort(self) {
         let now = libc::linger {
             l_onoff: 1,
@@ -226,8 +226,9 @@ impl From<OwnedFd> for Socket {
 
 /// What a socket owns: a descriptor, or the number of a simulated stream.
 ///
-/// In the four bytes of an `OwnedFd`, niche included, because there is one for each connection. Invariant: negative for a
-/// descriptor, whose complement it is, and above 0 for the number of a stream.
+/// In the four bytes of an `OwnedFd`, niche included, because there is one for each connection.
+/// Invariant: negative for a descriptor, whose complement it is, and above 0 for the number of a
+/// stream.
 #[derive(Debug)]
 struct End(NonZeroI32);
 
@@ -262,8 +263,8 @@ impl Drop for End {
     }
 }
 
-/// Opens a stream socket that is non-blocking and close-on-exec from its first moment: set by a second
-/// call, a fork in between would hand it down.
+/// Opens a stream socket that is non-blocking and close-on-exec from its first moment: set by a
+/// second call, a fork in between would hand it down.
 pub(super) fn open(family: c_int) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: takes no pointer.
@@ -432,8 +433,8 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
 
-    /// Holds `SIGPIPE` back from this thread, so that one shows as pending. A Rust program ignores it
-    /// from the start and would not notice; one that is not started by Rust may die of it.
+    /// Holds `SIGPIPE` back from this thread, so that one shows as pending. A Rust program ignores
+    /// it from the start and would not notice; one that is not started by Rust may die of it.
     fn block_sigpipe() {
         // SAFETY: the set is valid for each call; zero is a valid value of it.
         unsafe {

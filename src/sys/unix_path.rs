@@ -12,8 +12,8 @@ use super::socket::Socket;
 
 /// Removes the socket file at `path` if nobody listens on it.
 ///
-/// A server that starts at this very moment looks dead between its bind and its listen, and loses its
-/// file to us. Closing that gap would take a lock file beside every socket.
+/// A server that starts at this very moment looks dead between its bind and its listen, and loses
+/// its file to us. Closing that gap would take a lock file beside every socket.
 pub(super) fn remove_dead_socket(endpoint: &Endpoint, path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {}
@@ -30,8 +30,9 @@ pub(super) fn remove_dead_socket(endpoint: &Endpoint, path: &Path) -> io::Result
     match Socket::connect(endpoint) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        // Connected (the server sees a connection that ends at once), or an error that says no more than
-        // that somebody may be there: a full backlog, another type of socket, missing permission.
+        // Connected (the server sees a connection that ends at once), or an error that says no more
+        // than that somebody may be there: a full backlog, another type of socket, missing
+        // permission.
         _ => {
             return Err(io::Error::new(
                 io::ErrorKind::AddrInUse,
@@ -44,8 +45,8 @@ pub(super) fn remove_dead_socket(endpoint: &Endpoint, path: &Path) -> io::Result
 
 /// The file of a bound Unix socket, removed on drop if it still is the one that we bound.
 ///
-/// It has to be dropped while the socket is open. An open socket keeps its inode, so that no other file
-/// can have the same number; after the close a server that took our place could.
+/// It has to be dropped while the socket is open. An open socket keeps its inode, so that no other
+/// file can have the same number; after the close a server that took our place could.
 #[derive(Debug)]
 pub(super) struct UnixPath {
     path: PathBuf,

@@ -59,9 +59,9 @@ impl WakeFd {
         };
         if add_one(counter).is_err() {
             // The counter, which nobody reads, has come to its maximum. That wakes were reported
-            // before does not make this one be: it takes a write that succeeds, hence a counter that
-            // has room. Two threads that do this at once just write twice. There is no other error
-            // that a write of 8 bytes to an eventfd of our own can have.
+            // before does not make this one be: it takes a write that succeeds, hence a counter
+            // that has room. Two threads that do this at once just write twice. There is no other
+            // error that a write of 8 bytes to an eventfd of our own can have.
             let _ = (&*counter).read(&mut [0; 8]);
             let _ = add_one(counter);
         }
@@ -98,8 +98,8 @@ impl WakeFd {
     }
 }
 
-/// Adds one to the counter. An eventfd takes 8 bytes whole or not at all; `write_all` repeats the write
-/// after a signal.
+/// Adds one to the counter. An eventfd takes 8 bytes whole or not at all; `write_all` repeats the
+/// write after a signal.
 fn add_one(mut counter: &File) -> io::Result<()> {
     counter.write_all(&1_u64.to_ne_bytes())
 }

@@ -12,7 +12,8 @@ use crate::context::Context;
 use crate::input::Input;
 use crate::timers::TimerKey;
 
-/// What the stage and the wrapper share. Borrowed by the wrapper during a callback, by the stage between two.
+/// What the stage and the wrapper share. Borrowed by the wrapper during a callback, by the stage
+/// between two.
 pub(super) struct Seen<A> {
     pub(super) actor: A,
     /// What a callback returned, until `closed` is told.
@@ -43,7 +44,8 @@ impl<A: Actor> Observed<A> {
     ) -> Outcome {
         let seen = &mut *self.seen.borrow_mut();
         callback(&mut seen.actor, &mut ctx.of_type()).map_err(|error| {
-            // Kept here, since `closed` is told its reason by reference and the test is to have the very error.
+            // Kept here, since `closed` is told its reason by reference and the test is to have the
+            // very error.
             let text = error.to_string();
             seen.error = Some(error);
             Box::new(Kept(text)) as _

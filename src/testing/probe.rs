@@ -10,13 +10,13 @@ use crate::group::{GroupId, Notice};
 use crate::registry::{ActorId, ActorKey, Registry};
 use crate::sys::WakeFd;
 
-/// Stands in for an actor that the actor under test sends to: an address with a real mailbox, out of which the test takes
-/// what came.
+/// Stands in for an actor that the actor under test sends to: an address with a real mailbox, out
+/// of which the test takes what came.
 ///
-/// It serves as the [`Addr`] of any actor type with message `M`, as a [`Recipient`], and as a member of
-/// [`Members`](crate::Members). To see an actor wait for room, give it a small bound and take nothing out. After taking
-/// something out, [`Stage::run`](crate::testing::Stage::run) lets an actor that waited go on. Dropping the probe is the end of the
-/// actor that it stands for.
+/// It serves as the [`Addr`] of any actor type with message `M`, as a [`Recipient`], and as a
+/// member of [`Members`](crate::Members). To see an actor wait for room, give it a small bound and
+/// take nothing out. After taking something out, [`Stage::run`](crate::testing::Stage::run) lets an
+/// actor that waited go on. Dropping the probe is the end of the actor that it stands for.
 ///
 /// ```
 /// use greenroom::testing::Probe;
@@ -42,7 +42,8 @@ impl<M: Send + 'static> Probe<M> {
         Probe::with_bound(super::MAILBOX_BOUND)
     }
 
-    /// A probe whose mailbox is bounded as by [`Builder::mailbox_bound`](crate::Builder::mailbox_bound). The share of one actor is in
+    /// A probe whose mailbox is bounded as by
+    /// [`Builder::mailbox_bound`](crate::Builder::mailbox_bound). The share of one actor is in
     /// force, too: of 16 messages with nobody else about, the 13th is refused.
     ///
     /// # Panics
@@ -125,7 +126,8 @@ impl<M: Send + 'static> Probe<M> {
         std::iter::from_fn(|| self.take()).collect()
     }
 
-    /// Whether [`Addr::close`] came before a message that was taken out, or after the last one when none is left.
+    /// Whether [`Addr::close`] came before a message that was taken out, or after the last one when
+    /// none is left.
     pub fn is_asked_to_close(&self) -> bool {
         self.close_asked
     }

@@ -196,7 +196,8 @@ enum Step {
     CancelAll {
         owner: u32,
     },
-    /// Time goes on, and a turn pops so many, each setting a new timer with no delay or cancelling one.
+    /// Time goes on, and a turn pops so many, each setting a new timer with no delay or cancelling
+    /// one.
     Turn {
         advance: u64,
         budget: usize,

@@ -1,6 +1,8 @@
-//! What the tests have in common: a server whose connections a test steers from outside, clients, and waiting for events.
+//! What the tests have in common: a server whose connections a test steers from outside, clients,
+//! and waiting for events.
 //!
-//! Shared by all files of `tests/`. Whoever needs more may add a small item at the end; change nothing that others use.
+//! Shared by all files of `tests/`. Whoever needs more may add a small item at the end; change
+//! nothing that others use.
 
 #![allow(
     dead_code,
@@ -18,12 +20,14 @@ use std::time::{Duration, Instant};
 
 use greenroom::*;
 
-/// After this a test that still waits has failed. Long, because it is only ever waited for by a test that fails.
+/// After this a test that still waits has failed. Long, because it is only ever waited for by a
+/// test that fails.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-// ---- waiting --------------------------------------------------------------------------------------------------------
+// ---- waiting ------------------------------------------------------------------------------------
 
-/// Waits for a condition that nobody reports: looks at it until it holds, or fails after [`TIMEOUT`].
+/// Waits for a condition that nobody reports: looks at it until it holds, or fails after
+/// [`TIMEOUT`].
 #[track_caller]
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + TIMEOUT;
@@ -39,7 +43,7 @@ pub fn next<T>(from: &Receiver<T>) -> T {
     from.recv_timeout(TIMEOUT).expect("an event was to come")
 }
 
-// ---- a server whose connections are steered from outside ------------------------------------------------------------
+// ---- a server whose connections are steered from outside ----------------------------------------
 
 /// What happened to a [`Probe`].
 #[derive(Debug)]
@@ -64,8 +68,9 @@ type On = Box<dyn FnMut(&mut Context<'_, Probe>) -> Outcome>;
 type OnTimer = Box<dyn FnMut(TimerKey, &mut Context<'_, Probe>) -> Outcome>;
 type OnClosed = Box<dyn FnMut(&CloseReason, &mut Context<'_, Probe>)>;
 
-/// An actor that reports all that happens to it and does what it is sent. What it does in the callbacks is set
-/// one by one; by default it consumes all input, and otherwise does what [`Actor`] does.
+/// An actor that reports all that happens to it and does what it is sent. What it does in the
+/// callbacks is set one by one; by default it consumes all input, and otherwise does what [`Actor`]
+/// does.
 pub struct Probe {
     events: Sender<Event>,
     on_opened: Option<On>,
@@ -345,8 +350,8 @@ impl Seen {
             .expect("the actor takes a message");
     }
 
-    /// Runs `job` in a callback of the actor and returns what it returns. What the job asks of its context has
-    /// been carried out only when the actor does the next one.
+    /// Runs `job` in a callback of the actor and returns what it returns. What the job asks of its
+    /// context has been carried out only when the actor does the next one.
     #[track_caller]
     pub fn run<T: Send + 'static>(
         &self,
@@ -429,7 +434,8 @@ impl Stage {
     }
 }
 
-/// Lets `system` listen with probes; the channel yields the events of each connection as its actor is made.
+/// Lets `system` listen with probes; the channel yields the events of each connection as its actor
+/// is made.
 pub fn listen(
     system: &System,
     endpoint: &str,
@@ -470,8 +476,8 @@ fn seen(events: Receiver<Event>) -> Seen {
     }
 }
 
-/// A builder of a system with this many pollers, named unlike those of any other system of this process, so that a test finds
-/// its own threads.
+/// A builder of a system with this many pollers, named unlike those of any other system of this
+/// process, so that a test finds its own threads.
 pub fn builder(pollers: usize) -> Builder {
     static SYSTEMS: AtomicUsize = AtomicUsize::new(0);
     System::builder()
@@ -483,8 +489,9 @@ pub fn builder(pollers: usize) -> Builder {
 pub fn settle(system: &System) {
     for poller in 0..system.handle().pollers() {
         let probe = spawn(system, poller, |probe| probe);
-        // A timer fires in a later turn than the one it was set in, when every mailbox of that one has been looked at; messages alone
-        // may go to and fro within one turn. Twice: what the first turn made is carried out before the second.
+        // A timer fires in a later turn than the one it was set in, when every mailbox of that one
+        // has been looked at; messages alone may go to and fro within one turn. Twice: what the
+        // first turn made is carried out before the second.
         for _ in 0..2 {
             probe.run(|ctx| ctx.set_timer(Duration::ZERO));
             probe.until(|event| matches!(event, Event::Timer(_)).then_some(()));
@@ -494,7 +501,7 @@ pub fn settle(system: &System) {
     }
 }
 
-// ---- clients --------------------------------------------------------------------------------------------------------
+// ---- clients ------------------------------------------------------------------------------------
 
 /// Where a TCP listener listens.
 #[track_caller]
@@ -670,9 +677,10 @@ pub fn assert_same(left: &[u8], right: &[u8]) {
     );
 }
 
-// ---- the process ----------------------------------------------------------------------------------------------------
+// ---- the process --------------------------------------------------------------------------------
 
-/// Runs `test` in a process of its own, with at most `descriptors`. Call it from the test `name` with nothing else around.
+/// Runs `test` in a process of its own, with at most `descriptors`. Call it from the test `name`
+/// with nothing else around.
 pub fn in_child(name: &str, descriptors: usize, test: impl FnOnce()) {
     const CHILD: &str = "GREENROOM_TEST_CHILD";
     if std::env::var_os(CHILD).is_some_and(|child| child == name) {
@@ -716,7 +724,8 @@ pub fn descriptors() -> usize {
         - 1
 }
 
-/// The processor time that the poller threads of `system` have taken, and how many of them there are.
+/// The processor time that the poller threads of `system` have taken, and how many of them there
+/// are.
 pub fn poller_time(name: &str) -> (Duration, usize) {
     let (mut time, mut threads) = (Duration::ZERO, 0);
     for task in std::fs::read_dir("/proc/self/task")
@@ -782,15 +791,17 @@ pub fn send_patiently<A: Actor>(to: &Addr<A>, message: A::Message) -> bool {
     sent
 }
 
-/// Fails if the pollers of the system of this name take processor time while nothing happens: while a clock of another system
-/// ticks a hundred times. A poller that spins takes all of it, but for what other processes take of its core.
+/// Fails if the pollers of the system of this name take processor time while nothing happens: while
+/// a clock of another system ticks a hundred times. A poller that spins takes all of it, but for
+/// what other processes take of its core.
 #[track_caller]
 pub fn assert_quiet(name: &str) {
     assert!(poller_time(name).1 > 0, "there is a system named {name}");
     Clock::new().assert_quiet(|| poller_time(name).0);
 }
 
-/// An actor of a system of its own that ticks every 3 ms: something to wait for while nothing happens elsewhere.
+/// An actor of a system of its own that ticks every 3 ms: something to wait for while nothing
+/// happens elsewhere.
 pub struct Clock {
     _system: System,
     ticks: Seen,
@@ -811,7 +822,8 @@ impl Clock {
         }
     }
 
-    /// Fails if what `time` tells grows by a noticeable part of the time in which the clock ticks a hundred times.
+    /// Fails if what `time` tells grows by a noticeable part of the time in which the clock ticks a
+    /// hundred times.
     #[track_caller]
     pub fn assert_quiet(&self, time: impl Fn() -> Duration) {
         // What has happened so far, and ten ticks in which what is under way may end.
@@ -853,7 +865,8 @@ pub fn far_away(fd: OwnedFd) -> OwnedFd {
     }
 }
 
-/// Sets the limit of descriptors of this process; those that are open stay. For a child (see [`in_child`]) alone.
+/// Sets the limit of descriptors of this process; those that are open stay. For a child (see
+/// [`in_child`]) alone.
 pub fn lower_descriptor_limit(descriptors: u64) {
     let mut limit = libc::rlimit {
         rlim_cur: 0,

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 /// By when an event must have come. Only a test that fails waits for so long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The program of an example. `cargo test` builds it; with `--test NAME` alone, run `cargo build --examples` before.
+/// The program of an example. `cargo test` builds it; with `--test NAME` alone, run
+/// `cargo build --examples` before.
 pub(crate) fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
     // target/debug/deps/TEST and target/debug/examples/NAME.
@@ -154,7 +155,8 @@ impl Drop for Example {
     }
 }
 
-/// One connection that speaks in lines. Each call blocks until what it is about has happened, [`DEADLINE`] at most.
+/// One connection that speaks in lines. Each call blocks until what it is about has happened,
+/// [`DEADLINE`] at most.
 pub(crate) struct Talker<S: Read + Write> {
     pub(crate) stream: BufReader<S>,
 }
@@ -213,7 +215,8 @@ impl<S: Read + Write> Talker<S> {
             .expect("a line comes before the end")
     }
 
-    /// The next line; `None` at the end of the stream, where nothing may follow the last line's end.
+    /// The next line; `None` at the end of the stream, where nothing may follow the last line's
+    /// end.
     pub(crate) fn try_line(&mut self) -> io::Result<Option<String>> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {

@@ -1,9 +1,11 @@
-//! Question: which structure keeps the timers of a poller best, at 1, 1,000 and 1,000,000 pending ones?
+//! Question: which structure keeps the timers of a poller best, at 1, 1,000 and 1,000,000 pending
+//! ones?
 //!
 //! One iteration is a turn: 16 operations, then the next deadline. Time is virtual. Run with
 //! `cargo bench --bench timers`; a figure divided by 16 is the cost of one operation.
 //! - `cancel`: a timer is set and cancelled at once, as for a request that was answered in time;
-//! - `rearm`: a random pending timer is cancelled and set anew to 30 s from now, as for an idle timeout;
+//! - `rearm`: a random pending timer is cancelled and set anew to 30 s from now, as for an idle
+//!   timeout;
 //! - `expire`: time goes on to the next deadline, what is due fires and is set anew.
 
 // criterion_group! makes a public function without documentation.

@@ -1,6 +1,7 @@
 //! The structures that were weighed for the timers, each as small as it can be.
 //!
-//! All keep a timer's data in a slotmap, of the size that the real one has, so that only the order is compared.
+//! All keep a timer's data in a slotmap, of the size that the real one has, so that only the order
+//! is compared.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -127,8 +128,9 @@ const SLOTS: usize = 64;
 /// The list of what has come due, after those of the slots.
 const DUE: usize = LEVELS * SLOTS;
 
-/// A hierarchical wheel, 6 levels of 64 slots, the lowest of 1 ms, as in tokio. Its next deadline is the
-/// start of a slot, not exact: far timers wake the poller to move them down, at most once per level.
+/// A hierarchical wheel, 6 levels of 64 slots, the lowest of 1 ms, as in tokio. Its next deadline
+/// is the start of a slot, not exact: far timers wake the poller to move them down, at most once
+/// per level.
 pub struct Wheel {
     base: Instant,
     elapsed: u64,

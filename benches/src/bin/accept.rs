@@ -1,4 +1,5 @@
-//! `accept`: what the three ways to spread connections over two pollers cost, and how even they are.
+//! `accept`: what the three ways to spread connections over two pollers cost, and how even they
+//! are.
 
 use std::env;
 use std::io::{self, Read};
@@ -16,12 +17,14 @@ use greenroom_benches::{raise_descriptor_limit, reset_on_close};
 const POLLERS: usize = 2;
 /// Connections opened and closed in one slice.
 const SLICE: usize = 2_000;
-/// How many are open at a time in it: enough that the server always has some to accept, below every backlog.
+/// How many are open at a time in it: enough that the server always has some to accept, below every
+/// backlog.
 const AT_A_TIME: usize = 50;
 /// Connections of which the spread is looked at.
 const SPREADS: [usize; 2] = [200, 1_000];
 
-/// Accepting in one poller (for the least loaded, or in turn) against accepting in each (SO_REUSEPORT).
+/// Accepting in one poller (for the least loaded, or in turn) against accepting in each
+/// (SO_REUSEPORT).
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -97,7 +100,8 @@ fn serve(way: Way) -> io::Result<()> {
     system.run()
 }
 
-/// Opens `count` connections, of which each has been accepted and opened; how many live on each poller.
+/// Opens `count` connections, of which each has been accepted and opened; how many live on each
+/// poller.
 fn open(addr: SocketAddr, count: usize) -> io::Result<(Vec<TcpStream>, [usize; POLLERS])> {
     let mut connections = Vec::with_capacity(count);
     for _ in 0..count {

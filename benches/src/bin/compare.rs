@@ -23,14 +23,16 @@ const WARM_UP: Limit = Limit {
     time: Duration::from_millis(500),
     messages: u64::MAX,
 };
-/// How many slices each server has in a round, by turns. The machine's own speed changes within seconds (a neighbour
-/// begins or ends): all servers of a round then see the same share of both speeds.
+/// How many slices each server has in a round, by turns. The machine's own speed changes within
+/// seconds (a neighbour begins or ends): all servers of a round then see the same share of both
+/// speeds.
 const SLICES_PER_ROUND: usize = 10;
 /// For the count of system calls.
 const STRACE_CONNECTIONS: [usize; 2] = [1, 100];
 const STRACE_MESSAGES: u64 = 20_000;
 
-/// Compares echo servers with the C epoll loop, in alternating slices under one load: server CPU time for each message.
+/// Compares echo servers with the C epoll loop, in alternating slices under one load: server CPU
+/// time for each message.
 #[derive(Parser)]
 struct Cli {
     /// A server to compare, which prints a line with `listening on ADDR`; may be given again

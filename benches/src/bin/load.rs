@@ -1,4 +1,5 @@
-//! `load`: one server, one kind of load. The README of this package says which mode answers which question.
+//! `load`: one server, one kind of load. The README of this package says which mode answers which
+//! question.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +14,8 @@ use greenroom_benches::{idle, latency_histogram, latency_line, pingers, raise_de
 /// How often the pingers run alone and beside the flood, by turns.
 const PINGER_SLICES: u32 = 5;
 
-/// Loads an echo server over real sockets. Exits with 1 if a byte comes back wrong or a message does not come back.
+/// Loads an echo server over real sockets. Exits with 1 if a byte comes back wrong or a message
+/// does not come back.
 #[derive(Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -78,13 +80,15 @@ struct Target {
     /// Where a running server listens
     #[arg(long)]
     addr: Option<SocketAddr>,
-    /// Start this server, which prints `listening on ADDR`, and end it afterwards; `c` is the C echo loop
+    /// Start this server, which prints `listening on ADDR`, and end it afterwards; `c` is the C
+    /// echo loop
     #[arg(long, value_name = "COMMAND")]
     server: Option<String>,
 }
 
 impl Target {
-    /// The server's address, and the server itself if it was started here: it lives as long as that value.
+    /// The server's address, and the server itself if it was started here: it lives as long as that
+    /// value.
     fn start(&self) -> io::Result<(SocketAddr, Option<Server>)> {
         if let Some(addr) = self.addr {
             return Ok((addr, None));
@@ -200,7 +204,8 @@ fn run(mode: Mode) -> io::Result<()> {
             println!("{pingers} pingers, 64 bytes, {rate} pings a second each, {seconds} s");
             let run =
                 |flood, time| pingers::run(addr, pingers as usize, f64::from(rate), flood, time);
-            // Once for nothing: the first pings meet cold caches, and a server that grows its tables.
+            // Once for nothing: the first pings meet cold caches, and a server that grows its
+            // tables.
             run(0, Duration::from_millis(500))?;
             // By turns, since the machine's own speed changes within seconds.
             let slice = Duration::from_secs(seconds) / PINGER_SLICES;
@@ -224,7 +229,8 @@ fn run(mode: Mode) -> io::Result<()> {
     Ok(())
 }
 
-/// The latency of all slices together, and the p99 of each: their median tells more than one bad slice.
+/// The latency of all slices together, and the p99 of each: their median tells more than one bad
+/// slice.
 fn print_pings(name: &str, slices: &[pingers::Report]) {
     let mut latency = latency_histogram();
     let mut p99: Vec<u64> = Vec::new();

@@ -1,4 +1,5 @@
-//! `memory`: what an actor without a socket costs in resident memory, and what an empty mailbox does.
+//! `memory`: what an actor without a socket costs in resident memory, and what an empty mailbox
+//! does.
 //!
 //! What an idle connection costs is `load idle`'s to say.
 
@@ -70,7 +71,8 @@ fn spawn_pairs_of<A: 'static, B: 'static>(system: &System) {
     for_each_digit!(C => drop(system.spawn(|| Typed::<(A, B, C)>(PhantomData))));
 }
 
-/// Waits until `count` actors have been opened. It looks again and again: opening is told to nobody else.
+/// Waits until `count` actors have been opened. It looks again and again: opening is told to nobody
+/// else.
 fn wait_for_opened(system: &System, count: usize) {
     while (system.stats().opened as usize) < count {
         thread::sleep(Duration::from_micros(100));

@@ -1,4 +1,5 @@
-//! The shipped core beside a `sync` that is weakened in one thing each. All of them must be killed by some model.
+//! The shipped core beside a `sync` that is weakened in one thing each. All of them must be killed
+//! by some model.
 
 pub mod deaf_condvar;
 pub mod looking_swap;

@@ -2,13 +2,15 @@
 
 pub use loom::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 pub use loom::sync::{Condvar, Mutex, MutexGuard};
-// std's, and so one step to loom, and trusted. `OnceLock`: loom has none, and what initialises it touches no atomic that another
-// thread knows of. `Arc`: loom's can only find leaks here, and aborts when a mutant's failure drops it.
+// std's, and so one step to loom, and trusted. `OnceLock`: loom has none, and what initialises it
+// touches no atomic that another thread knows of. `Arc`: loom's can only find leaks here, and
+// aborts when a mutant's failure drops it.
 pub use std::sync::{Arc, OnceLock};
 
 use loom::sync::Notify;
 use std::sync::PoisonError;
-// What only counts or carries, and is no part of the protocol, is std's: loom runs one thread at a time.
+// What only counts or carries, and is no part of the protocol, is std's: loom runs one thread at a
+// time.
 use std::sync::Mutex as Untracked;
 
 /// As in `src/sync.rs`.
@@ -16,7 +18,8 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An eventfd. Its wait may also end for no reason, once in each run: some other event ended the poller's wait.
+/// An eventfd. Its wait may also end for no reason, once in each run: some other event ended the
+/// poller's wait.
 #[derive(Debug, Default)]
 pub struct WakeFd {
     notify: Notify,
