@@ -197,6 +197,10 @@ where
 pub trait HasMailbox: sealed::Sealed {
     #[doc(hidden)]
     fn wait(&self, waiter: Waiter) -> Option<Waiter>;
+
+    /// Where the mailbox is, to tell one from another.
+    #[doc(hidden)]
+    fn mailbox(&self) -> *const ();
 }
 
 pub(crate) mod sealed {
@@ -207,37 +211,31 @@ pub(crate) mod sealed {
 impl<A: Actor> sealed::Sealed for Addr<A> {}
 impl<A: Actor> HasMailbox for Addr<A> {
     fn wait(&self, waiter: Waiter) -> Option<Waiter> {
-        wait::<A::Message>(&self.post, self.key, waiter)
+        wait(&*self.post, self.key, waiter)
+    }
+
+    fn mailbox(&self) -> *const () {
+        Arc::as_ptr(&self.post).cast()
     }
 }
 
 impl<M> sealed::Sealed for Recipient<M> {}
 impl<M> HasMailbox for Recipient<M> {
     fn wait(&self, waiter: Waiter) -> Option<Waiter> {
-        wait::<M>(&self.post, self.key, waiter)
+        wait(&*self.post, self.key, waiter)
+    }
+
+    fn mailbox(&self) -> *const () {
+        Arc::as_ptr(&self.post).cast()
     }
 }
 
 /// An actor that has gone counts as room: there is nothing to wait for.
-fn wait<M>(post: &Arc<impl Takes<M> + ?Sized>, key: ActorKey, waiter: Waiter) -> Option<Waiter> {
+fn wait(post: &(impl Controlled + ?Sized), key: ActorKey, waiter: Waiter) -> Option<Waiter> {
     if post.door().is_here(key) {
-        wait_in_line(post, waiter)
-    } else {
-        Some(waiter)
-    }
-}
-
-/// Puts a waiter in line, unless it is its own mailbox: its messages, which are set aside while it
-/// waits, could be what fills that. It is then told when its turn comes in that mailbox, which is
-/// when some of them have gone.
-pub(crate) fn wait_in_line<M>(
-    post: &Arc<impl Takes<M> + ?Sized>,
-    waiter: Waiter,
-) -> Option<Waiter> {
-    if Arc::as_ptr(post).cast::<()>() == Arc::as_ptr(&waiter.post).cast::<()>() {
-        Some(waiter)
-    } else {
         post.wait(waiter)
+    } else {
+        Some(waiter)
     }
 }
 
@@ -340,6 +338,14 @@ pub(crate) struct Entry<M> {
 impl<M> Entry<M> {
     pub(crate) fn new(key: ActorKey, what: What<M>) -> Entry<M> {
         Entry { key, what }
+    }
+
+    /// How many places it takes in the mailbox's bound: what must not be refused takes none.
+    pub(crate) fn places(&self) -> usize {
+        match self.what {
+            What::Message { .. } | What::Push(_) => 1,
+            What::Notice(_) | What::Answer(_) | What::Control(_) => 0,
+        }
     }
 }
 
@@ -447,7 +453,8 @@ impl<M: Send + 'static> Post<M> {
 
     /// Puts an entry in without asking whether there is room.
     pub(crate) fn put(&self, entry: Entry<M>) {
-        if let Some(stranded) = self.mailbox.push(entry) {
+        let places = entry.places();
+        if let Some(stranded) = self.mailbox.push(entry, places) {
             self.bury(&stranded);
         }
     }

@@ -11,9 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::actor::{Actor, Outcome};
-use crate::addr::{
-    Addr, Control, HasMailbox, Recipient, SendErrorKind, Takes, Waiter, sealed, wait_in_line,
-};
+use crate::addr::{Addr, Control, HasMailbox, Recipient, SendErrorKind, Takes, Waiter, sealed};
 use crate::ask::Reply;
 use crate::context::Context;
 use crate::group::{GroupId, Notice};
@@ -241,9 +239,14 @@ impl<M> HasMailbox for Refused<M> {
     /// Waits for the first of them; whoever pushes again then learns of the next.
     fn wait(&self, waiter: Waiter) -> Option<Waiter> {
         match self.posts.first() {
-            Some(post) => wait_in_line::<M>(post, waiter),
+            Some(post) => post.wait(waiter),
             None => Some(waiter),
         }
+    }
+
+    fn mailbox(&self) -> *const () {
+        let first = self.posts.first();
+        first.map_or(std::ptr::null(), |post| Arc::as_ptr(post).cast())
     }
 }
 

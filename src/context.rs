@@ -165,6 +165,10 @@ impl<'a, A: Actor> Context<'a, A> {
     ///
     /// Keep the message that came back and send it again in `room`; then nothing is lost, and a
     /// slow receiver slows down the sockets that feed it.
+    ///
+    /// Actors without a socket must not wait for each other in a circle over several actor types or
+    /// pollers: each would set aside what the other waits to send. A connection may wait for
+    /// anybody, as it goes on taking messages.
     pub fn wait_for_room(&mut self, mailbox: &impl HasMailbox) {
         // One place in one line at a time: messages that come during the wait and are refused, too,
         // add none.
@@ -173,10 +177,11 @@ impl<'a, A: Actor> Context<'a, A> {
         }
         let post = (self.host)(&self.call.registry) as Arc<dyn Controlled>;
         self.call.wants.set(Wants::WAIT);
-        if let Some(waiter) = mailbox.wait(Waiter {
-            post,
-            key: self.call.key,
-        }) {
+        if mailbox.mailbox() == Arc::as_ptr(&post).cast() {
+            self.call.wants.set(Wants::WAIT_HERE);
+        }
+        let key = self.call.key;
+        if let Some(waiter) = mailbox.wait(Waiter { post, key }) {
             waiter.tell();
         }
     }
@@ -420,6 +425,8 @@ impl Wants {
     pub(crate) const OVERFLOW: u16 = 1 << 7;
     /// A write was dropped whole.
     pub(crate) const DROPPED: u16 = 1 << 8;
+    /// The mailbox that it waits for is its own.
+    pub(crate) const WAIT_HERE: u16 = 1 << 9;
 
     /// After one of these an actor is shown no more input.
     pub(crate) const STOPS_INPUT: u16 =

@@ -69,6 +69,8 @@ impl Flags {
     pub(crate) const REFUSED: u32 = 1 << 29;
     /// There is or was a socket.
     pub(crate) const CONNECTION: u32 = 1 << 30;
+    /// The mailbox that the actor waits for is that of its own type on this poller.
+    pub(crate) const WAITS_HERE: u32 = 1 << 31;
 
     pub(crate) const NONE: Flags = Flags(0);
 

@@ -46,7 +46,7 @@ pub(crate) struct Inbox<M> {
     /// Messages of actors without a socket that wait for room elsewhere: their input is paused.
     /// They go on counting against the mailbox's bound, so that the wait reaches back to their
     /// senders.
-    aside: HashMap<ActorKey, VecDeque<Entry<M>>>,
+    aside: HashMap<ActorKey, VecDeque<Aside<M>>>,
     /// Actors whose messages set aside may be delivered now.
     resumed: VecDeque<ActorKey>,
     /// Taken out of the mailbox and not delivered yet.
@@ -55,6 +55,12 @@ pub(crate) struct Inbox<M> {
     held: (ActorKey, u32),
     /// Reused by `settle`.
     waiters: Vec<Waiter>,
+}
+
+struct Aside<M> {
+    entry: Entry<M>,
+    /// How many places of the mailbox it still takes.
+    places: isize,
 }
 
 struct Walk<M> {
@@ -122,8 +128,8 @@ impl<M: Send + 'static> Inbox<M> {
         let key = entry.key;
         let present = hosts.present(key);
         if matches!(present, Present::Aside) {
-            self.put_aside(entry, hosts);
-            return 0;
+            let places = entry.places() as isize;
+            return self.put_aside(entry, places, hosts);
         }
         if let What::Message { held: true, .. } = entry.what {
             if self.held.0 != key {
@@ -132,9 +138,10 @@ impl<M: Send + 'static> Inbox<M> {
             }
             self.held.1 += 1;
         }
+        let places = entry.places() as isize;
         let Present::At(index) = present else {
             self.bury(entry, hosts);
-            return 1;
+            return places;
         };
         let deliver = self.deliver;
         match entry.what {
@@ -146,13 +153,26 @@ impl<M: Send + 'static> Inbox<M> {
             }
             What::Push(_) | What::Control(_) => hosts.close_by_address(key),
         }
-        1
+        places
     }
 
-    fn put_aside(&mut self, entry: Entry<M>, hosts: &mut Hosts) {
+    /// Sets an entry aside for an actor that waits; returns the number of places that are free by it.
+    ///
+    /// It goes on taking its places, so that the wait is felt by the senders. But not where its
+    /// actor waits for this very mailbox: that would be a wait for what the wait itself holds. The
+    /// actor's share still bounds what gathers.
+    fn put_aside(&mut self, entry: Entry<M>, places: isize, hosts: &mut Hosts) -> isize {
         let key = entry.key;
-        self.aside.entry(key).or_default().push_back(entry);
+        let free = if hosts.has(key, Flags::WAITS_HERE) {
+            places
+        } else {
+            0
+        };
+        let places = places - free;
+        let aside = self.aside.entry(key).or_default();
+        aside.push_back(Aside { entry, places });
         hosts.mark(key, Flags::ASIDE | Flags::KNOWN_TO_INBOX);
+        free
     }
 
     /// Delivers what was set aside for the first resumed actor.
@@ -162,13 +182,17 @@ impl<M: Send + 'static> Inbox<M> {
         };
         let mut taken = 0;
         while *left > 0 && !hosts.is_waiting(key) {
-            let Some(entry) = self.aside.get_mut(&key).and_then(VecDeque::pop_front) else {
+            let Some(Aside { entry, places }) =
+                self.aside.get_mut(&key).and_then(VecDeque::pop_front)
+            else {
                 break;
             };
             *left -= 1;
             // Not for `letter` to see the flag that would set it aside again.
             hosts.unmark(key, Flags::ASIDE);
-            taken += self.letter(entry, hosts);
+            // It cannot be set aside anew: the actor does not wait.
+            self.letter(entry, hosts);
+            taken += places;
             hosts.mark(key, Flags::ASIDE);
         }
         if self.aside.get(&key).is_none_or(VecDeque::is_empty) {
@@ -209,8 +233,9 @@ impl<M: Send + 'static> Inbox<M> {
                 // A place more than the one that the push took: what is set aside counts.
                 Present::Aside => {
                     if let Some(message) = hosts.guarded(&mut walk.make) {
-                        self.put_aside(Entry::new(key, What::Notice(message)), hosts);
-                        taken -= 1;
+                        let held = false;
+                        let entry = Entry::new(key, What::Message { message, held });
+                        taken += self.put_aside(entry, 1, hosts) - 1;
                     }
                 }
                 Present::No => {}
@@ -229,13 +254,12 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
-    /// Carries out what travels beside the messages; returns the number of places that it gave
-    /// back.
-    fn control(&mut self, key: ActorKey, control: Control, hosts: &mut Hosts) -> isize {
+    /// Carries out what travels beside the messages.
+    fn control(&mut self, key: ActorKey, control: Control, hosts: &mut Hosts) {
         match control {
             Control::Spawn(make) => hosts.spawn(key, make),
             Control::Close => {
-                return self.letter(Entry::new(key, What::Control(Box::new(control))), hosts);
+                self.letter(Entry::new(key, What::Control(Box::new(control))), hosts);
             }
             Control::Room => {
                 hosts.room(key);
@@ -270,7 +294,6 @@ impl<M: Send + 'static> Inbox<M> {
                 }
             }
         }
-        1
     }
 
     /// Tells a group's owner that a member has ended. Its message is made from that by the user's
@@ -330,7 +353,7 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
                     let next = 0;
                     self.walk = Some(Walk { group, next, make });
                 }
-                What::Control(control) => taken += self.control(entry.key, *control, hosts),
+                What::Control(control) => self.control(entry.key, *control, hosts),
                 What::Answer(ref answer) => {
                     hosts.call.answered(entry.key, answer.asking);
                     taken += self.letter(entry, hosts);
@@ -361,8 +384,8 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
         }
         let aside = self.aside.remove(&key).unwrap_or_default();
         self.resumed.retain(|resumed| *resumed != key);
-        self.settle(aside.len() as isize);
-        for entry in aside {
+        self.settle(aside.iter().map(|aside| aside.places).sum());
+        for Aside { entry, .. } in aside {
             self.bury(entry, hosts);
         }
     }
@@ -376,7 +399,7 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
             self.bury(entry, hosts);
         }
         for (_, aside) in mem::take(&mut self.aside) {
-            for entry in aside {
+            for Aside { entry, .. } in aside {
                 self.bury(entry, hosts);
             }
         }

@@ -180,15 +180,15 @@ impl<T, W> Mailbox<T, W> {
         }
     }
 
-    /// Adds an entry, whatever the bound: ask [`admit`](Mailbox::admit) first, unless it is one
-    /// that must not be refused.
+    /// Adds an entry that takes so many places in the bound, whatever that is: ask
+    /// [`admit`](Mailbox::admit) first, unless it is one that must not be refused and so takes none.
     ///
     /// Returns an entry, not always the same one, when the mailbox was closed: nobody else will
     /// take it, and it is the caller's to count as a dead letter.
     #[must_use = "an entry that comes back was not delivered"]
-    pub fn push(&self, entry: T) -> Option<T> {
+    pub fn push(&self, entry: T, places: usize) -> Option<T> {
         lock(&self.entries).push_back(entry);
-        let before = self.word.fetch_add(ONE, Ordering::AcqRel);
+        let before = self.word.fetch_add(places as i64 * ONE, Ordering::AcqRel);
         if before & ASLEEP != 0 {
             self.waker.wake();
         }
@@ -330,7 +330,7 @@ mod tests {
 
     fn fill(mailbox: &Mailbox<u32, char>, n: usize) {
         for _ in 0..n {
-            assert_eq!(mailbox.push(0), None);
+            assert_eq!(mailbox.push(0, 1), None);
         }
     }
 
@@ -423,7 +423,7 @@ mod tests {
         mailbox.close(&mut Vec::new());
         assert_eq!(mailbox.admit(), Admission::Closed);
         assert_eq!(mailbox.pop(), Some(0));
-        assert_eq!(mailbox.push(7), Some(7));
+        assert_eq!(mailbox.push(7, 1), Some(7));
         assert!(!mailbox.has_entries());
     }
 
@@ -444,7 +444,7 @@ mod tests {
                 let mailbox = &mailbox;
                 scope.spawn(move || {
                     for n in 0..EACH {
-                        assert_eq!(mailbox.push((sender, n)), None);
+                        assert_eq!(mailbox.push((sender, n), 1), None);
                     }
                 });
             }
@@ -488,7 +488,7 @@ mod tests {
                         for _ in 0..EACH {
                             if mailbox.admit() == Admission::Closed {
                                 refused.fetch_add(1, SeqCst);
-                            } else if mailbox.push(sender).is_some() {
+                            } else if mailbox.push(sender, 1).is_some() {
                                 stranded.fetch_add(1, SeqCst);
                             }
                         }

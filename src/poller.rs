@@ -211,9 +211,6 @@ impl Poller {
             taken += 1;
             self.carry_out(command);
         }
-        if taken > 0 {
-            self.registry.commands.release(taken, &mut Vec::new());
-        }
         taken == COMMANDS_PER_TURN
     }
 
@@ -257,6 +254,7 @@ impl Poller {
                 inbox.forget(key, &mut self.hosts);
             }
         }
+        self.hosts.count_freed();
     }
 
     /// While the system stops: whether everybody has had the time they were given, or needs none.

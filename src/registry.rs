@@ -226,7 +226,7 @@ impl Registry {
 
     /// Sends a command; one comes back, not always the same, when the poller has ended.
     fn offer(&self, command: Command) -> Option<Command> {
-        let stranded = self.commands.push(command);
+        let stranded = self.commands.push(command, 0);
         if let Some(Command::Adopt { origin, .. }) = &stranded {
             origin.live.fetch_sub(1, Ordering::AcqRel);
             self.door.sockets.fetch_sub(1, Ordering::AcqRel);

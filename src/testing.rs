@@ -442,6 +442,7 @@ impl<A: Actor> Stage<A> {
                 inbox.forget(key, &mut self.hosts);
             }
         }
+        self.hosts.count_freed();
     }
 
     /// Whether a poller would sleep now.

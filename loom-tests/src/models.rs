@@ -136,7 +136,7 @@ pub fn a_wake_is_never_lost(poller: Poller) {
             let mailbox = mailbox.clone();
             thread::spawn(move || {
                 for &message in messages {
-                    assert_eq!(mailbox.push(message), None);
+                    assert_eq!(mailbox.push(message, 1), None);
                 }
             })
         });
@@ -183,12 +183,12 @@ pub fn a_new_mailbox_is_seen_before_sleep(poller: Poller) {
             thread::spawn(move || {
                 let new = Arc::new(Mailbox::new(1, waker));
                 *directory.lock().unwrap() = new.clone();
-                assert!(commands.push(Command::Open(new)).is_none());
+                assert!(commands.push(Command::Open(new), 1).is_none());
             })
         };
         let finder = thread::spawn(move || {
             let found = directory.lock().unwrap().clone();
-            assert_eq!(found.push(1), None);
+            assert_eq!(found.push(1, 1), None);
         });
         let mut known = vec![old];
         let mut got = 0;
@@ -229,13 +229,13 @@ pub fn stop_is_seen_before_sleep(poller: Poller) {
         let messages = Arc::new(Mailbox::<u8, ()>::new(1, waker.clone()));
         let stopper = {
             let commands = commands.clone();
-            thread::spawn(move || assert!(commands.push(Command::Stop).is_none()))
+            thread::spawn(move || assert!(commands.push(Command::Stop, 1).is_none()))
         };
         let sender = {
             let messages = messages.clone();
             thread::spawn(move || match messages.admit() {
                 Admission::Closed => 1,
-                _ => usize::from(messages.push(1).is_some()),
+                _ => usize::from(messages.push(1, 1).is_some()),
             })
         };
         let mut got = 0;
@@ -270,7 +270,7 @@ pub fn stop_races_sends(poller: Poller) {
                 for &message in messages {
                     let end = match mailbox.admit() {
                         Admission::Closed => Some(message),
-                        _ => mailbox.push(message),
+                        _ => mailbox.push(message, 1),
                     };
                     ended.lock().unwrap().extend(end);
                 }
@@ -298,7 +298,7 @@ pub fn stop_races_sends(poller: Poller) {
 pub fn room_is_told_once(poller: Poller) {
     check(move || {
         let mailbox = Arc::new(Mailbox::<u8, char>::new(1, new_waker()));
-        assert_eq!(mailbox.push(1), None);
+        assert_eq!(mailbox.push(1, 1), None);
         let waiters = ['a', 'b'].map(|name| {
             let mailbox = mailbox.clone();
             thread::spawn(move || mailbox.wait(name))
@@ -320,7 +320,7 @@ pub fn room_is_told_once(poller: Poller) {
 pub fn the_end_is_told_once() {
     check(|| {
         let mailbox = Arc::new(Mailbox::<u8, char>::new(1, new_waker()));
-        assert_eq!(mailbox.push(1), None);
+        assert_eq!(mailbox.push(1, 1), None);
         let waiters = ['a', 'b'].map(|name| {
             let mailbox = mailbox.clone();
             thread::spawn(move || mailbox.wait(name))
@@ -348,7 +348,7 @@ pub fn an_actor_that_closes_while_a_message_is_on_its_way() {
                 let hold = presence.hold(0, OLD, 2);
                 assert_ne!(hold, Hold::Full, "the new actor's count was read");
                 if hold == Hold::Held {
-                    assert_eq!(mailbox.push(OLD), None);
+                    assert_eq!(mailbox.push(OLD, 1), None);
                 }
                 usize::from(hold == Hold::Held)
             })
@@ -364,7 +364,7 @@ pub fn an_actor_that_closes_while_a_message_is_on_its_way() {
         presence.leave(0, OLD);
         presence.enter(0, NEW);
         assert_eq!(presence.hold(0, NEW, 1), Hold::Held, "stale count");
-        assert_eq!(mailbox.push(NEW), None);
+        assert_eq!(mailbox.push(NEW, 1), None);
         // The poller takes an entry as its slot map would: by the generation.
         let (mut delivered, mut dead) = (0, 0);
         let mut take = |key| {

@@ -31,7 +31,11 @@ impl Hosts {
         }
         self.slots[index].flags.set(Flags::CLOSING);
         let now = self.call.now();
-        self.extra(index, now).reason = Some(reason);
+        let extra = self.extra(index, now);
+        extra.reason = Some(reason);
+        // Nothing is shown to the actor any more.
+        extra.kept = bytes::BytesMut::new();
+        extra.need = 0;
         let slot = &self.slots[index];
         if slot.queued() == 0 {
             self.finish_close(index);
@@ -189,9 +193,23 @@ impl Hosts {
                 self.call.shared.pollers[*home].command(Command::Rearm(origin.clone()));
             }
         }
-        door.sockets.fetch_sub(1, Ordering::AcqRel);
-        if self.stop.is_some() {
-            self.call.shared.tell_if_empty();
+        self.freed += 1;
+    }
+
+    /// The sockets freed in this turn are gone. Said only when all that their ends caused is in the
+    /// mailboxes, the notices of members that left included: when the last socket has gone while
+    /// the system stops, pollers may end.
+    pub(crate) fn count_freed(&mut self) {
+        if self.freed > 0 {
+            let freed = std::mem::take(&mut self.freed);
+            self.call
+                .registry
+                .door
+                .sockets
+                .fetch_sub(freed, Ordering::AcqRel);
+            if self.stop.is_some() {
+                self.call.shared.tell_if_empty();
+            }
         }
     }
 

@@ -160,6 +160,8 @@ pub(crate) struct Hosts {
     spare: Vec<Box<Extra>>,
     /// Actors that have ended and of which an inbox may keep something.
     pub(crate) ended: Vec<ActorKey>,
+    /// Sockets freed in this turn and still counted in the door: see `count_freed`.
+    freed: usize,
     /// The deadline, once the system stops.
     pub(crate) stop: Option<Instant>,
     started: Instant,
@@ -181,6 +183,7 @@ impl Hosts {
             dirty: Vec::new(),
             spare: Vec::new(),
             ended: Vec::new(),
+            freed: 0,
             stop: None,
             started: clock::now(),
         }
@@ -320,6 +323,9 @@ impl Hosts {
             if wants.has(Wants::WAIT) {
                 slot.flags.set(Flags::WAITING);
             }
+            if wants.has(Wants::WAIT_HERE) {
+                slot.flags.set(Flags::WAITS_HERE);
+            }
             if wants.has(Wants::PAUSE) {
                 slot.flags.set(Flags::PAUSED);
             }
@@ -328,7 +334,8 @@ impl Hosts {
             }
             // Whoever was told `false` is told when to write again, if there is anything to wait
             // for.
-            if wants.has(Wants::DROPPED) && self.slots[index].queued() > 0 {
+            let waits = self.slots[index].queued() + self.call.staged.len() > 0;
+            if wants.has(Wants::DROPPED) && waits {
                 self.slots[index].flags.set(Flags::ABOVE_HIGH);
             }
             if wants.has(Wants::LOCAL_ADDR) {
@@ -340,9 +347,6 @@ impl Hosts {
                     .set(Flags::WRITE_SHUT | Flags::SHUT_PENDING);
             }
         }
-        if !self.send_staged(index, flush) {
-            return;
-        }
         let reason = match outcome {
             Err(error) => CloseReason::Error(error),
             Ok(()) if wants.has(Wants::CLOSE) => {
@@ -353,12 +357,14 @@ impl Hosts {
                 }
             }
             Ok(()) => {
-                if !wants.is_empty() {
+                if self.send_staged(index, flush) && !wants.is_empty() {
                     self.sync_interest(index);
                 }
                 return;
             }
         };
+        // Kept first and sent by the close, which knows the reason if sending fails.
+        self.keep_staged(index, 0);
         self.close(index, reason);
     }
 
@@ -412,6 +418,7 @@ impl Hosts {
     /// The mailbox that this actor waited for has room.
     pub(crate) fn room(&mut self, key: ActorKey) {
         let Some(index) = self.find(key) else { return };
+        self.slots[index].flags.clear(Flags::WAITS_HERE);
         if !self.slots[index].flags.take(Flags::WAITING)
             || self.slots[index].flags.has(Flags::CLOSING)
         {

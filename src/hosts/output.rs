@@ -61,7 +61,10 @@ impl Hosts {
     }
 
     /// Moves what was staged, but for the first `sent` bytes, to what is kept for the connection.
-    fn keep_staged(&mut self, index: usize, sent: usize) {
+    pub(super) fn keep_staged(&mut self, index: usize, sent: usize) {
+        if self.call.staged.is_empty() {
+            return;
+        }
         let now = self.call.now();
         let was_empty = self.slots[index].queued() == 0;
         let mut staged = std::mem::take(&mut self.call.staged);

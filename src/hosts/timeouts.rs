@@ -108,6 +108,9 @@ impl Hosts {
                     return;
                 };
                 slot.flags.clear(Flags::WATCH_INPUT);
+                if slot.flags.has(Flags::CLOSING) {
+                    return;
+                }
                 let paused = slot.flags.has(Flags::NOT_READING);
                 let Some(extra) = slot.extra.as_mut().filter(|extra| !extra.kept.is_empty()) else {
                     return;
@@ -117,7 +120,7 @@ impl Hosts {
                     extra.input_since = now;
                 }
                 let waited = now.saturating_duration_since(extra.input_since);
-                if waited >= after && !slot.flags.has(Flags::CLOSING) {
+                if waited >= after {
                     let kept = extra.kept.len();
                     self.close(index, CloseReason::SlowSender { kept, after });
                 } else {

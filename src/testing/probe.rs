@@ -96,6 +96,7 @@ impl<M: Send + 'static> Probe<M> {
         let mut taken = None;
         while taken.is_none() {
             let entry = self.post.mailbox.pop()?;
+            let places = entry.places();
             if let What::Message { held: true, .. } = entry.what {
                 let presence = &self.post.door.presence;
                 presence.unhold(self.key.index(), self.key.generation(), 1);
@@ -113,7 +114,7 @@ impl<M: Send + 'static> Probe<M> {
                 }
             };
             let mut waiters = Vec::new();
-            self.post.mailbox.release(1, &mut waiters);
+            self.post.mailbox.release(places, &mut waiters);
             for waiter in waiters {
                 waiter.tell();
             }

@@ -1,0 +1,297 @@
+//! What a second review by fresh eyes found, one test for each, named after what a user would see.
+
+mod util;
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::io::Write;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Buf;
+use greenroom::*;
+use util::*;
+
+// ---- the reason of an end -------------------------------------------------------------------------------------------
+
+#[test]
+fn an_error_is_the_reason_also_where_both_halves_are_shut() {
+    let stage = Stage::with(ConnectionOptions::new(), |probe| {
+        probe.on_read_closed(|ctx| {
+            ctx.shutdown_write();
+            Err("the request was cut short".into())
+        })
+    });
+    let (client, seen) = stage.pair();
+    half_close(&client);
+    let reason = seen.closed();
+    assert!(matches!(reason, CloseReason::Error(_)), "{reason}");
+}
+
+/// An error that panics when it is dropped.
+#[derive(Debug)]
+struct Grudge;
+
+impl fmt::Display for Grudge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a grudge")
+    }
+}
+
+impl Error for Grudge {}
+
+impl Drop for Grudge {
+    fn drop(&mut self) {
+        assert!(thread::panicking(), "the error panics when dropped");
+    }
+}
+
+#[test]
+fn a_panic_in_the_drop_of_an_error_that_another_end_hides_harms_nobody() {
+    let stage = Stage::with(ConnectionOptions::new(), |probe| {
+        probe.on_read_closed(|ctx| {
+            ctx.shutdown_write();
+            Err(Grudge.into())
+        })
+    });
+    let neighbour = spawn(&stage.system, 0, |p| p);
+    let (client, _seen) = stage.pair();
+    half_close(&client);
+    wait_until("the panic is counted", || stage.system.stats().panics == 1);
+    neighbour.run(|_| ());
+}
+
+// ---- nothing spins --------------------------------------------------------------------------------------------------
+
+#[test]
+fn a_close_that_waits_with_input_left_makes_nobody_spin() {
+    const CLIENTS: usize = 400;
+    let options = ConnectionOptions::new()
+        .incomplete_timeout(Duration::from_millis(20))
+        .stuck_timeout(Duration::from_secs(600));
+    let stage = Stage::listen(
+        builder(1).name("unfinished"),
+        "127.0.0.1:0",
+        ListenOptions::new()
+            .send_buffer(16 << 10)
+            .connection(options),
+        |probe| {
+            probe.on_readable(|input, ctx| {
+                // One line, and the beginning of the next.
+                input.advance(1);
+                ctx.write(vec![b'x'; 1 << 20]);
+                ctx.close();
+                Ok(())
+            })
+        },
+    );
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = connect_small(&stage.listener, 16 << 10);
+        let seen = stage.accepted();
+        client.write_all(b"qrest").unwrap();
+        clients.push((client, seen));
+    }
+    wait_until("all close", || {
+        stage.system.stats().opened == CLIENTS as u64
+    });
+    assert_quiet("unfinished");
+}
+
+// ---- drained --------------------------------------------------------------------------------------------------------
+
+#[test]
+fn who_was_told_false_is_told_drained_also_when_all_was_written_in_one_callback() {
+    const FIRST: usize = 60 << 10;
+    let options = ConnectionOptions::new()
+        .output_max(100 << 10)
+        .watermarks(16 << 10, 90 << 10)
+        .slow_reader(SlowReader::DropNewest);
+    let stage = Stage::listen(
+        builder(1),
+        "127.0.0.1:0",
+        ListenOptions::new()
+            .send_buffer(4 << 10)
+            .connection(options),
+        |probe| probe,
+    );
+    let client = connect_small(&stage.listener, 2 << 10);
+    let seen = stage.accepted();
+    let dropped = seen.run(|ctx| {
+        assert!(ctx.write([b'a'; FIRST]));
+        !ctx.write([b'b'; FIRST])
+    });
+    assert!(dropped);
+    let queued = seen.run(|ctx| ctx.queued());
+    assert!(
+        queued > 16 << 10,
+        "the kernel took nearly all: {queued} are left"
+    );
+    assert_eq!(read(&client, FIRST).len(), FIRST);
+    seen.until(|event| matches!(event, Event::Drained).then_some(()));
+}
+
+// ---- waiting for room -----------------------------------------------------------------------------------------------
+
+/// Hands on each message to the next, and waits where that is full.
+struct Relay {
+    next: Option<Addr<Relay>>,
+    kept: VecDeque<u32>,
+    got: Sender<u32>,
+}
+
+impl Relay {
+    fn pass(&mut self, ctx: &mut Context<'_, Relay>) {
+        let Some(next) = &self.next else { return };
+        while let Some(number) = self.kept.pop_front() {
+            if let Err(error) = next.send(number) {
+                self.kept.push_front(error.into_message());
+                return ctx.wait_for_room(next);
+            }
+        }
+    }
+}
+
+impl Actor for Relay {
+    type Message = u32;
+
+    fn message(&mut self, number: u32, ctx: &mut Context<'_, Self>) -> Outcome {
+        if self.next.is_none() {
+            self.got.send(number)?;
+            return Ok(());
+        }
+        self.kept.push_back(number);
+        self.pass(ctx);
+        Ok(())
+    }
+
+    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.pass(ctx);
+        Ok(())
+    }
+}
+
+#[test]
+fn hubs_that_wait_for_another_of_their_type_go_on() {
+    const BOUND: usize = 16;
+    const HUBS: usize = 2 * BOUND;
+    const EACH: u32 = 100;
+    let system = builder(1).mailbox_bound(BOUND).build().unwrap();
+    let relay = |next, got: &Sender<u32>| {
+        let got = got.clone();
+        system.spawn_on(0, move || Relay {
+            next,
+            kept: VecDeque::new(),
+            got,
+        })
+    };
+    let (got, numbers) = channel();
+    let last = relay(None, &got);
+    let hubs: Vec<_> = (0..HUBS).map(|_| relay(Some(last.clone()), &got)).collect();
+    let sender = thread::spawn(move || {
+        for number in 0..EACH {
+            for hub in &hubs {
+                if !send_patiently(hub, number) {
+                    return;
+                }
+            }
+        }
+    });
+    for _ in 0..EACH as usize * HUBS {
+        next(&numbers);
+    }
+    sender.join().unwrap();
+}
+
+// ---- stop -----------------------------------------------------------------------------------------------------------
+
+enum ToHub {
+    Join(Recipient<u8>),
+    Left,
+}
+
+impl From<Left> for ToHub {
+    fn from(_: Left) -> ToHub {
+        ToHub::Left
+    }
+}
+
+/// Tells who joined, who left, and its own end.
+struct Hub {
+    members: Members<u8>,
+    told: Sender<&'static str>,
+}
+
+impl Actor for Hub {
+    type Message = ToHub;
+
+    fn message(&mut self, message: ToHub, ctx: &mut Context<'_, Self>) -> Outcome {
+        match message {
+            ToHub::Join(member) => {
+                self.members.join(&member, ctx);
+                self.told.send("joined")?;
+            }
+            ToHub::Left => self.told.send("left")?,
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, _: &CloseReason, _: &mut Context<'_, Self>) {
+        let _ = self.told.send("closed");
+    }
+}
+
+/// Joins the hub, and at the stop ends at once while another actor of its poller is busy.
+struct Guest {
+    hub: Addr<Hub>,
+    busy: Addr<Probe>,
+}
+
+impl Actor for Guest {
+    type Message = u8;
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        Ok(self.hub.send(ToHub::Join(ctx.addr().into()))?)
+    }
+
+    fn stopping(&mut self, _deadline: std::time::Instant, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = self.busy.send(Box::new(|_| {
+            thread::sleep(Duration::from_millis(200));
+            Ok(())
+        }));
+        ctx.abort();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_hub_is_told_who_left_before_its_end_also_at_stop() {
+    let system = builder(2).build().expect("the system starts");
+    let (told, heard) = channel();
+    let hub = system.spawn_on(0, move || Hub {
+        members: Members::new(),
+        told,
+    });
+    let busy = spawn(&system, 1, |probe| probe);
+    let to = busy.addr.clone();
+    let options = ListenOptions::new().balance(Balance::RoundRobin);
+    let listener = system
+        .listen_with("127.0.0.1:0", options, move |_peer| Guest {
+            hub: hub.clone(),
+            busy: to.clone(),
+        })
+        .expect("it listens");
+    // The second is on poller 1; the first has left before the stop.
+    let first = connect(&listener);
+    assert_eq!(next(&heard), "joined");
+    let _second = connect(&listener);
+    assert_eq!(next(&heard), "joined");
+    reset(first);
+    assert_eq!(next(&heard), "left");
+    system.handle().stop(Duration::from_secs(600));
+    let ended = system.run();
+    assert_eq!((next(&heard), next(&heard)), ("left", "closed"));
+    ended.expect("a stop in order");
+}
