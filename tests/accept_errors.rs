@@ -38,7 +38,7 @@ fn with_64_descriptors_200_clients_are_all_served_in_the_end() {
     // numbers above it first.
     in_child(
         "with_64_descriptors_200_clients_are_all_served_in_the_end",
-        2000,
+        1024,
         || {
             let sockets: Vec<_> = (0..200).map(|_| far_away(socket())).collect();
             lower_descriptor_limit(64);
@@ -68,7 +68,7 @@ fn with_64_descriptors_200_clients_are_all_served_in_the_end() {
                 descriptors() == at_rest - 200
             });
             clock.assert_quiet(process_time);
-            lower_descriptor_limit(2000);
+            lower_descriptor_limit(1024);
             assert_serves(&stage);
         },
     );
@@ -78,7 +78,7 @@ fn with_64_descriptors_200_clients_are_all_served_in_the_end() {
 fn a_listener_comes_back_by_itself_when_descriptors_do() {
     in_child(
         "a_listener_comes_back_by_itself_when_descriptors_do",
-        2000,
+        1024,
         || {
             let stage = echo("comeback", "127.0.0.1:0");
             // Without an end of a connection that could tell the listener.

@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::fmt;
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -294,4 +296,124 @@ fn a_hub_is_told_who_left_before_its_end_also_at_stop() {
     let ended = system.run();
     assert_eq!((next(&heard), next(&heard)), ("left", "closed"));
     ended.expect("a stop in order");
+}
+
+/// Hands on each message eight times, and waits where that is full. Counts what it is given.
+struct Copier {
+    next: Option<Addr<Copier>>,
+    kept: VecDeque<u32>,
+    got: Arc<AtomicUsize>,
+}
+
+impl Copier {
+    fn pass(&mut self, ctx: &mut Context<'_, Copier>) {
+        let Some(next) = &self.next else { return };
+        while let Some(number) = self.kept.pop_front() {
+            if let Err(error) = next.send(number) {
+                self.kept.push_front(error.into_message());
+                return ctx.wait_for_room(next);
+            }
+        }
+    }
+}
+
+impl Actor for Copier {
+    type Message = u32;
+
+    fn message(&mut self, number: u32, ctx: &mut Context<'_, Self>) -> Outcome {
+        if self.next.is_some() {
+            self.got.fetch_add(1, Ordering::SeqCst);
+        }
+        self.kept.extend([number; 8]);
+        if self.next.is_none() {
+            self.kept.clear();
+        }
+        self.pass(ctx);
+        Ok(())
+    }
+
+    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.pass(ctx);
+        Ok(())
+    }
+}
+
+#[test]
+fn what_waits_for_a_hub_that_waits_for_its_own_type_is_bounded() {
+    const BOUND: usize = 16;
+    const HUBS: usize = 32;
+    let system = builder(1).mailbox_bound(BOUND).build().unwrap();
+    let got = Arc::new(AtomicUsize::new(0));
+    let sent = Arc::new(AtomicUsize::new(0));
+    let spawn = |next: Option<Addr<Copier>>| {
+        let got = got.clone();
+        system.spawn_on(0, move || Copier {
+            next,
+            kept: VecDeque::new(),
+            got,
+        })
+    };
+    let last = spawn(None);
+    let hubs: Vec<_> = (0..HUBS).map(|_| spawn(Some(last.clone()))).collect();
+    let deadline = std::time::Instant::now() + Duration::from_secs(2);
+    let mut most = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while std::time::Instant::now() < deadline {
+                for hub in &hubs {
+                    if hub.send(number).is_ok() {
+                        sent.fetch_add(1, Ordering::SeqCst);
+                    }
+                    number += 1;
+                }
+            }
+        });
+        while std::time::Instant::now() < deadline {
+            let done = got.load(Ordering::SeqCst);
+            most = most.max(sent.load(Ordering::SeqCst).saturating_sub(done));
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    // The bound, each hub's share, and what was counted between the two looks.
+    assert!(
+        most < 10_000,
+        "{most} messages wait behind a bound of {BOUND}"
+    );
+}
+
+#[test]
+fn a_hub_that_waited_elsewhere_first_can_wait_for_its_own_type() {
+    let system = builder(2).mailbox_bound(16).build().unwrap();
+    let far = spawn(&system, 1, |probe| probe);
+    let near = spawn(&system, 0, |probe| probe);
+    let hubs: Vec<_> = (0..9).map(|_| spawn(&system, 0, |probe| probe)).collect();
+    let held = hold(&far);
+    while far.addr.send(Box::new(|_| Ok(()))).is_ok() {}
+    for hub in &hubs {
+        let far = far.addr.clone();
+        hub.run(move |ctx| ctx.wait_for_room(&far));
+    }
+    // Set aside: the first hub's take most of the mailbox, the others' the rest.
+    let (done, is_done) = channel();
+    let mut jobs = 0;
+    for hub in &hubs {
+        loop {
+            let (near, done) = (near.addr.clone(), done.clone());
+            let job = move |ctx: &mut Context<'_, Probe>| {
+                if near.send(Box::new(|_| Ok(()))).is_err() {
+                    ctx.wait_for_room(&near);
+                }
+                Ok(done.send(())?)
+            };
+            if hub.addr.send(Box::new(job)).is_err() {
+                break;
+            }
+            jobs += 1;
+        }
+    }
+    drop(held);
+    for _ in 0..jobs {
+        next(&is_done);
+    }
 }

@@ -855,12 +855,12 @@ pub fn process_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The same descriptor with a number of 1000 or more, out of the way of a lower limit.
+/// The same descriptor with a number of 500 or more, out of the way of a lower limit.
 pub fn far_away(fd: OwnedFd) -> OwnedFd {
     // SAFETY: a plain system call; what it returns is owned by nobody else.
     unsafe {
-        let far = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 1000);
-        assert!(far >= 1000, "fcntl: {}", io::Error::last_os_error());
+        let far = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 500);
+        assert!(far >= 500, "fcntl: {}", io::Error::last_os_error());
         OwnedFd::from_raw_fd(far)
     }
 }
