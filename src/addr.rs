@@ -5,6 +5,7 @@
 //! sleeps. The poller's [`Inbox`](crate::inbox::Inbox) takes it out, finds the slot by key and
 //! generation, and calls `message`.
 
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -392,6 +393,11 @@ pub(crate) enum Control {
     Disband(GroupId),
 }
 
+thread_local! {
+    /// The mailbox, by its address, that the running callback may send to past the bound.
+    static GRANTED: Cell<*const ()> = const { Cell::new(std::ptr::null()) };
+}
+
 /// The mailbox of all actors of one type on one poller.
 pub(crate) struct Post<M> {
     pub(crate) mailbox: Mailbox<Entry<M>, Waiter>,
@@ -412,6 +418,34 @@ impl<M: Send + 'static> Post<M> {
         if !self.door.is_here(key) {
             return Err(SendErrorKind::Gone);
         }
+        match self.admit_within_bound(key) {
+            Err(SendErrorKind::Full) if self.is_granted() => Ok(false),
+            admitted => admitted,
+        }
+    }
+
+    /// Runs the `room` of an actor that waited for this very mailbox, and lets it send past the bound,
+    /// to twice the bound at most.
+    ///
+    /// What was set aside for such an actor takes places here, so there may never be room as long as
+    /// it waits. It took a message out for each that it hands on, so nothing gathers; where an actor
+    /// makes more of them, it waits in line at twice the bound.
+    pub(crate) fn grant(&self, room: impl FnOnce()) {
+        GRANTED.set(std::ptr::from_ref(self).cast());
+        room();
+        GRANTED.set(std::ptr::null());
+    }
+
+    fn is_granted(&self) -> bool {
+        GRANTED.get() == std::ptr::from_ref(self).cast() && self.has_room_for_own()
+    }
+
+    /// Whether an actor that waits for its own mailbox may send, see [`Post::grant`].
+    fn has_room_for_own(&self) -> bool {
+        self.mailbox.count() < self.mailbox.bound().saturating_mul(2)
+    }
+
+    fn admit_within_bound(&self, key: ActorKey) -> Result<bool, SendErrorKind> {
         let bound = self.mailbox.bound();
         match self.mailbox.admit() {
             Admission::Closed => Err(SendErrorKind::Gone),
@@ -493,6 +527,10 @@ impl<M: Send + 'static> Controlled for Post<M> {
     }
 
     fn wait(&self, waiter: Waiter) -> Option<Waiter> {
+        let own = Arc::as_ptr(&waiter.post).cast::<()>() == std::ptr::from_ref(self).cast();
+        if own && self.has_room_for_own() {
+            return Some(waiter);
+        }
         self.mailbox.wait(waiter)
     }
 

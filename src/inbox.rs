@@ -46,7 +46,7 @@ pub(crate) struct Inbox<M> {
     /// Messages of actors without a socket that wait for room elsewhere: their input is paused.
     /// They go on counting against the mailbox's bound, so that the wait reaches back to their
     /// senders.
-    aside: HashMap<ActorKey, VecDeque<Aside<M>>>,
+    aside: HashMap<ActorKey, VecDeque<Entry<M>>>,
     /// Actors whose messages set aside may be delivered now.
     resumed: VecDeque<ActorKey>,
     /// Taken out of the mailbox and not delivered yet.
@@ -55,12 +55,6 @@ pub(crate) struct Inbox<M> {
     held: (ActorKey, u32),
     /// Reused by `settle`.
     waiters: Vec<Waiter>,
-}
-
-struct Aside<M> {
-    entry: Entry<M>,
-    /// How many places of the mailbox it still takes.
-    places: isize,
 }
 
 struct Walk<M> {
@@ -128,8 +122,8 @@ impl<M: Send + 'static> Inbox<M> {
         let key = entry.key;
         let present = hosts.present(key);
         if matches!(present, Present::Aside) {
-            let places = entry.places() as isize;
-            return self.put_aside(entry, places, hosts);
+            self.put_aside(entry, hosts);
+            return 0;
         }
         if let What::Message { held: true, .. } = entry.what {
             if self.held.0 != key {
@@ -156,23 +150,12 @@ impl<M: Send + 'static> Inbox<M> {
         places
     }
 
-    /// Sets an entry aside for an actor that waits; returns the number of places that are free by it.
-    ///
-    /// It goes on taking its places, so that the wait is felt by the senders. But not where its
-    /// actor waits for this very mailbox: that would be a wait for what the wait itself holds. The
-    /// actor's share still bounds what gathers.
-    fn put_aside(&mut self, entry: Entry<M>, places: isize, hosts: &mut Hosts) -> isize {
+    /// Sets an entry aside for an actor that waits. It goes on taking its place, so that the wait is
+    /// felt by the senders.
+    fn put_aside(&mut self, entry: Entry<M>, hosts: &mut Hosts) {
         let key = entry.key;
-        let free = if hosts.has(key, Flags::WAITS_HERE) {
-            places
-        } else {
-            0
-        };
-        let places = places - free;
-        let aside = self.aside.entry(key).or_default();
-        aside.push_back(Aside { entry, places });
+        self.aside.entry(key).or_default().push_back(entry);
         hosts.mark(key, Flags::ASIDE | Flags::KNOWN_TO_INBOX);
-        free
     }
 
     /// Delivers what was set aside for the first resumed actor.
@@ -182,17 +165,13 @@ impl<M: Send + 'static> Inbox<M> {
         };
         let mut taken = 0;
         while *left > 0 && !hosts.is_waiting(key) {
-            let Some(Aside { entry, places }) =
-                self.aside.get_mut(&key).and_then(VecDeque::pop_front)
-            else {
+            let Some(entry) = self.aside.get_mut(&key).and_then(VecDeque::pop_front) else {
                 break;
             };
             *left -= 1;
             // Not for `letter` to see the flag that would set it aside again.
             hosts.unmark(key, Flags::ASIDE);
-            // It cannot be set aside anew: the actor does not wait.
-            self.letter(entry, hosts);
-            taken += places;
+            taken += self.letter(entry, hosts);
             hosts.mark(key, Flags::ASIDE);
         }
         if self.aside.get(&key).is_none_or(VecDeque::is_empty) {
@@ -235,7 +214,8 @@ impl<M: Send + 'static> Inbox<M> {
                     if let Some(message) = hosts.guarded(&mut walk.make) {
                         let held = false;
                         let entry = Entry::new(key, What::Message { message, held });
-                        taken += self.put_aside(entry, 1, hosts) - 1;
+                        self.put_aside(entry, hosts);
+                        taken -= 1;
                     }
                 }
                 Present::No => {}
@@ -262,7 +242,11 @@ impl<M: Send + 'static> Inbox<M> {
                 self.letter(Entry::new(key, What::Control(Box::new(control))), hosts);
             }
             Control::Room => {
-                hosts.room(key);
+                if hosts.has(key, Flags::WAITS_HERE) {
+                    self.post.grant(|| hosts.room(key));
+                } else {
+                    hosts.room(key);
+                }
                 if self.aside.contains_key(&key) && !self.resumed.contains(&key) {
                     self.resumed.push_back(key);
                 }
@@ -353,7 +337,13 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
                     let next = 0;
                     self.walk = Some(Walk { group, next, make });
                 }
-                What::Control(control) => self.control(entry.key, *control, hosts),
+                What::Control(control) => {
+                    if matches!(*control, Control::Room) {
+                        // Whoever waited for this very mailbox is to find it as it is.
+                        self.settle(mem::take(&mut taken));
+                    }
+                    self.control(entry.key, *control, hosts);
+                }
                 What::Answer(ref answer) => {
                     hosts.call.answered(entry.key, answer.asking);
                     taken += self.letter(entry, hosts);
@@ -384,8 +374,8 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
         }
         let aside = self.aside.remove(&key).unwrap_or_default();
         self.resumed.retain(|resumed| *resumed != key);
-        self.settle(aside.iter().map(|aside| aside.places).sum());
-        for Aside { entry, .. } in aside {
+        self.settle(aside.iter().map(|entry| entry.places() as isize).sum());
+        for entry in aside {
             self.bury(entry, hosts);
         }
     }
@@ -399,7 +389,7 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
             self.bury(entry, hosts);
         }
         for (_, aside) in mem::take(&mut self.aside) {
-            for Aside { entry, .. } in aside {
+            for entry in aside {
                 self.bury(entry, hosts);
             }
         }
