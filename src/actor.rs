@@ -188,6 +188,50 @@ pub enum CloseReason {
     Stopped,
 }
 
+impl CloseReason {
+    /// The names of all reasons, for the counters.
+    pub(crate) const NAMES: [&'static str; 13] = [
+        "peer closed",
+        "finished",
+        "aborted",
+        "reset",
+        "io",
+        "error",
+        "panicked",
+        "idle",
+        "stuck reader",
+        "slow reader",
+        "slow sender",
+        "input too long",
+        "stopped",
+    ];
+
+    /// The place of this reason in [`NAMES`](CloseReason::NAMES).
+    pub(crate) fn place(&self) -> usize {
+        match self {
+            CloseReason::PeerClosed => 0,
+            CloseReason::Finished => 1,
+            CloseReason::Aborted => 2,
+            CloseReason::Reset => 3,
+            CloseReason::Io(_) => 4,
+            CloseReason::Error(_) => 5,
+            CloseReason::Panicked(_) => 6,
+            CloseReason::Idle(_) => 7,
+            CloseReason::StuckReader { .. } => 8,
+            CloseReason::SlowReader { .. } => 9,
+            CloseReason::SlowSender { .. } => 10,
+            CloseReason::InputTooLong { .. } => 11,
+            CloseReason::Stopped => 12,
+        }
+    }
+
+    /// A short name, the same for all reasons of a kind: what [`Stats::closed_by`](crate::Stats::closed_by)
+    /// counts under.
+    pub fn name(&self) -> &'static str {
+        CloseReason::NAMES[self.place()]
+    }
+}
+
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -48,7 +48,7 @@ impl<A: Actor> Addr<A> {
     /// [gone](SendError::is_gone). The mailbox is that of all actors of one type on one poller
     /// ([`Builder::mailbox_bound`](crate::Builder::mailbox_bound)); when it is more than half full,
     /// a single actor may hold no more further places than are free, so that a flood to one leaves
-    /// room to its neighbours.
+    /// room to its neighbours (a dynamic threshold, Choudhury and Hahne 1998).
     ///
     /// Inside a callback `addr.send(m)?` closes the *sender* when the receiver is full or gone.
     /// Keep the message and call [`Context::wait_for_room`](crate::Context::wait_for_room) where it

@@ -106,7 +106,7 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
-    /// Gives back the share of messages delivered in a row to one actor: at once, as a flood is
+    /// Gives back the share of messages delivered in a row to one actor in one go, as a flood is
     /// mostly to one.
     fn unhold(&mut self) {
         let (key, count) = mem::take(&mut self.held);

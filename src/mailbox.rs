@@ -11,7 +11,7 @@
 //! | 0     | ASLEEP  | poller, `arm`                       | poller, `disarm`                       |
 //! | 1     | CLOSED  | poller, `close`                     | nobody                                 |
 //! | 2     | WAITERS | anybody, `wait`, under the lock     | who empties the line, under the lock   |
-//! | 3..64 | count   | senders add (`push`), the poller subtracts (`release`)                       |
+//! | 3..64 | count   | senders add the places of an entry (`push`), the poller subtracts (`release`)                       |
 //!
 //! The count is of the entries pushed and not yet released, signed. A sender counts *after* it
 //! pushed, so one that is preempted in the middle leaves an entry without a count, never a count
@@ -50,8 +50,8 @@
 //!
 //! # The end
 //!
-//! `close` sets CLOSED, and the poller pops what is left. A push counted before is seen by these
-//! pops (Release to Acquire, as above). A push counted after reads CLOSED and pops one entry
+//! `close` sets CLOSED, and the poller takes what is left. A push counted before is seen by it, under
+//! the lock. A push counted after reads CLOSED and pops one entry
 //! itself, perhaps another late sender's: each takes out as many as it put in, and one that finds
 //! nothing was spared the work by another, so when all have returned nothing is left.
 //!
@@ -127,8 +127,8 @@ pub enum Admission {
 
 /// Entries of type `T` on their way to one poller, and those (`W`) who wait for room.
 ///
-/// The poller calls `pop`, `arm`, `disarm`, `release` and `close`; everything else may be called
-/// from any thread. An empty mailbox is 256 bytes, most of it to keep the word alone on its cache
+/// The poller calls `take`, `pop`, `arm`, `disarm`, `release`, `occupy` and `close`; everything else
+/// may be called from any thread. An empty mailbox is 256 bytes, most of it to keep the word alone on its cache
 /// lines, and no heap block before the first push, on a 64-bit machine and whatever `T` and `W`
 /// are.
 #[derive(Debug)]

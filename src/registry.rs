@@ -2,6 +2,7 @@
 //! its mailboxes are.
 
 use std::any::{Any, TypeId};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slotmap::{Key, KeyData, SlotMap};
 
-use crate::actor::Actor;
+use crate::actor::{Actor, CloseReason};
 use crate::addr::{Control, Entry, Post, What};
 use crate::command::Command;
 use crate::context::Hosted;
@@ -92,6 +93,9 @@ pub struct Stats {
     pub opened: u64,
     /// Actors closed.
     pub closed: u64,
+    /// The same by [name of the reason](crate::CloseReason::name), all of them, also those of which
+    /// there was none.
+    pub closed_by: BTreeMap<&'static str, u64>,
     /// Messages that were accepted by `send` and whose actor had gone when their turn came.
     pub dead_letters: u64,
     /// Panics contained in callbacks, factories and destructors.
@@ -113,7 +117,8 @@ pub(crate) struct Counters {
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) opened: AtomicU64,
-    pub(crate) closed: AtomicU64,
+    /// By [`CloseReason::place`].
+    pub(crate) closed: [AtomicU64; CloseReason::NAMES.len()],
     pub(crate) dead_letters: AtomicU64,
     pub(crate) panics: AtomicU64,
     pub(crate) dropped_writes: AtomicU64,
@@ -132,7 +137,11 @@ impl Counters {
         stats.accepted += get(&self.accepted);
         stats.refused += get(&self.refused);
         stats.opened += get(&self.opened);
-        stats.closed += get(&self.closed);
+        for (name, counter) in CloseReason::NAMES.iter().zip(&self.closed) {
+            let count = get(counter);
+            stats.closed += count;
+            *stats.closed_by.entry(name).or_default() += count;
+        }
         stats.dead_letters += get(&self.dead_letters);
         stats.panics += get(&self.panics);
         stats.dropped_writes += get(&self.dropped_writes);

@@ -574,3 +574,61 @@ impl<A: Actor> fmt::Debug for Stage<A> {
             .finish_non_exhaustive()
     }
 }
+
+/// Promises about what a connection costs, which only the inside can show.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actor::Outcome;
+    use crate::context::Context;
+    use crate::input::Input;
+
+    /// Echoes whole lines.
+    struct Lines;
+
+    impl Actor for Lines {
+        type Message = ();
+
+        fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+            while let Some(line) = input.line(1000)? {
+                ctx.write_parts(&[line, b"\n"]);
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_owns_no_buffers() {
+        let mut stage = Stage::new(Lines);
+        assert!(!stage.hosts.keeps(stage.key), "opened");
+        stage.receive("one\n");
+        assert!(!stage.hosts.keeps(stage.key), "after an echo");
+        stage.receive("tw");
+        assert!(stage.hosts.keeps(stage.key), "half a line is kept");
+        stage.receive("o\n");
+        assert!(!stage.hosts.keeps(stage.key), "after the other half");
+        stage.stall();
+        stage.receive("three\n");
+        assert!(stage.hosts.keeps(stage.key), "output waits");
+        stage.unstall();
+        assert!(!stage.hosts.keeps(stage.key), "after it has left");
+    }
+
+    #[test]
+    fn an_idle_timeout_costs_no_timer_operation_per_message() {
+        let options = ConnectionOptions::new().idle_timeout(Duration::from_secs(10));
+        let mut stage = Stage::with_options(Lines, options);
+        let armed = stage.hosts.call.timers.next_deadline();
+        for _ in 0..1000 {
+            stage.hosts.call.now = Some(stage.now() + Duration::from_millis(5));
+            stage.receive("line\n");
+            assert_eq!(stage.hosts.call.timers.next_deadline(), armed);
+            assert_eq!(stage.hosts.call.timers.len(), 1);
+        }
+        // 5 s have passed with messages: it is not idle at the first deadline, but 10 s after the last.
+        stage.advance(Duration::from_millis(9_900));
+        assert!(stage.reason().is_none());
+        stage.advance(Duration::from_millis(200));
+        assert!(matches!(stage.reason(), Some(CloseReason::Idle(_))));
+    }
+}

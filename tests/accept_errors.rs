@@ -33,14 +33,15 @@ fn assert_serves(stage: &Stage) {
 }
 
 #[test]
-fn with_64_descriptors_200_clients_are_all_served_in_the_end() {
+fn with_64_descriptors_640_clients_are_all_served_in_the_end() {
+    const CLIENTS: usize = 640;
     // The limit is on the numbers of descriptors: the clients, which live in the same process, take
     // numbers above it first.
     in_child(
-        "with_64_descriptors_200_clients_are_all_served_in_the_end",
+        "with_64_descriptors_640_clients_are_all_served_in_the_end",
         1024,
         || {
-            let sockets: Vec<_> = (0..200).map(|_| far_away(socket())).collect();
+            let sockets: Vec<_> = (0..CLIENTS).map(|_| far_away(socket())).collect();
             lower_descriptor_limit(64);
             let clock = Clock::new();
             let stage = echo("emfile", "127.0.0.1:0");
@@ -63,9 +64,9 @@ fn with_64_descriptors_200_clients_are_all_served_in_the_end() {
             }
             wait_until("all is over", || stage.is_over());
             let stats = stage.system.stats();
-            assert_eq!((stats.accepted, stats.panics), (200, 0));
+            assert_eq!((stats.accepted, stats.panics), (CLIENTS as u64, 0));
             wait_until("all descriptors come back", || {
-                descriptors() == at_rest - 200
+                descriptors() == at_rest - CLIENTS
             });
             clock.assert_quiet(process_time);
             lower_descriptor_limit(1024);

@@ -134,7 +134,7 @@ impl Hosts {
             }
             // Timers that `closed` set would belong to whoever comes next in this slot.
             self.call.timers.cancel_all(index as u32);
-            Counters::add(&self.call.registry.door.counters.closed, 1);
+            Counters::add(&self.call.registry.door.counters.closed[reason.place()], 1);
         }
         let actor = self.slots[index].actor.take();
         self.drop_guarded(actor);

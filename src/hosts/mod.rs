@@ -464,6 +464,13 @@ impl Hosts {
         })
     }
 
+    /// Whether anything is kept for this connection.
+    #[cfg(test)]
+    pub(crate) fn keeps(&self, key: ActorKey) -> bool {
+        self.find(key)
+            .is_some_and(|index| self.slots[index].extra.is_some())
+    }
+
     /// Takes the extra back when nothing is in it.
     fn tidy(&mut self, index: usize) {
         if self.slots[index]
@@ -516,4 +523,15 @@ fn is_reset(error: &io::Error) -> bool {
 /// Whether the policy holds reading back while output waits above its high watermark.
 fn holds_source(call: &Call, origin: u16) -> bool {
     call.origins[usize::from(origin)].options.slow_reader == SlowReader::PauseSource
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ARCHITECTURE.md and README.md count on it.
+    #[test]
+    fn a_slot_is_48_bytes() {
+        assert_eq!(size_of::<Slot>(), 48);
+    }
 }

@@ -859,8 +859,8 @@ pub fn process_time() -> Duration {
 pub fn far_away(fd: OwnedFd) -> OwnedFd {
     // SAFETY: a plain system call; what it returns is owned by nobody else.
     unsafe {
-        let far = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 500);
-        assert!(far >= 500, "fcntl: {}", io::Error::last_os_error());
+        let far = libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 300);
+        assert!(far >= 300, "fcntl: {}", io::Error::last_os_error());
         OwnedFd::from_raw_fd(far)
     }
 }
