@@ -98,17 +98,16 @@ const WAITERS: i64 = 1 << 2;
 /// One entry in the count.
 const ONE: i64 = 1 << 3;
 
-/// A value on cache lines of its own; two, because processors fetch them in pairs.
+/// What a sender writes for each entry: on one cache line, and on no other's (two, because processors
+/// fetch them in pairs), so that it travels between sender and poller once for both.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Alone<T>(T);
-
-impl<T> std::ops::Deref for Alone<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
+struct Hot<T> {
+    /// See the table above. Invariant: once all senders have returned, the count is the places of what
+    /// `entries` holds and of what was taken and not yet released.
+    word: AtomicI64,
+    /// In the order of their arrival.
+    entries: Mutex<VecDeque<T>>,
 }
 
 /// The answer of [`Mailbox::admit`].
@@ -133,14 +132,7 @@ pub enum Admission {
 /// are.
 #[derive(Debug)]
 pub struct Mailbox<T, W> {
-    /// In the order of their arrival.
-    entries: Mutex<VecDeque<T>>,
-    /// See the table above. Invariant: once all senders have returned, the count is what `entries`
-    /// holds and what was popped and not yet released.
-    ///
-    /// Alone, because senders write it for each entry: on one line with what the poller reads for
-    /// each it would travel between the two twice as often.
-    word: Alone<AtomicI64>,
+    hot: Hot<T>,
     /// Entries allowed to wait. Invariant: at least 1.
     bound: usize,
     /// Oldest first. Invariant: empty whenever WAITERS is clear and the lock is free.
@@ -158,8 +150,10 @@ impl<T, W> Mailbox<T, W> {
     pub fn new(bound: usize, waker: Arc<Waker>) -> Self {
         assert!(bound > 0, "a mailbox needs room for one entry");
         Mailbox {
-            entries: Mutex::new(VecDeque::new()),
-            word: Alone(AtomicI64::new(0)),
+            hot: Hot {
+                word: AtomicI64::new(0),
+                entries: Mutex::new(VecDeque::new()),
+            },
             bound,
             waiters: Mutex::new(VecDeque::new()),
             waker,
@@ -169,7 +163,7 @@ impl<T, W> Mailbox<T, W> {
     /// Whether one more entry may be pushed. Reserves nothing: of several senders that are told so
     /// at the same time all may push.
     pub fn admit(&self) -> Admission {
-        let word = self.word.load(Ordering::Relaxed);
+        let word = self.hot.word.load(Ordering::Relaxed);
         let count = count_of(word);
         if word & CLOSED != 0 {
             Admission::Closed
@@ -187,8 +181,11 @@ impl<T, W> Mailbox<T, W> {
     /// take it, and it is the caller's to count as a dead letter.
     #[must_use = "an entry that comes back was not delivered"]
     pub fn push(&self, entry: T, places: usize) -> Option<T> {
-        lock(&self.entries).push_back(entry);
-        let before = self.word.fetch_add(places as i64 * ONE, Ordering::AcqRel);
+        lock(&self.hot.entries).push_back(entry);
+        let before = self
+            .hot
+            .word
+            .fetch_add(places as i64 * ONE, Ordering::AcqRel);
         if before & ASLEEP != 0 {
             self.waker.wake();
         }
@@ -202,12 +199,12 @@ impl<T, W> Mailbox<T, W> {
     /// [released](Mailbox::release).
     pub fn take(&self, batch: &mut VecDeque<T>) {
         debug_assert!(batch.is_empty());
-        mem::swap(&mut *lock(&self.entries), batch);
+        mem::swap(&mut *lock(&self.hot.entries), batch);
     }
 
     /// Takes the oldest entry. It is counted until it is [released](Mailbox::release).
     pub fn pop(&self) -> Option<T> {
-        lock(&self.entries).pop_front()
+        lock(&self.hot.entries).pop_front()
     }
 
     /// Asks senders to wake, and looks a last time: `false` when there is something to do and the
@@ -216,13 +213,13 @@ impl<T, W> Mailbox<T, W> {
     /// All that was popped must have been released, or waiters might sleep as well.
     #[must_use = "a poller that blocks all the same may sleep for ever"]
     pub fn arm(&self) -> bool {
-        let word = self.word.fetch_or(ASLEEP, Ordering::AcqRel);
-        lock(&self.entries).is_empty() && !(word & WAITERS != 0 && self.is_below_half(word))
+        let word = self.hot.word.fetch_or(ASLEEP, Ordering::AcqRel);
+        lock(&self.hot.entries).is_empty() && !(word & WAITERS != 0 && self.is_below_half(word))
     }
 
     /// Senders need not wake any more.
     pub fn disarm(&self) {
-        self.word.fetch_and(!ASLEEP, Ordering::Relaxed);
+        self.hot.word.fetch_and(!ASLEEP, Ordering::Relaxed);
     }
 
     /// Gives back the room of `n` popped entries, and moves to `out` the waiters who now have some.
@@ -230,15 +227,15 @@ impl<T, W> Mailbox<T, W> {
     pub fn release(&self, n: usize, out: &mut Vec<W>) {
         let freed = n as i64 * ONE;
         let word = match freed {
-            0 => self.word.load(Ordering::Relaxed),
-            _ => self.word.fetch_sub(freed, Ordering::Relaxed) - freed,
+            0 => self.hot.word.load(Ordering::Relaxed),
+            _ => self.hot.word.fetch_sub(freed, Ordering::Relaxed) - freed,
         };
         if word & WAITERS != 0 && self.is_below_half(word) {
             let mut waiters = lock(&self.waiters);
             let told = waiters.len().min(self.bound - count_of(word));
             out.extend(waiters.drain(..told));
             if waiters.is_empty() {
-                self.word.fetch_and(!WAITERS, Ordering::Relaxed);
+                self.hot.word.fetch_and(!WAITERS, Ordering::Relaxed);
             }
         }
     }
@@ -246,7 +243,7 @@ impl<T, W> Mailbox<T, W> {
     /// Takes the room of `n` entries that were never pushed: the poller keeps them itself, and
     /// releases them later.
     pub fn occupy(&self, n: usize) {
-        self.word.fetch_add(n as i64 * ONE, Ordering::Relaxed);
+        self.hot.word.fetch_add(n as i64 * ONE, Ordering::Relaxed);
     }
 
     /// Puts a waiter in line for room, or gives it back when there is room already or never will
@@ -254,13 +251,13 @@ impl<T, W> Mailbox<T, W> {
     #[must_use = "a waiter that comes back is told by nobody else"]
     pub fn wait(&self, waiter: W) -> Option<W> {
         let mut waiters = lock(&self.waiters);
-        let word = self.word.fetch_or(WAITERS, Ordering::Relaxed);
+        let word = self.hot.word.fetch_or(WAITERS, Ordering::Relaxed);
         if word & CLOSED == 0 && !self.is_below_half(word) {
             waiters.push_back(waiter);
             return None;
         }
         if waiters.is_empty() {
-            self.word.fetch_and(!WAITERS, Ordering::Relaxed);
+            self.hot.word.fetch_and(!WAITERS, Ordering::Relaxed);
         }
         Some(waiter)
     }
@@ -268,21 +265,21 @@ impl<T, W> Mailbox<T, W> {
     /// Takes no more entries, and moves all waiters to `out`. The caller then pops until nothing is
     /// left.
     pub fn close(&self, out: &mut Vec<W>) {
-        self.word.fetch_or(CLOSED, Ordering::AcqRel);
+        self.hot.word.fetch_or(CLOSED, Ordering::AcqRel);
         let mut waiters = lock(&self.waiters);
         out.extend(waiters.drain(..));
-        self.word.fetch_and(!WAITERS, Ordering::Relaxed);
+        self.hot.word.fetch_and(!WAITERS, Ordering::Relaxed);
     }
 
     /// Whether the poller has stopped.
     pub fn is_closed(&self) -> bool {
-        self.word.load(Ordering::Relaxed) & CLOSED != 0
+        self.hot.word.load(Ordering::Relaxed) & CLOSED != 0
     }
 
     /// Entries that wait, as far as their senders have counted them. Means nothing once the mailbox
     /// is closed.
     pub fn count(&self) -> usize {
-        count_of(self.word.load(Ordering::Relaxed))
+        count_of(self.hot.word.load(Ordering::Relaxed))
     }
 
     /// Entries that may wait.
@@ -293,7 +290,7 @@ impl<T, W> Mailbox<T, W> {
     /// Whether a `pop` would find something. A hint: only [`arm`](Mailbox::arm) may decide that the
     /// poller sleeps.
     pub fn has_entries(&self) -> bool {
-        !lock(&self.entries).is_empty()
+        !lock(&self.hot.entries).is_empty()
     }
 
     /// Where waiters are told. Well below the bound, so that a told waiter can send several before
