@@ -346,10 +346,8 @@ fn a_hub_waits_for_another_of_its_own_type_and_is_told() {
     let to = other.addr.clone();
     // Its own messages fill the mailbox that it waits for.
     hub.tell(move |ctx| {
-        assert!(
-            to.send(nothing()).is_err(),
-            "there was room: this test has seen nothing"
-        );
+        // The place of the message that held the poller is free again.
+        while to.send(nothing()).is_ok() {}
         ctx.wait_for_room(&to);
         Ok(())
     });
