@@ -225,8 +225,8 @@ impl CloseReason {
         }
     }
 
-    /// A short name, the same for all reasons of a kind: what [`Stats::closed_by`](crate::Stats::closed_by)
-    /// counts under.
+    /// A short name, the same for all reasons of a kind: what
+    /// [`Stats::closed_by`](crate::Stats::closed_by) counts under.
     pub fn name(&self) -> &'static str {
         CloseReason::NAMES[self.place()]
     }

@@ -424,12 +424,12 @@ impl<M: Send + 'static> Post<M> {
         }
     }
 
-    /// Runs the `room` of an actor that waited for this very mailbox, and lets it send past the bound,
-    /// to twice the bound at most.
+    /// Runs the `room` of an actor that waited for this very mailbox, and lets it send past the
+    /// bound, to twice the bound at most.
     ///
-    /// What was set aside for such an actor takes places here, so there may never be room as long as
-    /// it waits. It took a message out for each that it hands on, so nothing gathers; where an actor
-    /// makes more of them, it waits in line at twice the bound.
+    /// What was set aside for such an actor takes places here, so there may never be room as long
+    /// as it waits. It took a message out for each that it hands on, so nothing gathers; where an
+    /// actor makes more of them, it waits in line at twice the bound.
     pub(crate) fn grant(&self, room: impl FnOnce()) {
         GRANTED.set(std::ptr::from_ref(self).cast());
         room();

@@ -147,8 +147,8 @@ impl<M: Send + 'static> Inbox<M> {
         places
     }
 
-    /// Sets an entry aside for an actor that waits. It goes on taking its place, so that the wait is
-    /// felt by the senders.
+    /// Sets an entry aside for an actor that waits. It goes on taking its place, so that the wait
+    /// is felt by the senders.
     fn put_aside(&mut self, entry: Entry<M>, hosts: &mut Hosts) {
         let key = entry.key;
         self.aside.entry(key).or_default().push_back(entry);
@@ -324,7 +324,8 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
                 taken += self.walk(hosts, &mut left);
                 continue;
             }
-            // Once a turn: each look takes the senders' cache line away, for few messages at a time.
+            // Once a turn: each look takes the senders' cache line away, for few messages at a
+            // time.
             if self.batch.is_empty() && !refilled {
                 self.refill();
                 refilled = true;

@@ -50,10 +50,10 @@
 //!
 //! # The end
 //!
-//! `close` sets CLOSED, and the poller takes what is left. A push counted before is seen by it, under
-//! the lock. A push counted after reads CLOSED and pops one entry
-//! itself, perhaps another late sender's: each takes out as many as it put in, and one that finds
-//! nothing was spared the work by another, so when all have returned nothing is left.
+//! `close` sets CLOSED, and the poller takes what is left. A push counted before is seen by it,
+//! under the lock. A push counted after reads CLOSED and pops one entry itself, perhaps another
+//! late sender's: each takes out as many as it put in, and one that finds nothing was spared the
+//! work by another, so when all have returned nothing is left.
 //!
 //! # The entries
 //!
@@ -98,13 +98,13 @@ const WAITERS: i64 = 1 << 2;
 /// One entry in the count.
 const ONE: i64 = 1 << 3;
 
-/// What a sender writes for each entry: on one cache line, and on no other's (two, because processors
-/// fetch them in pairs), so that it travels between sender and poller once for both.
+/// What a sender writes for each entry: on one cache line, and on no other's (two, because
+/// processors fetch them in pairs), so that it travels between sender and poller once for both.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Hot<T> {
-    /// See the table above. Invariant: once all senders have returned, the count is the places of what
-    /// `entries` holds and of what was taken and not yet released.
+    /// See the table above. Invariant: once all senders have returned, the count is the places of
+    /// what `entries` holds and of what was taken and not yet released.
     word: AtomicI64,
     /// In the order of their arrival.
     entries: Mutex<VecDeque<T>>,
@@ -126,10 +126,10 @@ pub enum Admission {
 
 /// Entries of type `T` on their way to one poller, and those (`W`) who wait for room.
 ///
-/// The poller calls `take`, `pop`, `arm`, `disarm`, `release`, `occupy` and `close`; everything else
-/// may be called from any thread. An empty mailbox is 256 bytes, most of it to keep the word alone on its cache
-/// lines, and no heap block before the first push, on a 64-bit machine and whatever `T` and `W`
-/// are.
+/// The poller calls `take`, `pop`, `arm`, `disarm`, `release`, `occupy` and `close`; everything
+/// else may be called from any thread. An empty mailbox is 256 bytes, most of it to keep the word
+/// alone on its cache lines, and no heap block before the first push, on a 64-bit machine and
+/// whatever `T` and `W` are.
 #[derive(Debug)]
 pub struct Mailbox<T, W> {
     hot: Hot<T>,
@@ -175,7 +175,8 @@ impl<T, W> Mailbox<T, W> {
     }
 
     /// Adds an entry that takes so many places in the bound, whatever that is: ask
-    /// [`admit`](Mailbox::admit) first, unless it is one that must not be refused and so takes none.
+    /// [`admit`](Mailbox::admit) first, unless it is one that must not be refused and so takes
+    /// none.
     ///
     /// Returns an entry, not always the same one, when the mailbox was closed: nobody else will
     /// take it, and it is the caller's to count as a dead letter.

@@ -43,10 +43,10 @@ impl Builder {
     /// How many messages may wait for the actors of one type on one poller, before senders get them
     /// back. By default 16,384: about one MiB of messages of 64 bytes, some milliseconds of work.
     ///
-    /// As many threads as send at one moment can pass it by one message each, and an actor that waits
-    /// for its own type's mailbox up to twice the bound. Spawn, join, leave, close, answers, and
-    /// notices of an end or of room are never refused and take no place: of those there are as many
-    /// as somebody asked for.
+    /// As many threads as send at one moment can pass it by one message each, and an actor that
+    /// waits for its own type's mailbox up to twice the bound. Spawn, join, leave, close, answers,
+    /// and notices of an end or of room are never refused and take no place: of those there are as
+    /// many as somebody asked for.
     ///
     /// # Panics
     ///

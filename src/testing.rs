@@ -625,7 +625,8 @@ mod tests {
             assert_eq!(stage.hosts.call.timers.next_deadline(), armed);
             assert_eq!(stage.hosts.call.timers.len(), 1);
         }
-        // 5 s have passed with messages: it is not idle at the first deadline, but 10 s after the last.
+        // 5 s have passed with messages: it is not idle at the first deadline, but 10 s after the
+        // last.
         stage.advance(Duration::from_millis(9_900));
         assert!(stage.reason().is_none());
         stage.advance(Duration::from_millis(200));

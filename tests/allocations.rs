@@ -52,7 +52,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static HEAP: Counting = Counting;
 
-/// Messages for which the queue may grow once: it doubles, and what a burst made large is let go of.
+/// Messages for which the queue may grow once: it doubles, and what a burst made large is let go
+/// of.
 const GROWTH: u64 = 500;
 
 /// What may come of a table that grows at last.

@@ -855,7 +855,7 @@ pub fn process_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The same descriptor with a number of 500 or more, out of the way of a lower limit.
+/// The same descriptor with a number of 300 or more, out of the way of a lower limit.
 pub fn far_away(fd: OwnedFd) -> OwnedFd {
     // SAFETY: a plain system call; what it returns is owned by nobody else.
     unsafe {

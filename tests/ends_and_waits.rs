@@ -1,4 +1,5 @@
-//! What a second review by fresh eyes found, one test for each, named after what a user would see.
+//! Ends that meet other ends, and waits for room that meet other waits: found by reviews, each
+//! named after what a user would see.
 
 mod util;
 
@@ -260,6 +261,7 @@ impl Actor for Guest {
 
     fn stopping(&mut self, _deadline: std::time::Instant, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = self.busy.send(Box::new(|_| {
+            // A callback that takes long: nobody waits for this but the poller.
             thread::sleep(Duration::from_millis(200));
             Ok(())
         }));
@@ -372,7 +374,7 @@ fn what_waits_for_a_hub_that_waits_for_its_own_type_is_bounded() {
         while std::time::Instant::now() < deadline {
             let done = got.load(Ordering::SeqCst);
             most = most.max(sent.load(Ordering::SeqCst).saturating_sub(done));
-            thread::sleep(Duration::from_millis(10));
+            thread::park_timeout(Duration::from_millis(10));
         }
     });
     // The bound, each hub's share, and what was counted between the two looks.
