@@ -70,7 +70,7 @@ fn a_panic_in_the_drop_of_an_error_that_another_end_hides_harms_nobody() {
 
 #[test]
 fn a_close_that_waits_with_input_left_makes_nobody_spin() {
-    const CLIENTS: usize = 200;
+    const CLIENTS: usize = 350;
     let options = ConnectionOptions::new()
         .incomplete_timeout(Duration::from_millis(20))
         .stuck_timeout(Duration::from_secs(600));
