@@ -9,8 +9,9 @@ use std::time::Duration;
 use crate::actor::Actor;
 use crate::addr::Addr;
 use crate::oneshot::{NoReply, Oneshot};
-use crate::registry::lock;
+use crate::sync::lock;
 use crate::sys::clock;
+use crate::timers::deadline_after;
 
 /// Why an ask has no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,10 +188,7 @@ impl<A: Actor> Addr<A> {
             !on_poller_thread(),
             "ask: this would block a poller; inside an actor use Context::ask"
         );
-        let now = clock::now();
-        let deadline = now
-            .checked_add(timeout)
-            .unwrap_or(now + Duration::from_secs(86_400 * 365));
+        let deadline = deadline_after(clock::now(), timeout);
         let oneshot = Arc::new(Oneshot::new());
         let message = question(Reply {
             to: Some(ReplyTo::Thread(oneshot.clone())),

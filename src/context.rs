@@ -24,7 +24,7 @@ use crate::origin::{ConnectionOptions, Origin, SlowReader};
 use crate::output::Staged;
 use crate::registry::{ActorId, ActorKey, Counters, Registry};
 use crate::sys::{Endpoint, Peer, clock};
-use crate::timers::{TimerKey, Timers};
+use crate::timers::{TimerKey, Timers, deadline_after};
 use crate::watch::Watch;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
@@ -534,8 +534,7 @@ impl Call {
         } else {
             clock::now()
         };
-        now.checked_add(after)
-            .unwrap_or(now + Duration::from_secs(86_400 * 365 * 30))
+        deadline_after(now, after)
     }
 
     /// An answer has come: its timeout is not needed any more.

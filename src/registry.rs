@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use slotmap::{Key, KeyData, SlotMap};
 
@@ -17,6 +17,7 @@ use crate::context::Hosted;
 use crate::inbox::Inbox;
 use crate::mailbox::Mailbox;
 use crate::presence::Presence;
+use crate::sync::lock;
 use crate::sys::WakeFd;
 use crate::waker::Waker;
 
@@ -36,6 +37,10 @@ impl ActorKey {
     /// 0.
     pub(crate) fn generation(self) -> u32 {
         (self.data().as_ffi() >> 32) as u32
+    }
+
+    pub(crate) fn new(index: u32, generation: u32) -> ActorKey {
+        ActorKey::from_token(u64::from(generation) << 32 | u64::from(index))
     }
 
     pub(crate) fn from_token(token: u64) -> ActorKey {
@@ -185,11 +190,6 @@ impl Door {
     pub(crate) fn is_here(&self, key: ActorKey) -> bool {
         self.presence.is_here(key.index(), key.generation())
     }
-}
-
-/// A panic cannot happen while one of our locks is held: nothing of a user's runs under them.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 type Posts = std::collections::HashMap<TypeId, Arc<dyn Any + Send + Sync>, ahash::RandomState>;

@@ -74,7 +74,8 @@ use crate::handle::{Handle, Shared};
 use crate::hosts::Hosts;
 use crate::inbox::AnyInbox;
 use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
-use crate::registry::{ActorKey, Registry, Stats, lock};
+use crate::registry::{ActorKey, Registry, Stats};
+use crate::sync::lock;
 use crate::sys::{Endpoint, Peer, Selector, WakeFd, Wire, clock};
 
 use observed::{Observed, Seen};

@@ -50,11 +50,7 @@ impl Hosts {
     /// All output has left: the lingering part of a close begins, or, where the peer has ended
     /// already, it is done.
     pub(super) fn finish_close(&mut self, index: usize) {
-        let reason = self.slots[index]
-            .extra
-            .as_mut()
-            .and_then(|extra| extra.reason.take())
-            .unwrap_or(CloseReason::Finished);
+        let reason = self.take_reason(index).unwrap_or(CloseReason::Finished);
         let slot = &self.slots[index];
         // Where the peer has ended already, nothing is under way that a close could reset.
         let lingers = !slot.flags.has(Flags::EOF)
@@ -78,9 +74,7 @@ impl Hosts {
         let now = self.call.now();
         self.slots[index].flags.set(Flags::LINGERING);
         let extra = self.extra(index, now);
-        extra.kept = bytes::BytesMut::new();
         extra.linger_left = bytes;
-        extra.linger_until = until;
         self.watch_linger(index, until);
         self.sync_interest(index);
     }
@@ -98,16 +92,17 @@ impl Hosts {
     /// The socket failed. A connection that was closing for an error of its own keeps that as its
     /// reason.
     pub(super) fn fail(&mut self, index: usize, error: io::Error) {
-        let closing = self.slots[index]
-            .extra
-            .as_mut()
-            .and_then(|extra| extra.reason.take());
-        let reason = match closing {
+        let reason = match self.take_reason(index) {
             Some(reason @ CloseReason::Error(_)) => reason,
             _ if is_reset(&error) => CloseReason::Reset,
             _ => CloseReason::Io(error),
         };
         self.end(index, reason);
+    }
+
+    /// The reason of a close under way, which is now somebody else's to tell.
+    fn take_reason(&mut self, index: usize) -> Option<CloseReason> {
+        self.slots[index].extra.as_mut()?.reason.take()
     }
 
     /// Tells the actor its end and drops it. Nothing can reach it from here on.
@@ -156,10 +151,7 @@ impl Hosts {
     /// Closes the socket and gives the slot back.
     pub(super) fn free(&mut self, index: usize) {
         let key = self.key(index);
-        let unheard = self.slots[index]
-            .extra
-            .as_mut()
-            .and_then(|extra| extra.reason.take());
+        let unheard = self.take_reason(index);
         self.drop_guarded(unheard);
         self.recycle(index);
         let mut slot = std::mem::replace(&mut self.slots[index], Slot::VACANT);
@@ -227,11 +219,7 @@ impl Hosts {
                 } else {
                     // What is still queued is thrown away, so a close under way is not what ends
                     // it; an error of its own is.
-                    let pending = self.slots[index]
-                        .extra
-                        .as_mut()
-                        .and_then(|extra| extra.reason.take());
-                    let reason = match pending {
+                    let reason = match self.take_reason(index) {
                         Some(reason @ CloseReason::Error(_)) => reason,
                         _ => CloseReason::Stopped,
                     };

@@ -101,8 +101,6 @@ struct Extra {
     reason: Option<CloseReason>,
     /// How many bytes a lingering close may still discard.
     linger_left: usize,
-    /// When a lingering close ends at the latest.
-    linger_until: Instant,
 }
 
 impl Extra {
@@ -115,7 +113,6 @@ impl Extra {
             output_since: now,
             reason: None,
             linger_left: 0,
-            linger_until: now,
         }
     }
 
@@ -192,7 +189,7 @@ impl Hosts {
     // ---- finding an actor -----------------------------------------------------------------------
 
     fn key(&self, index: usize) -> ActorKey {
-        ActorKey::from_token(u64::from(self.slots[index].generation) << 32 | index as u64)
+        ActorKey::new(index as u32, self.slots[index].generation)
     }
 
     /// The place of the slot, if it still is this key's.
@@ -501,7 +498,7 @@ impl Hosts {
 /// Lays out the desk for a callback of the actor in `slot`.
 fn begin(call: &mut Call, slot: &Slot, index: usize) {
     debug_assert!(call.staged.is_empty());
-    call.key = ActorKey::from_token(u64::from(slot.generation) << 32 | index as u64);
+    call.key = ActorKey::new(index as u32, slot.generation);
     call.flags = slot.flags;
     call.origin = slot.origin;
     call.peer = slot.peer;

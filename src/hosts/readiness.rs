@@ -48,7 +48,7 @@ impl Hosts {
         if wanted.1 {
             interest = interest | Interest::WRITE;
         }
-        let token = u64::from(slot.generation) << 32 | index as u64;
+        let token = ActorKey::new(index as u32, slot.generation).token();
         let done = match (socket.fd(), have, wanted) {
             // Simulated: whoever drives it looks at the flags.
             (None, ..) => Ok(()),
