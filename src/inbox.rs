@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::actor::{Actor, Outcome};
 use crate::addr::{Control, Entry, Post, Push, Waiter, What};
-use crate::context::{self, Call, Hosted};
+use crate::call::{self, Call, Hosted};
 use crate::flags::Flags;
 use crate::group::{Group, GroupId, Notice};
 use crate::hosts::{Hosts, Present};
@@ -67,7 +67,7 @@ impl<M: Send + 'static> Inbox<M> {
     pub(crate) fn new<A: Actor<Message = M>>(post: Arc<Post<M>>) -> Inbox<M> {
         Inbox {
             post,
-            deliver: context::deliver::<A>,
+            deliver: call::deliver::<A>,
             groups: HashMap::default(),
             memberships: HashMap::default(),
             walk: None,

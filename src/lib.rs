@@ -56,6 +56,7 @@ pub mod testing;
 mod acceptor;
 mod poller;
 
+mod call;
 mod command;
 mod flags;
 mod group;

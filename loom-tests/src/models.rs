@@ -341,7 +341,11 @@ pub fn an_actor_that_closes_while_a_message_is_on_its_way() {
     check(|| {
         let presence = Arc::new(Presence::new());
         let mailbox = Arc::new(Mailbox::<u32, ()>::new(4, new_waker()));
-        presence.enter(0, OLD);
+        assert_eq!(presence.enter(0), OLD);
+        // Makes the words of the counts, which loom would have made by a thread that it does not
+        // see hand them on: `OnceLock` is std's.
+        assert_eq!(presence.hold(0, OLD, 1), Hold::Held);
+        presence.unhold(0, OLD, 1);
         let sender = {
             let (presence, mailbox) = (presence.clone(), mailbox.clone());
             thread::spawn(move || {
@@ -362,7 +366,7 @@ pub fn an_actor_that_closes_while_a_message_is_on_its_way() {
             })
         };
         presence.leave(0, OLD);
-        presence.enter(0, NEW);
+        assert_eq!(presence.enter(0), NEW);
         assert_eq!(presence.hold(0, NEW, 1), Hold::Held, "stale count");
         assert_eq!(mailbox.push(NEW, 1), None);
         // The poller takes an entry as its slot map would: by the generation.

@@ -115,7 +115,7 @@ mutant!(
 // an_actor_that_closes_while_a_message_is_on_its_way
 mutant!(
     stale_hold,
-    "an entry that was never counted",
+    "stale count",
     torn_exchange::models::an_actor_that_closes_while_a_message_is_on_its_way()
 );
 

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::actor::CloseReason;
+use crate::call::Hosted;
 use crate::command::Command;
-use crate::context::Hosted;
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::{Hosts, READ_MAX, Slot, begin, is_reset};
@@ -36,10 +36,9 @@ impl Hosts {
         // Nothing is shown to the actor any more.
         extra.kept = bytes::BytesMut::new();
         extra.need = 0;
-        let slot = &self.slots[index];
-        if slot.queued() == 0 {
+        if self.queued_at(index) == 0 {
             self.finish_close(index);
-        } else if !slot.flags.has(Flags::DIRTY | Flags::BLOCKED) {
+        } else if !self.slots[index].flags.has(Flags::DIRTY | Flags::BLOCKED) {
             self.flush(index);
         } else {
             self.watch_output(index);
@@ -102,7 +101,7 @@ impl Hosts {
 
     /// The reason of a close under way, which is now somebody else's to tell.
     fn take_reason(&mut self, index: usize) -> Option<CloseReason> {
-        self.slots[index].extra.as_mut()?.reason.take()
+        self.extras.get_mut(self.slots[index].extra)?.reason.take()
     }
 
     /// Tells the actor its end and drops it. Nothing can reach it from here on.
@@ -119,7 +118,7 @@ impl Hosts {
         if slot.flags.take(Flags::OPENED) {
             self.log_end(index, reason);
             let slot = &mut self.slots[index];
-            begin(&mut self.call, slot, index);
+            begin(&mut self.call, slot, index, &self.extras);
             self.call.queued = 0;
             if let Some(actor) = slot.actor.as_deref_mut()
                 && let Err(panic) = guard(|| actor.closed(reason, &mut self.call))
@@ -191,8 +190,16 @@ impl Hosts {
     /// The sockets freed in this turn are gone. Said only when all that their ends caused is in the
     /// mailboxes, the notices of members that left included: when the last socket has gone while
     /// the system stops, pollers may end.
+    ///
+    /// Slots that a burst has left behind are given back here, where no place is held in a variable.
     pub(crate) fn count_freed(&mut self) {
         if self.freed > 0 {
+            let vacant = self.slots.iter().rev();
+            let vacant = vacant.take_while(|slot| slot.generation == 0).count();
+            self.slots.truncate(self.slots.len() - vacant);
+            if self.slots.len() < self.slots.capacity() / 4 {
+                self.slots.shrink_to(2 * self.slots.len());
+            }
             let freed = std::mem::take(&mut self.freed);
             self.call
                 .registry

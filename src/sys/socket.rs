@@ -116,8 +116,7 @@ impl Socket {
     pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let fd = match self.end.get() {
             Ok(fd) => fd.as_raw_fd(),
-            // A send of the first slice alone is a partial send.
-            Err(stream) => return stream.send(slices.first().map_or(&[], |slice| slice)),
+            Err(stream) => return stream.send_vectored(slices),
         };
         // SAFETY: made of integers and pointers alone, for which zero is a valid value.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
