@@ -163,8 +163,7 @@ impl Call {
         }
     }
 
-    pub(crate) fn set_timer(&mut self, after: Duration, period: Option<Duration>) -> TimerKey {
-        let deadline = self.deadline(after);
+    pub(crate) fn set_timer(&mut self, deadline: Instant, period: Option<Duration>) -> TimerKey {
         self.timers
             .set(self.key.index(), deadline, period, TimerFor::Actor)
     }

@@ -189,7 +189,17 @@ impl<'a, A: Actor> Context<'a, A> {
     /// Timers belong to this actor and end with it. They fire in a later turn of the poller, never
     /// early, in order of their deadlines; resolution one millisecond.
     pub fn set_timer(&mut self, after: Duration) -> TimerKey {
-        self.call.set_timer(after, None)
+        let deadline = self.call.deadline(after);
+        self.call.set_timer(deadline, None)
+    }
+
+    /// Calls [`timer`](Actor::timer) once, at `deadline`, or in the next turn where that has passed.
+    ///
+    /// Otherwise as [`set_timer`](Context::set_timer), which reads the clock each time, since a turn
+    /// may have begun long ago. Whoever sets several timers in one callback saves that, by adding to
+    /// one [`now`](Context::now): most of the cost of setting one where the clock is slow.
+    pub fn set_timer_at(&mut self, deadline: Instant) -> TimerKey {
+        self.call.set_timer(deadline, None)
     }
 
     /// Calls [`timer`](Actor::timer) every `period`, first one period from now.
@@ -201,7 +211,8 @@ impl<'a, A: Actor> Context<'a, A> {
     ///
     /// When the period is zero.
     pub fn set_interval(&mut self, period: Duration) -> TimerKey {
-        self.call.set_timer(period, Some(period))
+        let first = self.call.deadline(period);
+        self.call.set_timer(first, Some(period))
     }
 
     /// Takes a timer back: it will not fire any more. `false` when it had fired or been cancelled

@@ -670,6 +670,8 @@ impl Actor for Everything {
         );
         ctx.pause();
         ctx.resume();
+        let deadline = ctx.now() + 2 * SECOND;
+        ctx.set_timer_at(deadline);
         let key = ctx.set_timer(SECOND);
         ctx.set_interval(SECOND);
         ctx.cancel_timer(key);
