@@ -273,8 +273,11 @@ impl Staged {
     /// Forgets what was written, and gives back what a large write had allocated.
     pub(crate) fn clear(&mut self) {
         self.shown = 0..0;
-        self.rest.clear();
-        self.rest.trim(KEEP);
+        self.rest.copied.clear();
+        if self.rest.head > 0 || self.rest.shared_len > 0 || self.rest.copied.capacity() > KEEP {
+            self.rest.clear();
+            self.rest.trim(KEEP);
+        }
     }
 }
 

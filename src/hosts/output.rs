@@ -54,6 +54,10 @@ impl Hosts {
         match sent {
             Ok(sent) if sent == len => {
                 self.call.staged.clear();
+                let flags = self.slots[index].flags;
+                if !flags.has(Flags::TIMED | Flags::ABOVE_HIGH | Flags::SHUT_PENDING) {
+                    return true;
+                }
                 self.touch(index);
                 self.fall_low(index);
                 self.shut_if_flushed(index)
