@@ -34,6 +34,10 @@ pub(crate) trait AnyInbox {
 /// burst's.
 const BATCH_KEPT: usize = 1024;
 
+/// Pushes that one walk hands out together: enough to make a write of many short lines, and few
+/// enough that a member takes little of a turn.
+const PUSHES_PER_WALK: usize = 64;
+
 pub(crate) struct Inbox<M> {
     post: Arc<Post<M>>,
     deliver: fn(&mut dyn Hosted, M, &mut Call) -> Outcome,
@@ -60,7 +64,9 @@ pub(crate) struct Inbox<M> {
 struct Walk<M> {
     group: GroupId,
     next: usize,
-    make: Box<dyn FnMut() -> M + Send>,
+    /// Several pushes to the same members: each member gets all of them, in their order, before
+    /// the next one gets any.
+    makes: Vec<Box<dyn FnMut() -> M + Send>>,
 }
 
 impl<M: Send + 'static> Inbox<M> {
@@ -181,7 +187,31 @@ impl<M: Send + 'static> Inbox<M> {
         taken
     }
 
-    /// Hands the push under way to its next members.
+    /// Begins to hand out a push, and with it those to the same members that wait right behind it:
+    /// what falls behind catches up, as each member is then written to once for all of them.
+    /// Returns how many places they gave back.
+    fn begin_walk(&mut self, push: Push<M>) -> isize {
+        let Push { group, make } = push;
+        let mut makes = vec![make];
+        while makes.len() < PUSHES_PER_WALK
+            && let Some(entry) = self.batch.pop_front()
+        {
+            match entry.what {
+                What::Push(push) if push.group == group => makes.push(push.make),
+                what => {
+                    let entry = Entry { what, ..entry };
+                    self.batch.push_front(entry);
+                    break;
+                }
+            }
+        }
+        let taken = makes.len() as isize;
+        let next = 0;
+        self.walk = Some(Walk { group, next, makes });
+        taken
+    }
+
+    /// Hands the pushes under way to their next members.
     fn walk(&mut self, hosts: &mut Hosts, left: &mut usize) -> isize {
         let Some(mut walk) = self.walk.take() else {
             return 0;
@@ -198,24 +228,26 @@ impl<M: Send + 'static> Inbox<M> {
                 hosts.drop_guarded(walk);
                 return taken;
             };
-            *left -= 1;
             let key = group.at(walk.next);
             walk.next += 1;
-            match hosts.present(key) {
-                Present::At(index) => {
-                    let (deliver, make) = (self.deliver, &mut walk.make);
-                    hosts.call(index, |actor, call| deliver(actor, make(), call));
-                }
-                // A place more than the one that the push took: what is set aside counts.
-                Present::Aside => {
-                    if let Some(message) = hosts.guarded(&mut walk.make) {
-                        let held = false;
-                        let entry = Entry::new(key, What::Message { message, held });
-                        self.put_aside(entry, hosts);
-                        taken -= 1;
+            for make in &mut walk.makes {
+                *left = left.saturating_sub(1);
+                match hosts.present(key) {
+                    Present::At(index) => {
+                        let deliver = self.deliver;
+                        hosts.call(index, |actor, call| deliver(actor, make(), call));
                     }
+                    // A place more than the one that the push took: what is set aside counts.
+                    Present::Aside => {
+                        if let Some(message) = hosts.guarded(make) {
+                            let held = false;
+                            let entry = Entry::new(key, What::Message { message, held });
+                            self.put_aside(entry, hosts);
+                            taken -= 1;
+                        }
+                    }
+                    Present::No => break,
                 }
-                Present::No => {}
             }
         }
         self.walk = Some(walk);
@@ -335,12 +367,7 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
             };
             left -= 1;
             match entry.what {
-                What::Push(push) => {
-                    let Push { group, make } = *push;
-                    taken += 1;
-                    let next = 0;
-                    self.walk = Some(Walk { group, next, make });
-                }
+                What::Push(push) => taken += self.begin_walk(*push),
                 What::Control(control) => {
                     if matches!(*control, Control::Room) {
                         // Whoever waited for this very mailbox is to find it as it is.

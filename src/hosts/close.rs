@@ -17,6 +17,10 @@ use crate::hosts::{Hosts, READ_MAX, Slot, begin, is_reset};
 use crate::registry::{ActorId, Counters};
 use crate::sys::Socket;
 
+/// Slots for which room is kept when all have gone: a few pages, so that connections that come and
+/// go one by one allocate nothing.
+const SLOTS_KEPT: usize = 1024;
+
 /// How long a connection that was refused may take to read why, and to go.
 const REFUSED_LINGER: Duration = Duration::from_secs(1);
 
@@ -197,8 +201,9 @@ impl Hosts {
             let vacant = self.slots.iter().rev();
             let vacant = vacant.take_while(|slot| slot.generation == 0).count();
             self.slots.truncate(self.slots.len() - vacant);
-            if self.slots.len() < self.slots.capacity() / 4 {
-                self.slots.shrink_to(2 * self.slots.len());
+            let kept = SLOTS_KEPT.max(2 * self.slots.len());
+            if self.slots.capacity() > 2 * kept {
+                self.slots.shrink_to(kept);
             }
             let freed = std::mem::take(&mut self.freed);
             self.call
