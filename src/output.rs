@@ -89,6 +89,16 @@ impl Output {
             .filter(|part| !part.is_empty())
     }
 
+    /// All that waits, if it is in one piece, for a plain send.
+    pub(crate) fn as_slice(&self) -> Option<&[u8]> {
+        let copied = &self.copied[self.head..];
+        match (copied.is_empty(), self.shared.len()) {
+            (_, 0) => Some(copied),
+            (true, 1) => self.shared.front().map(|(_, bytes)| &bytes[..]),
+            _ => None,
+        }
+    }
+
     /// Fills `out` with the first pieces, and returns how many it has got.
     pub(crate) fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
@@ -231,12 +241,10 @@ impl Staged {
 
     /// All that was written, if it is in one piece, for a plain send.
     pub(crate) fn as_slice<'a>(&'a self, input: &'a [u8]) -> Option<&'a [u8]> {
-        let Output { copied, shared, .. } = &self.rest;
-        match (self.shown.is_empty(), &copied[..], shared.len()) {
-            (true, copied, 0) => Some(copied),
-            (false, [], 0) => Some(&input[self.shown.clone()]),
-            (true, [], 1) => shared.front().map(|(_, bytes)| &bytes[..]),
-            _ => None,
+        match (self.shown.is_empty(), self.rest.is_empty()) {
+            (true, _) => self.rest.as_slice(),
+            (false, true) => Some(&input[self.shown.clone()]),
+            (false, false) => None,
         }
     }
 
@@ -259,12 +267,14 @@ impl Staged {
             ..
         } = &mut self.rest;
         let mut copied = &copied[*head..];
-        for (position, bytes) in shared.drain(..) {
-            let before;
-            (before, copied) = copied.split_at((position - *sent) as usize);
-            *sent = position;
-            output.push_slice(before);
-            output.push_bytes(bytes);
+        if !shared.is_empty() {
+            for (position, bytes) in shared.drain(..) {
+                let before;
+                (before, copied) = copied.split_at((position - *sent) as usize);
+                *sent = position;
+                output.push_slice(before);
+                output.push_bytes(bytes);
+            }
         }
         output.push_slice(copied);
         self.clear();
@@ -335,6 +345,8 @@ mod tests {
         );
         assert!(output.parts().all(|part| !part.is_empty()));
         assert!(output.parts().flatten().eq(model));
+        assert_eq!(output.parts().count() <= 1, output.as_slice().is_some());
+        assert!(output.as_slice().is_none_or(|all| all.iter().eq(model)));
         let mut out = [IoSlice::new(&[]); 3];
         let filled = output.io_slices(&mut out);
         assert_eq!(filled, output.parts().count().min(3));

@@ -138,12 +138,14 @@ impl Hosts {
             if extra.output.is_empty() {
                 break;
             }
-            let mut slices = [IoSlice::new(&[]); MAX_PARTS];
-            let count = extra.output.io_slices(&mut slices);
-            let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-            let sent = match &slices[..count] {
-                [one] => socket.send(one),
-                several => socket.send_vectored(several),
+            let (offered, sent) = match extra.output.as_slice() {
+                Some(bytes) => (bytes.len(), socket.send(bytes)),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); MAX_PARTS];
+                    let count = extra.output.io_slices(&mut slices);
+                    let offered = slices[..count].iter().map(|slice| slice.len()).sum();
+                    (offered, socket.send_vectored(&slices[..count]))
+                }
             };
             match sent {
                 Ok(sent) => {
