@@ -55,10 +55,12 @@ impl Wants {
         self.0 &= !bit;
     }
 
+    #[inline]
     pub(crate) fn has(self, bit: u16) -> bool {
         self.0 & bit != 0
     }
 
+    #[inline]
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -137,6 +139,7 @@ impl Call {
         }
     }
 
+    #[inline]
     pub(crate) fn options(&self) -> &ConnectionOptions {
         &self.origins[usize::from(self.origin)].options
     }
@@ -199,6 +202,7 @@ impl Call {
     }
 
     /// Which part of the read buffer these bytes are, if they are one that need not be copied.
+    #[inline]
     pub(crate) fn place_in_input(&self, bytes: &[u8]) -> Option<Range<usize>> {
         if !self.staged.takes_shown(bytes.len()) {
             return None;
@@ -209,6 +213,7 @@ impl Call {
     }
 
     /// Stages `len` bytes if the connection's budget allows; `false` when they were dropped.
+    #[inline]
     pub(crate) fn stage(&mut self, len: usize, push: impl FnOnce(&mut Staged)) -> bool {
         assert!(
             self.flags.has(Flags::SOCKET),

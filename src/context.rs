@@ -60,6 +60,7 @@ impl<'a, A: Actor> Context<'a, A> {
     ///
     /// Where there is no socket: in an actor that was spawned, and in [`closed`](Actor::closed).
     /// After [`shutdown_write`](Context::shutdown_write) in an earlier callback.
+    #[inline]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let bytes = bytes.as_ref();
         let shown = self.call.place_in_input(bytes);
@@ -77,6 +78,7 @@ impl<'a, A: Actor> Context<'a, A> {
     /// # Panics
     ///
     /// As [`write`](Context::write).
+    #[inline]
     pub fn write_bytes(&mut self, bytes: Bytes) -> bool {
         self.call
             .stage(bytes.len(), |staged| staged.push_bytes(bytes))
@@ -88,6 +90,7 @@ impl<'a, A: Actor> Context<'a, A> {
     /// # Panics
     ///
     /// As [`write`](Context::write).
+    #[inline]
     pub fn write_parts(&mut self, parts: &[&[u8]]) -> bool {
         self.call
             .stage(parts.iter().map(|part| part.len()).sum(), |staged| {
@@ -98,12 +101,14 @@ impl<'a, A: Actor> Context<'a, A> {
     }
 
     /// Bytes written and not yet taken by the kernel.
+    #[inline]
     pub fn queued(&self) -> usize {
         self.call.queued + self.call.staged.len()
     }
 
     /// Whether the waiting output has reached the high watermark. Whoever stops writing then is
     /// told by [`drained`](Actor::drained) when to go on.
+    #[inline]
     pub fn is_above_high_watermark(&self) -> bool {
         self.queued() >= self.call.options().high_watermark
     }
@@ -367,6 +372,7 @@ impl<'a, A: Actor> Context<'a, A> {
     }
 
     /// The same for an actor inside this one.
+    #[inline]
     pub(crate) fn of_type<B: Actor<Message = A::Message>>(&mut self) -> Context<'_, B> {
         Context {
             call: self.call,
@@ -378,6 +384,7 @@ impl<'a, A: Actor> Context<'a, A> {
     /// Whether this callback has brought the actor's end: [`close`](Context::close) or
     /// [`abort`](Context::abort) was asked for, or its byte budget passed. An adapter then makes no
     /// further call of the actor inside, and may add its own farewell.
+    #[inline]
     pub fn is_closing(&self) -> bool {
         let ends = Wants::CLOSE | Wants::ABORT | Wants::OVERFLOW;
         self.call.wants.has(ends)

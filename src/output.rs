@@ -40,11 +40,13 @@ pub(crate) struct Output {
 
 impl Output {
     /// The bytes that wait.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.copied.len() - self.head + self.shared_len
     }
 
     /// Whether nothing waits.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -62,6 +64,7 @@ impl Output {
     }
 
     /// Appends a payload without copying it, unless it is small.
+    #[inline]
     pub(crate) fn push_bytes(&mut self, bytes: Bytes) {
         if bytes.len() < COPY_MAX {
             return self.push_slice(&bytes);
@@ -195,32 +198,38 @@ pub(crate) struct Staged {
 
 impl Staged {
     /// The bytes written.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.shown.len() + self.rest.len()
     }
 
     /// Whether nothing was written.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Appends a copy.
+    #[inline]
     pub(crate) fn push_slice(&mut self, bytes: &[u8]) {
         // Not Output's: nothing is ever sent from here, so there is nothing to move down over.
         self.rest.copied.extend_from_slice(bytes);
     }
 
     /// Appends a payload without copying it, unless it is small.
+    #[inline]
     pub(crate) fn push_bytes(&mut self, bytes: Bytes) {
         self.rest.push_bytes(bytes);
     }
 
     /// Whether [`push_shown`](Staged::push_shown) may take a piece of so many bytes.
+    #[inline]
     pub(crate) fn takes_shown(&self, len: usize) -> bool {
         (len >= SHOWN_MIN || !self.shown.is_empty()) && self.rest.is_empty()
     }
 
     /// Appends a part of the read buffer without copying it; `false` where it has to be copied.
+    #[inline]
     pub(crate) fn push_shown(&mut self, range: Range<usize>) -> bool {
         if self.shown.is_empty() {
             self.shown = range;
