@@ -4,7 +4,7 @@
 //! A [`Context`] performs no system call: it writes down what the actor wants. That makes
 //! re-entrancy impossible, actors testable without sockets, and the poller's back end exchangeable.
 
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::Ipv4Addr;
@@ -494,6 +494,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Whether the callback, if it returned `Ok`, left nothing to be carried out.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.wants.is_empty() && self.staged.is_empty() && self.spawned.is_empty()
+    }
+
     /// `spawned` is where actors without a socket are said to come from.
     pub(crate) fn new(registry: Arc<Registry>, shared: Arc<Shared>, spawned: Arc<Origin>) -> Call {
         Call {
@@ -659,20 +664,5 @@ impl<A: Actor> Hosted for A {
 
     fn type_name(&self) -> &'static str {
         std::any::type_name::<A>()
-    }
-}
-
-/// Hands a message to an actor of type `A` behind its erased face. The message is lost if the actor
-/// is of another type, which cannot be: a mailbox's keys are those of its own actor type.
-pub(crate) fn deliver<A: Actor>(
-    actor: &mut dyn Hosted,
-    message: A::Message,
-    call: &mut Call,
-) -> Outcome {
-    let actor: &mut dyn Any = actor;
-    debug_assert_eq!((*actor).type_id(), TypeId::of::<A>());
-    match actor.downcast_mut::<A>() {
-        Some(actor) => Actor::message(actor, message, &mut Context::new(call)),
-        None => Ok(()),
     }
 }

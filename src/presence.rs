@@ -76,6 +76,7 @@ impl Presence {
     }
 
     /// Whether the actor is there. A hint: it may be gone when the answer arrives.
+    #[inline]
     pub fn is_here(&self, index: u32, generation: u32) -> bool {
         self.word(index)
             .is_some_and(|word| unpack(word.load(Ordering::Relaxed)).0 == generation)
@@ -123,6 +124,7 @@ impl Presence {
     }
 
     /// The word of a slot, if any actor ever came near it.
+    #[inline]
     fn word(&self, index: u32) -> Option<&AtomicU64> {
         let (chunk, offset) = locate(index);
         self.chunks.get(chunk)?.get()?.get(offset)
@@ -137,6 +139,7 @@ fn compare_exchange(word: &AtomicU64, seen: u64, new: u64) -> Result<(), u64> {
 
 /// The chunk of an index, and the place in it. With the length of the first chunk added, the chunk
 /// follows from the highest bit.
+#[inline]
 fn locate(index: u32) -> (usize, usize) {
     let place = u64::from(index) + FIRST_CHUNK_LEN;
     let chunk = place.ilog2() - FIRST_CHUNK_LEN.ilog2();
@@ -150,6 +153,7 @@ fn pack(generation: u32, held: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(held)
 }
 
+#[inline]
 fn unpack(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
 }

@@ -187,6 +187,7 @@ impl Door {
         lock(&self.keys).remove(key);
     }
 
+    #[inline]
     pub(crate) fn is_here(&self, key: ActorKey) -> bool {
         self.presence.is_here(key.index(), key.generation())
     }

@@ -281,14 +281,10 @@ impl Hosts {
 
     /// Carries out what the callback of the actor at `index` asked for.
     fn after(&mut self, index: usize, called: Called, flush: Flush) {
-        let wants = self.call.wants;
-        if wants.is_empty()
-            && self.call.staged.is_empty()
-            && self.call.spawned.is_empty()
-            && matches!(called, Ok(Ok(())))
-        {
+        if self.call.is_quiet() && matches!(called, Ok(Ok(()))) {
             return;
         }
+        let wants = self.call.wants;
         match called {
             Err(panic) => {
                 self.call.staged.clear();
