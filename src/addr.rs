@@ -481,11 +481,13 @@ impl<M: Send + 'static> Post<M> {
         }
     }
 
+    #[inline]
     pub(crate) fn send(&self, key: ActorKey, message: M) -> Result<(), SendError<M>> {
         self.send_converted(key, message, |message| message)
     }
 
     /// Puts an entry in without asking whether there is room.
+    #[inline]
     pub(crate) fn put(&self, entry: Entry<M>) {
         let places = entry.places();
         if let Some(stranded) = self.mailbox.push(entry, places) {

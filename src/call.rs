@@ -1,7 +1,7 @@
 //! The desk that a poller's callbacks are handed: what the actor at work may see, and what it asked
 //! for, before the poller carries it out. [`Context`] is its public face.
 
-use std::any::{Any, TypeId};
+use std::any::Any;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -114,6 +114,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// Whether the callback, if it returned `Ok`, left nothing to be carried out.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.wants.is_empty() && self.staged.is_empty() && self.spawned.is_empty()
+    }
+
     /// `spawned` is where actors without a socket are said to come from.
     pub(crate) fn new(registry: Arc<Registry>, shared: Arc<Shared>, spawned: Arc<Origin>) -> Call {
         Call {
@@ -292,20 +297,5 @@ impl<A: Actor> Hosted for A {
 
     fn type_name(&self) -> &'static str {
         std::any::type_name::<A>()
-    }
-}
-
-/// Hands a message to an actor of type `A` behind its erased face. The message is lost if the actor
-/// is of another type, which cannot be: a mailbox's keys are those of its own actor type.
-pub(crate) fn deliver<A: Actor>(
-    actor: &mut dyn Hosted,
-    message: A::Message,
-    call: &mut Call,
-) -> Outcome {
-    let actor: &mut dyn Any = actor;
-    debug_assert_eq!((*actor).type_id(), TypeId::of::<A>());
-    match actor.downcast_mut::<A>() {
-        Some(actor) => Actor::message(actor, message, &mut Context::new(call)),
-        None => Ok(()),
     }
 }

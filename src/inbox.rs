@@ -1,13 +1,15 @@
 //! The poller's side of the mailbox of one actor type: takes entries out and hands them to their
 //! actors, a bounded batch a turn.
 
+use std::any::{Any, TypeId};
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
 use crate::actor::{Actor, Outcome};
 use crate::addr::{Control, Entry, Post, Push, Waiter, What};
-use crate::call::{self, Call, Hosted};
+use crate::call::{Call, Hosted};
+use crate::context::Context;
 use crate::flags::Flags;
 use crate::group::{Group, GroupId, Notice};
 use crate::hosts::{Hosts, Present};
@@ -41,6 +43,7 @@ const PUSHES_PER_WALK: usize = 64;
 pub(crate) struct Inbox<M> {
     post: Arc<Post<M>>,
     deliver: fn(&mut dyn Hosted, M, &mut Call) -> Outcome,
+    deliver_run: fn(&mut dyn Hosted, &mut Run<'_, M>, &mut Call) -> Outcome,
     groups: HashMap<GroupId, Group>,
     /// The groups of each member. Invariant: the same pairs as in `groups`.
     memberships: HashMap<ActorKey, Vec<GroupId>>,
@@ -69,11 +72,41 @@ struct Walk<M> {
     makes: Vec<Box<dyn FnMut() -> M + Send>>,
 }
 
+/// Messages for one actor that follow one another at the front of a batch.
+struct Run<'a, M> {
+    key: ActorKey,
+    batch: &'a mut VecDeque<Entry<M>>,
+    /// How many more may be delivered in this turn.
+    left: &'a mut usize,
+    /// How many of those that were taken out count against the actor's share.
+    held: &'a mut u32,
+}
+
+impl<M> Run<'_, M> {
+    /// Takes the next one out.
+    fn next(&mut self) -> Option<M> {
+        match self.batch.front()? {
+            Entry {
+                key,
+                what: What::Message { .. },
+            } if *key == self.key && *self.left > 0 => {}
+            _ => return None,
+        }
+        let What::Message { message, held } = self.batch.pop_front()?.what else {
+            return None;
+        };
+        *self.left -= 1;
+        *self.held += u32::from(held);
+        Some(message)
+    }
+}
+
 impl<M: Send + 'static> Inbox<M> {
     pub(crate) fn new<A: Actor<Message = M>>(post: Arc<Post<M>>) -> Inbox<M> {
         Inbox {
             post,
-            deliver: call::deliver::<A>,
+            deliver: deliver::<A>,
+            deliver_run: deliver_run::<A>,
             groups: HashMap::default(),
             memberships: HashMap::default(),
             walk: None,
@@ -109,6 +142,14 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
+    /// What is counted from here on is this actor's share.
+    fn hold_for(&mut self, key: ActorKey) {
+        if self.held.0 != key {
+            self.unhold();
+            self.held.0 = key;
+        }
+    }
+
     /// Gives back the share of messages delivered in a row to one actor in one go, as a flood is
     /// mostly to one.
     fn unhold(&mut self) {
@@ -117,6 +158,27 @@ impl<M: Send + 'static> Inbox<M> {
             let presence = &self.post.door.presence;
             presence.unhold(key.index(), key.generation(), count);
         }
+    }
+
+    /// Delivers the message at the front of the batch, which is for `key`, and those for the same
+    /// actor behind it; returns the number of places that they gave back.
+    fn run(&mut self, key: ActorKey, hosts: &mut Hosts, left: &mut usize) -> isize {
+        let Present::At(index) = hosts.present(key) else {
+            *left -= 1;
+            let entry = self.batch.pop_front();
+            return entry.map_or(0, |entry| self.letter(entry, hosts));
+        };
+        self.hold_for(key);
+        let before = *left;
+        let deliver_run = self.deliver_run;
+        let mut run = Run {
+            key,
+            batch: &mut self.batch,
+            left,
+            held: &mut self.held.1,
+        };
+        hosts.call(index, |actor, call| deliver_run(actor, &mut run, call));
+        (before - *left) as isize
     }
 
     /// Delivers an entry that is the actor's own business; returns the number of places that it
@@ -129,10 +191,7 @@ impl<M: Send + 'static> Inbox<M> {
             return 0;
         }
         if let What::Message { held: true, .. } = entry.what {
-            if self.held.0 != key {
-                self.unhold();
-                self.held.0 = key;
-            }
+            self.hold_for(key);
             self.held.1 += 1;
         }
         let places = entry.places() as isize;
@@ -362,6 +421,14 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
                 self.refill();
                 refilled = true;
             }
+            if let Some(Entry {
+                key,
+                what: What::Message { .. },
+            }) = self.batch.front()
+            {
+                taken += self.run(*key, hosts, &mut left);
+                continue;
+            }
             let Some(entry) = self.batch.pop_front() else {
                 break;
             };
@@ -432,4 +499,38 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
         }
         hosts.drop_guarded(self.walk.take());
     }
+}
+
+/// Hands a message to an actor of type `A` behind its erased face. The message is lost if the actor
+/// is of another type, which cannot be: a mailbox's keys are those of its own actor type.
+fn deliver<A: Actor>(actor: &mut dyn Hosted, message: A::Message, call: &mut Call) -> Outcome {
+    match downcast::<A>(actor) {
+        Some(actor) => Actor::message(actor, message, &mut Context::new(call)),
+        None => Ok(()),
+    }
+}
+
+/// The same with messages that follow one another, as long as none asks for anything: what entering
+/// a callback costs is paid once for all of them.
+fn deliver_run<A: Actor>(
+    actor: &mut dyn Hosted,
+    run: &mut Run<'_, A::Message>,
+    call: &mut Call,
+) -> Outcome {
+    let Some(actor) = downcast::<A>(actor) else {
+        return Ok(());
+    };
+    while let Some(message) = run.next() {
+        Actor::message(actor, message, &mut Context::new(call))?;
+        if !call.is_quiet() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn downcast<A: Actor>(actor: &mut dyn Hosted) -> Option<&mut A> {
+    let actor: &mut dyn Any = actor;
+    debug_assert_eq!((*actor).type_id(), TypeId::of::<A>());
+    actor.downcast_mut::<A>()
 }

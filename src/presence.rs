@@ -87,6 +87,7 @@ impl Presence {
     }
 
     /// Whether the actor is there. A hint: it may be gone when the answer arrives.
+    #[inline]
     pub fn is_here(&self, index: u32, generation: u32) -> bool {
         self.generations
             .get(index)
@@ -152,6 +153,7 @@ impl<W> Default for Chunks<W> {
 
 impl<W: Default> Chunks<W> {
     /// The word of an index, if any near it was ever made.
+    #[inline]
     fn get(&self, index: u32) -> Option<&W> {
         let (chunk, offset, _) = locate(index);
         self.0.get(chunk)?.get()?.get(offset)
@@ -171,6 +173,7 @@ fn compare_exchange(word: &AtomicU64, seen: u64, new: u64) -> Result<(), u64> {
 }
 
 /// The chunk of an index, the place in it, and its length.
+#[inline]
 fn locate(index: u32) -> (usize, usize, usize) {
     let place = u64::from(index) + FIRST_PLACE;
     let octave = place.ilog2() - FIRST_PLACE.ilog2();
@@ -188,6 +191,7 @@ fn pack(generation: u32, held: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(held)
 }
 
+#[inline]
 fn unpack(word: u64) -> (u32, u32) {
     ((word >> 32) as u32, word as u32)
 }

@@ -199,6 +199,7 @@ impl Door {
         lock(&self.places).free.push(key.index());
     }
 
+    #[inline]
     pub(crate) fn is_here(&self, key: ActorKey) -> bool {
         self.presence.is_here(key.index(), key.generation())
     }

@@ -433,7 +433,6 @@ impl<A: Actor> Stage<A> {
                 // Of listeners, which are not here, and of the end of a poller.
                 _ => {}
             }
-            self.registry.commands.release(1, &mut Vec::new());
         }
     }
 

@@ -308,6 +308,61 @@ fn a_dead_letter_whose_drop_panics_harms_nobody() {
     assert_eq!((stats.panics, stats.dead_letters), (1, 1));
 }
 
+/// Messages in a row to one actor are handed over together; each of these ends the actor in the
+/// midst of them.
+#[test]
+fn what_follows_the_end_of_an_actor_in_a_row_of_messages_is_a_dead_letter() {
+    type End = fn(&mut Context<'_, Probe>) -> Outcome;
+    let ends: [End; 4] = [
+        |ctx| {
+            ctx.close();
+            Ok(())
+        },
+        |ctx| {
+            ctx.abort();
+            Ok(())
+        },
+        |_| Err("no more".into()),
+        |_| panic!("no more"),
+    ];
+    for end in ends {
+        let system = builder(1).build().unwrap();
+        let (holder, ending) = (
+            spawn(&system, 0, |probe| probe),
+            spawn(&system, 0, |probe| probe),
+        );
+        let held = hold(&holder);
+        let (log, done) = channel();
+        for number in 0..6 {
+            let log = log.clone();
+            ending.tell(move |ctx| {
+                log.send(number)?;
+                if number == 2 { end(ctx) } else { Ok(()) }
+            });
+        }
+        drop((held, log));
+        ending.closed();
+        assert_eq!(holder.run(|_| 7), 7);
+        assert_eq!(done.iter().collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(system.stats().dead_letters, 3);
+    }
+}
+
+/// What one of the messages in a row asks for is carried out before the next one.
+#[test]
+fn an_actor_that_is_spawned_in_a_row_of_messages_is_there_for_the_next_one() {
+    let system = builder(1).build().unwrap();
+    let probe = spawn(&system, 0, |probe| probe);
+    let held = hold(&probe);
+    let (log, seen) = channel();
+    let (spawned, addr) = channel();
+    probe.tell(move |ctx| Ok(spawned.send(ctx.spawn(Teller { log }))?));
+    probe.tell(move |_| Ok(addr.try_recv()?.send(5)?));
+    drop(held);
+    let told: Vec<_> = (0..2).map(|_| next(&seen)).collect();
+    assert_eq!(told, [Told::Opened, Told::Message(5)]);
+}
+
 // ---- opened first, closed last ------------------------------------------------------------------
 
 /// Reports its callbacks.

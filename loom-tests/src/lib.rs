@@ -12,3 +12,16 @@
 
 pub mod mutants;
 pub mod shipped;
+
+use std::sync::{Mutex as Untracked, PoisonError};
+
+/// Runs a model through every order with at most three preemptions.
+fn check(model: impl Fn() + Send + Sync + 'static) {
+    // One at a time: loom maps new stacks for every run, and two models at once wait for each other
+    // in the kernel, so that both together take three times as long as one after the other.
+    static ONE_AT_A_TIME: Untracked<()> = Untracked::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(model);
+}

@@ -1,6 +1,12 @@
 //! What ships passes every model.
 
+use greenroom_loom::shipped::lock_models;
 use greenroom_loom::shipped::models::{self, Poller, Waiter};
+
+#[test]
+fn the_lock_excludes() {
+    lock_models::the_lock_excludes();
+}
 
 #[test]
 fn a_wake_is_never_lost() {
@@ -29,7 +35,7 @@ fn room_is_told_once() {
 
 #[test]
 fn the_end_is_told_once() {
-    models::the_end_is_told_once();
+    models::the_end_is_told_once(Poller::Sound);
 }
 
 #[test]

@@ -15,26 +15,23 @@ macro_rules! mutant {
     };
 }
 
+// the_lock_excludes
+mutant!(
+    lock_taken_twice,
+    "Causality violation",
+    torn_lock::models::the_lock_excludes()
+);
+mutant!(
+    unlock_that_publishes_nothing,
+    "Causality violation",
+    loose_unlock::models::the_lock_excludes()
+);
+
 // a_wake_is_never_lost
-mutant!(
-    push_that_loses_a_count,
-    "the count is off",
-    torn_add::models::a_wake_is_never_lost(torn_add::models::Poller::Sound)
-);
-mutant!(
-    arm_that_loses_a_push,
-    "the count is off",
-    torn_or::models::a_wake_is_never_lost(torn_or::models::Poller::Sound)
-);
 mutant!(
     wake_that_undoes_the_next_sleep,
     "deadlock",
     torn_swap::models::a_wake_is_never_lost(torn_swap::models::Poller::Sound)
-);
-mutant!(
-    wake_by_everybody,
-    "more writes than sleeps",
-    looking_swap::models::a_wake_is_never_lost(looking_swap::models::Poller::Sound)
 );
 mutant!(
     look_before_arming,
@@ -66,6 +63,11 @@ mutant!(
 
 // stop_is_seen_before_sleep
 mutant!(
+    wake_by_everybody,
+    "more writes than sleeps",
+    looking_swap::models::stop_is_seen_before_sleep(looking_swap::models::Poller::Sound)
+);
+mutant!(
     stop_left_out,
     "deadlock",
     models::stop_is_seen_before_sleep(Poller::ForgetsCommands)
@@ -78,27 +80,12 @@ mutant!(
 
 // stop_races_sends
 mutant!(
-    push_that_loses_closed,
-    "left behind",
-    torn_add::models::stop_races_sends(torn_add::models::Poller::Sound)
-);
-mutant!(
     drain_before_close,
     "left behind",
     models::stop_races_sends(Poller::DrainsBeforeClosing)
 );
 
 // room_is_told_once
-mutant!(
-    wait_that_loses_a_release,
-    "told never or twice",
-    torn_or::models::room_is_told_once(torn_or::models::Poller::Sound)
-);
-mutant!(
-    release_that_loses_waiters,
-    "told never or twice",
-    torn_sub::models::room_is_told_once(torn_sub::models::Poller::Sound)
-);
 mutant!(
     sleep_on_waiters,
     "told never or twice",
@@ -107,9 +94,9 @@ mutant!(
 
 // the_end_is_told_once
 mutant!(
-    close_that_loses_waiters,
+    line_that_is_left_at_the_end,
     "told never or twice",
-    torn_or::models::the_end_is_told_once()
+    models::the_end_is_told_once(Poller::ForgetsWaiters)
 );
 
 // an_actor_that_closes_while_a_message_is_on_its_way

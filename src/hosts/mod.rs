@@ -235,14 +235,17 @@ impl Hosts {
 
     /// Carries out what the callback of the actor at `index` asked for.
     fn after(&mut self, index: usize, called: Called, flush: Flush) {
-        let wants = self.call.wants;
-        // What most callbacks do: nothing but write.
-        if wants.is_empty() && self.call.spawned.is_empty() && matches!(called, Ok(Ok(()))) {
+        // What most callbacks do: nothing, or nothing but write.
+        if self.call.wants.is_empty()
+            && self.call.spawned.is_empty()
+            && matches!(called, Ok(Ok(())))
+        {
             if !self.call.staged.is_empty() {
                 self.send_staged(index, flush);
             }
             return;
         }
+        let wants = self.call.wants;
         match called {
             Err(panic) => {
                 self.call.staged.clear();

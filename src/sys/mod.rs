@@ -10,6 +10,9 @@
 //!   close-on-exec from the call that makes them, no `SIGPIPE`, TCP and Unix;
 //! - **time** (`clock`): monotonic.
 //!
+//! Beside them stands the one `unsafe` that is no system call, the lock of the mailboxes
+//! (`word_lock`).
+//!
 //! Two conventions hold throughout. Descriptors are `OwnedFd`, so there is no close to forget and
 //! no raw number to confuse. `EINTR` is dealt with here; `WouldBlock` is passed on, for the caller
 //! alone knows whether to wait.
@@ -39,11 +42,13 @@ mod addr;
 pub(crate) mod clock;
 mod epoll;
 mod listen_socket;
+mod primitives;
 mod selector;
 mod simulated;
 mod socket;
 mod unix_path;
 mod wake_fd;
+mod word_lock;
 
 #[cfg(test)]
 mod test_util;
@@ -54,6 +59,7 @@ pub(crate) use selector::{Events, Interest, Selector};
 pub(crate) use simulated::Wire;
 pub(crate) use socket::Socket;
 pub(crate) use wake_fd::WakeFd;
+pub(crate) use word_lock::WordLock;
 
 /// Repeats a call for as long as a signal interrupts it.
 fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {

@@ -3,8 +3,7 @@
 
 pub mod deaf_condvar;
 pub mod looking_swap;
-pub mod torn_add;
+pub mod loose_unlock;
 pub mod torn_exchange;
-pub mod torn_or;
-pub mod torn_sub;
+pub mod torn_lock;
 pub mod torn_swap;

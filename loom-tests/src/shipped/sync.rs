@@ -1,6 +1,6 @@
 //! `src/sync.rs` made of loom's types.
 
-pub use loom::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+pub use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 pub use loom::sync::{Condvar, Mutex, MutexGuard};
 // std's, and so one step to loom, and trusted. `OnceLock`: loom has none, and what initialises it
 // touches no atomic that another thread knows of. `Arc`: loom's can only find leaks here, and
@@ -16,6 +16,35 @@ use std::sync::Mutex as Untracked;
 /// As in `src/sync.rs`.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The shipped one spins, which loom follows for two threads and no more: it has its own model, and
+/// here stands what that one shows it to be, a mutex and a word that only its holder changes.
+#[derive(Debug)]
+pub struct WordLock<T> {
+    data: Mutex<T>,
+    word: AtomicU64,
+}
+
+impl<T> WordLock<T> {
+    pub fn new(data: T) -> Self {
+        WordLock {
+            data: Mutex::new(data),
+            word: AtomicU64::new(0),
+        }
+    }
+
+    pub fn peek(&self) -> u64 {
+        self.word.load(Ordering::Relaxed)
+    }
+
+    pub fn with<R>(&self, f: impl FnOnce(&mut u64, &mut T) -> R) -> R {
+        let mut data = lock(&self.data);
+        let mut word = self.peek();
+        let result = f(&mut word, &mut data);
+        self.word.store(word, Ordering::Relaxed);
+        result
+    }
 }
 
 /// An eventfd. Its wait may also end for no reason, once in each run: some other event ended the

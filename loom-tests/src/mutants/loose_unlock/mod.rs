@@ -1,0 +1,9 @@
+//! Letting go of the lock publishes nothing.
+
+#[path = "../../lock_models.rs"]
+pub mod models;
+mod primitives;
+
+#[allow(unsafe_code)]
+#[path = "../../../../src/sys/word_lock.rs"]
+mod word_lock;
