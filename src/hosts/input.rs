@@ -142,6 +142,10 @@ impl Hosts {
                 break (called, needed);
             }
         };
+        if extra.is_none() && consumed == bytes.len() && needed == 0 {
+            // Nothing was kept, and nothing is.
+            return self.after(index, called, Flush::Now);
+        }
         let key = self.key(index);
         let paused = self.call.wants.has(Wants::STOPS_INPUT);
         self.keep(index, shown, consumed, needed, false);
