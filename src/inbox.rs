@@ -20,6 +20,8 @@ type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 pub(crate) trait AnyInbox {
     /// Delivers up to `quota` messages; whether there may be more.
     fn drain(&mut self, hosts: &mut Hosts, quota: usize) -> bool;
+    /// Whether there are messages to be taken out. A hint.
+    fn has_entries(&self) -> bool;
     /// Whether the poller may sleep as far as this mailbox goes; from here on its senders wake the
     /// poller.
     fn arm(&self) -> bool;
@@ -426,6 +428,10 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
         // Where messages came there are often more, just being sent. To look once more costs a wait
         // that returns at once; to sleep and be woken costs each side some microseconds.
         left < quota
+    }
+
+    fn has_entries(&self) -> bool {
+        self.post.mailbox.has_entries()
     }
 
     fn arm(&self) -> bool {
