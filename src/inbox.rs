@@ -246,18 +246,14 @@ impl<M: Send + 'static> Inbox<M> {
         let Some(mut walk) = self.walk.take() else {
             return 0;
         };
+        // Taken out of the map meanwhile, not looked up for each member: nobody joins or leaves
+        // while this runs.
+        let Some(group) = self.groups.remove(&walk.group) else {
+            hosts.drop_guarded(walk);
+            return 0;
+        };
         let mut taken = 0;
-        while *left > 0 {
-            let Some(group) = self
-                .groups
-                .get(&walk.group)
-                .filter(|group| walk.next < group.places())
-            else {
-                self.end_walk(walk.group);
-                // With it goes the message, whose drop is the user's.
-                hosts.drop_guarded(walk);
-                return taken;
-            };
+        while *left > 0 && walk.next < group.places() {
             *left -= 1;
             let key = group.at(walk.next);
             walk.next += 1;
@@ -278,7 +274,15 @@ impl<M: Send + 'static> Inbox<M> {
                 Present::No => {}
             }
         }
-        self.walk = Some(walk);
+        let is_done = walk.next == group.places();
+        self.groups.insert(walk.group, group);
+        if is_done {
+            self.end_walk(walk.group);
+            // With it goes the message, whose drop is the user's.
+            hosts.drop_guarded(walk);
+        } else {
+            self.walk = Some(walk);
+        }
         taken
     }
 
