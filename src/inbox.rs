@@ -21,6 +21,8 @@ type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 pub(crate) trait AnyInbox {
     /// Delivers up to `quota` messages; whether there may be more.
     fn drain(&mut self, hosts: &mut Hosts, quota: usize) -> bool;
+    /// Whether there are messages to be taken out. A hint.
+    fn has_entries(&self) -> bool;
     /// Whether the poller may sleep as far as this mailbox goes; from here on its senders wake the
     /// poller.
     fn arm(&self) -> bool;
@@ -275,18 +277,14 @@ impl<M: Send + 'static> Inbox<M> {
         let Some(mut walk) = self.walk.take() else {
             return 0;
         };
+        // Taken out of the map meanwhile, not looked up for each member: nobody joins or leaves
+        // while this runs.
+        let Some(group) = self.groups.remove(&walk.group) else {
+            hosts.drop_guarded(walk);
+            return 0;
+        };
         let mut taken = 0;
-        while *left > 0 {
-            let Some(group) = self
-                .groups
-                .get(&walk.group)
-                .filter(|group| walk.next < group.places())
-            else {
-                self.end_walk(walk.group);
-                // With it goes the message, whose drop is the user's.
-                hosts.drop_guarded(walk);
-                return taken;
-            };
+        while *left > 0 && walk.next < group.places() {
             let key = group.at(walk.next);
             walk.next += 1;
             for make in &mut walk.makes {
@@ -309,7 +307,15 @@ impl<M: Send + 'static> Inbox<M> {
                 }
             }
         }
-        self.walk = Some(walk);
+        let is_done = walk.next == group.places();
+        self.groups.insert(walk.group, group);
+        if is_done {
+            self.end_walk(walk.group);
+            // With it goes the message, whose drop is the user's.
+            hosts.drop_guarded(walk);
+        } else {
+            self.walk = Some(walk);
+        }
         taken
     }
 
@@ -454,6 +460,10 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
         // Where messages came there are often more, just being sent. To look once more costs a wait
         // that returns at once; to sleep and be woken costs each side some microseconds.
         left < quota
+    }
+
+    fn has_entries(&self) -> bool {
+        self.post.mailbox.has_entries()
     }
 
     fn arm(&self) -> bool {

@@ -3,9 +3,11 @@
 
 mod util;
 
+use std::io::Write;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use greenroom::*;
 use util::*;
@@ -66,6 +68,52 @@ fn a_sleeping_poller_costs_one_wake_for_any_number_of_messages() {
         woken > 0,
         "the poller never slept: this test has seen nothing"
     );
+}
+
+/// Longer than any test.
+const SPIN: Duration = Duration::from_secs(600);
+
+#[test]
+fn a_poller_that_spins_costs_its_senders_no_wake() {
+    let system = builder(1).busy_poll(SPIN).build().unwrap();
+    let probe = spawn(&system, 0, |probe| probe);
+    for number in 0..1_000 {
+        assert_eq!(probe.run(move |_| number), number);
+    }
+    settle(&system);
+    assert_eq!(system.stats().wakes, 0);
+}
+
+#[test]
+fn a_poller_that_spins_sees_sockets_timers_and_the_stop() {
+    let system = builder(1).busy_poll(SPIN).build().unwrap();
+    let (listener, _opened) = listen(&system, "127.0.0.1:0", ListenOptions::default(), |probe| {
+        probe.on_readable(|input, ctx| {
+            ctx.write(input.take_all());
+            Ok(())
+        })
+    });
+    let mut client = connect(&listener);
+    for _ in 0..100 {
+        client.write_all(b"echo").unwrap();
+        assert_eq!(read(&client, 4), b"echo");
+    }
+    let probe = spawn(&system, 0, |probe| probe);
+    probe.run(|ctx| ctx.set_timer(Duration::from_millis(5)));
+    probe.until(|event| matches!(event, Event::Timer(_)).then_some(()));
+    system.handle().stop(Duration::ZERO);
+    system.run().unwrap();
+}
+
+#[test]
+fn a_poller_that_has_spun_in_vain_sleeps_and_is_woken() {
+    let spin = Duration::from_micros(1);
+    let system = builder(1).busy_poll(spin).build().unwrap();
+    let probe = spawn(&system, 0, |probe| probe);
+    wait_until("a wake", || {
+        assert_eq!(probe.run(|_| 7), 7);
+        system.stats().wakes > 0
+    });
 }
 
 /// Sends what it gets back and forth.

@@ -5,10 +5,11 @@
 //!
 //! Baseline: two threads that block in read(2) of an eventfd each, the least that two sleeping
 //! threads can do. The second rival does what a poller cannot do without: it waits in epoll and
-//! reads the eventfd. Run: `cargo bench -p greenroom-benches --bench wake`.
+//! reads the eventfd. The bar: not above the first; with pollers that spin before they sleep
+//! (`Builder::busy_poll`) less than 3 microseconds. Run: `cargo bench -p greenroom-benches --bench wake`.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -77,7 +78,11 @@ impl Actor for Ponger {
 /// Lets the calling thread stay on one of two processors; without a second one it stays where it
 /// is.
 fn pin(cpu: usize) {
-    if thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
+    // Asked once, before anybody is pinned: a thread that may use one only is told that there is
+    // one only, and so are those that it starts.
+    static CPUS: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(1, |cpus| cpus.get()));
+    if *CPUS > 1 {
         pin_to_cpu(cpu).expect("this processor exists");
     }
 }
@@ -107,6 +112,24 @@ fn threads<W: FnMut(&EventFd) -> io::Result<()>>(
     })
 }
 
+/// A pinger on poller 1, to a ponger on poller 0, each on a processor of its own.
+fn spawn_pair(system: &System, done: &Arc<EventFd>) -> Addr<Pinger> {
+    let to = system.spawn_on(0, || {
+        pin(0);
+        Ponger
+    });
+    let done = done.clone();
+    system.spawn_on(1, move || {
+        pin(1);
+        Pinger {
+            to,
+            me: None,
+            left: 0,
+            done,
+        }
+    })
+}
+
 fn main() -> io::Result<()> {
     println!("{}", machine());
     pin(1);
@@ -118,17 +141,13 @@ fn main() -> io::Result<()> {
         pin(0);
         Answerer(by)
     });
-    let ponger = system.spawn_on(0, || Ponger);
-    let tell = done.clone();
-    let pinger = system.spawn_on(1, move || {
-        pin(1);
-        Pinger {
-            to: ponger,
-            me: None,
-            left: 0,
-            done: tell,
-        }
-    });
+    let pinger = spawn_pair(&system, &done);
+    // Beside the others it sleeps, and its slices cover only its own.
+    let spinning = System::builder()
+        .pollers(2)
+        .busy_poll(Duration::from_micros(50))
+        .build()?;
+    let spinning_pinger = spawn_pair(&spinning, &done);
 
     let rivals = vec![
         Rival::new("two threads, eventfd, read", || {
@@ -156,6 +175,12 @@ fn main() -> io::Result<()> {
         Rival::new("greenroom, actors on two pollers", || {
             let start = Instant::now();
             pinger.send(Ping::Begin).expect("the actor lives");
+            done.wait().expect("eventfd");
+            start.elapsed()
+        }),
+        Rival::new("greenroom, busy_poll, actors on two pollers", || {
+            let start = Instant::now();
+            spinning_pinger.send(Ping::Begin).expect("the actor lives");
             done.wait().expect("eventfd");
             start.elapsed()
         }),

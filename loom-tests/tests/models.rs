@@ -11,6 +11,7 @@ fn the_lock_excludes() {
 #[test]
 fn a_wake_is_never_lost() {
     models::a_wake_is_never_lost(Poller::Sound);
+    models::a_wake_is_never_lost(Poller::Spins);
 }
 
 #[test]

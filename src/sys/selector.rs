@@ -115,6 +115,11 @@ impl Events {
         self.list.len()
     }
 
+    /// Forgets them.
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+    }
+
     /// The event at `index`, by value: the poller goes by index because it changes itself
     /// meanwhile.
     ///

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{Actor as _, Addr as ActixAddr};
 use crossbeam_channel::Sender;
@@ -20,6 +20,9 @@ use super::race::{Case, Plan, Rival, race};
 const PINGER: usize = 1;
 const PONGER: usize = 0;
 
+/// How long the pollers of one rival spin before they sleep.
+const BUSY_POLL: Duration = Duration::from_micros(200);
+
 pub fn measure(plan: Plan, samples: &mut Samples) -> io::Result<()> {
     let case = Case {
         part: "wake",
@@ -27,9 +30,12 @@ pub fn measure(plan: Plan, samples: &mut Samples) -> io::Result<()> {
         operations: None,
     };
     let system = System::builder().pollers(2).build()?;
+    // It sleeps while the others have their turns: those take longer than it spins.
+    let busy = System::builder().pollers(2).busy_poll(BUSY_POLL).build()?;
     let rivals = vec![
         eventfd()?,
         rival("greenroom", greenroom(&system)),
+        rival("greenroom busy-poll", greenroom(&busy)),
         rival("tokio", tokio()),
         rival("actix", actix()),
         rival("ractor", ractor()),
