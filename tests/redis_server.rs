@@ -95,7 +95,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_parsed_alike_in_one_piece_and_in_several(bytes in nearly(), cut in 0..60_usize) {
+    fn any_bytes_are_parsed_alike_in_one_piece_and_in_two(
+        bytes in nearly(),
+        cut in 0..60_usize,
+    ) {
         let whole = parse_all(&bytes);
         let cut = cut.min(bytes.len());
         match parse_all(&bytes[..cut]) {
@@ -113,7 +116,9 @@ proptest! {
 
     #[test]
     fn quoted_words_come_out_as_they_were(args in words()) {
-        let quote = |arg: &Vec<u8>| arg.iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
+        let quote = |arg: &Vec<u8>| -> String {
+            arg.iter().map(|byte| format!("\\x{byte:02x}")).collect()
+        };
         let line: Vec<String> = args.iter().map(|arg| format!("\"{}\"", quote(arg))).collect();
         prop_assert_eq!(unquote(line.join(" ").as_bytes()), Ok(args));
     }

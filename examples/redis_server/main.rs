@@ -1,7 +1,7 @@
 //! A server of keys and values in memory that speaks the protocol of Redis.
 //!
 //!     cargo run --release --example redis_server
-//!     redis-cli -p 9000 set greeting hello       or: nc 127.0.0.1 9000, then type SET greeting hello
+//!     redis-cli -p 9000 set greeting hello     or: nc 127.0.0.1 9000, then type PING
 //!
 //! Each connection is a [`Client`]: it parses what has come ([`resp`]), runs one command after
 //! another ([`commands`]) on the [`Store`] that all pollers share, and writes the replies

@@ -1,8 +1,8 @@
 //! The requests of RESP2, the protocol of Redis: arrays of bulk strings, and lines typed by hand.
 //!
 //! Everything is parsed where it lies: arguments are slices of the input. Nothing is kept between
-//! calls either; a command that is incomplete is parsed from its beginning when more of it is there.
-//! What that costs is bounded by asking for as many bytes as the rest takes at least.
+//! calls either; a command that is incomplete is parsed from its beginning when more of it is
+//! there. What that costs is bounded by asking for as many bytes as the rest takes at least.
 
 use std::fmt;
 
@@ -193,8 +193,8 @@ fn line<'a>(bytes: &'a [u8], args: &mut Args<'a>) -> Result<Request<'a>, Protoco
     }
 }
 
-/// Splits a line into arguments at the white space outside of quotes. Between double quotes a backslash
-/// escapes as in C, between single quotes only a single quote.
+/// Splits a line into arguments at the white space outside of quotes. Between double quotes a
+/// backslash escapes as in C, between single quotes only a single quote.
 pub(crate) fn unquote(line: &[u8]) -> Result<Vec<Vec<u8>>, ProtocolError> {
     let mut args = Vec::new();
     let mut rest = line.trim_ascii_start();
@@ -211,7 +211,7 @@ pub(crate) fn unquote(line: &[u8]) -> Result<Vec<Vec<u8>>, ProtocolError> {
                     (1, None)
                 }
                 (Some(mark), [byte, after @ ..]) if mark == *byte => {
-                    // What follows a closing quote directly is a mistake, not more of the argument.
+                    // What follows a closing quote directly is a mistake, not more of the word.
                     if after
                         .first()
                         .is_some_and(|byte| !byte.is_ascii_whitespace())

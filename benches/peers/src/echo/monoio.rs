@@ -11,10 +11,6 @@ use monoio::{FusionDriver, RuntimeBuilder};
 use crate::listen;
 
 pub fn serve(addr: SocketAddr, threads: usize, buffer: usize) -> io::Result<()> {
-    let driver = match monoio::utils::detect_uring() {
-        true => "io_uring",
-        false => "epoll",
-    };
     listen::serve_on_each(addr, threads, |listener| {
         RuntimeBuilder::<FusionDriver>::new()
             .build()?
