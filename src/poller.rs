@@ -37,7 +37,7 @@ const OWED_PER_TURN: usize = 1024;
 /// that accepts.
 const COMMANDS_PER_TURN: usize = 256;
 
-/// The token of the waker. No actor's: slotmap never gives out index `u32::MAX`.
+/// The token of the waker. No actor's: `Presence` has no place for index `u32::MAX`.
 const WAKER: u64 = u64::MAX;
 
 pub(crate) struct Poller {
