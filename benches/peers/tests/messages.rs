@@ -39,7 +39,14 @@ fn every_rival_is_measured_in_every_round() {
         measured("messages", "per second"),
         (12 * 6, senders.to_vec())
     );
-    let pairs = ["actix", "eventfd", "greenroom", "greenroom busy-poll", "ractor", "tokio"];
+    let pairs = [
+        "actix",
+        "eventfd",
+        "greenroom",
+        "greenroom busy-poll",
+        "ractor",
+        "tokio",
+    ];
     assert_eq!(measured("wake", "ns"), (2 * 5, pairs.to_vec()));
     let timers = ["binary heap", "greenroom", "greenroom direct", "tokio"];
     // Set and cancelled, and fired.
