@@ -13,14 +13,15 @@
 //!
 //! The counts stand apart from the generations, in words that are made when a mailbox is crowded
 //! for the first time: a server that is never crowded pays four bytes for each slot. Each word
-//! names the generation that its count is of, and generations in it only advance:
-//! - a count of an older generation is nobody's any more, and the next `hold` begins anew;
-//! - a sender that was preempted while the slot got its next actor finds that one's generation, and
-//!   changes nothing. Generations of one slot come back only after 2^31 actors, so the newer one is
-//!   the one that is ahead by less than half the circle.
+//! names the generation that its count is of. A `hold` that finds another one looks whether its own
+//! actor is there:
+//! - if so, the count is of one that has gone, however long ago, and this `hold` begins anew;
+//! - if not, the sender was preempted while the slot got its next actor, and changes nothing.
 //!
-//! Ordering: the counts change by compare-and-swap only, so that each word has one order of changes,
-//! and Relaxed throughout. Nothing here guards data: the poller's slots decide who gets an entry.
+//! Ordering: the counts change by compare-and-swap only, so that each word has one order of changes.
+//! These are Release and the looks that lead to them Acquire: who finds the count of the next actor
+//! then also finds that his own has left, which came before it. All else is Relaxed, for nothing here
+//! guards data: the poller's slots decide who gets an entry.
 
 use super::sync::{AtomicU32, AtomicU64, OnceLock, Ordering};
 
@@ -100,15 +101,16 @@ impl Presence {
             return Hold::Gone;
         }
         let word = self.held.get_or_make(index);
-        let mut seen = word.load(Ordering::Relaxed);
+        let mut seen = word.load(Ordering::Acquire);
         loop {
-            let (counted, mut held) = unpack(seen);
-            if is_newer(counted, generation) {
+            let (counted, held) = unpack(seen);
+            let held = if counted == generation {
+                held
+            } else if self.is_here(index, generation) {
+                0
+            } else {
                 return Hold::Gone;
-            }
-            if counted != generation {
-                held = 0;
-            }
+            };
             if held >= limit {
                 return Hold::Full;
             }
@@ -168,7 +170,7 @@ impl<W: Default> Chunks<W> {
 
 /// Replaces `seen` by `new`, or says what is there by now.
 fn compare_exchange(word: &AtomicU64, seen: u64, new: u64) -> Result<(), u64> {
-    word.compare_exchange_weak(seen, new, Ordering::Relaxed, Ordering::Relaxed)
+    word.compare_exchange_weak(seen, new, Ordering::Release, Ordering::Acquire)
         .map(drop)
 }
 
@@ -180,11 +182,6 @@ fn locate(index: u32) -> (usize, usize, usize) {
     let len = FIRST_CHUNK_LEN << octave;
     let chunk = u64::from(octave) * OCTAVE + place / len % OCTAVE;
     (chunk as usize, (place % len) as usize, len as usize)
-}
-
-/// Whether `generation` is one that came after `than`.
-fn is_newer(generation: u32, than: u32) -> bool {
-    generation.wrapping_sub(than) as i32 > 0
 }
 
 fn pack(generation: u32, held: u32) -> u64 {
@@ -256,10 +253,23 @@ mod tests {
     }
 
     #[test]
-    fn generations_go_round() {
-        assert!(is_newer(3, 1) && !is_newer(1, 3) && !is_newer(1, 1));
-        assert!(is_newer(1, u32::MAX) && !is_newer(u32::MAX, 1));
-        // A word that was never used is older than the first actor.
-        assert!(!is_newer(0, 1));
+    fn a_count_is_nobodys_however_many_actors_ago() {
+        // Also one that never was, in a word just made.
+        for counted in [false, true] {
+            for left in [2, 1 << 30, 1 << 31, 3 << 30, u32::MAX - 1] {
+                let presence = Presence::new();
+                assert_eq!(presence.enter(0), 1);
+                if counted {
+                    assert_eq!(presence.hold(0, 1, 9), Hold::Held);
+                }
+                presence.leave(0, 1);
+                // As many actors later.
+                let word = presence.generations.get_or_make(0);
+                word.store(left, Ordering::Relaxed);
+                let generation = presence.enter(0);
+                assert_eq!(presence.hold(0, generation, 1), Hold::Held);
+                assert_eq!(presence.hold(0, generation, 1), Hold::Full);
+            }
+        }
     }
 }

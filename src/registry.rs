@@ -2,7 +2,8 @@
 //! its mailboxes are.
 
 use std::any::{Any, TypeId};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -33,7 +34,7 @@ impl ActorKey {
         self.data().as_ffi() as u32
     }
 
-    /// The generation of the slot: odd, as with every key of slotmap's, so never 0.
+    /// The generation of the slot: odd, as slotmap's keys ask for, so never 0.
     pub(crate) fn generation(self) -> u32 {
         (self.data().as_ffi() >> 32) as u32
     }
@@ -169,8 +170,9 @@ pub(crate) struct Door {
 /// The slots of a poller that nobody owns.
 #[derive(Debug, Default)]
 struct Places {
-    /// Those that somebody owned before; the last to be freed is the first to be used again.
-    free: Vec<u32>,
+    /// Those that somebody owned before; the lowest is the first to be used again, so that a burst
+    /// leaves its slots vacant from the end on, where pollers give them back.
+    free: BinaryHeap<Reverse<u32>>,
     /// No slot from this one on was ever owned.
     unused: u32,
 }
@@ -180,10 +182,13 @@ impl Door {
     /// had at once.
     pub(crate) fn reserve(&self) -> ActorKey {
         let mut places = lock(&self.places);
-        let index = places.free.pop().unwrap_or_else(|| {
-            places.unused += 1;
-            places.unused - 1
-        });
+        let index = match places.free.pop() {
+            Some(Reverse(lowest)) => lowest,
+            None => {
+                places.unused += 1;
+                places.unused - 1
+            }
+        };
         drop(places);
         ActorKey::new(index, self.presence.enter(index))
     }
@@ -196,7 +201,7 @@ impl Door {
     /// The place may be given out again.
     pub(crate) fn free(&self, key: ActorKey) {
         debug_assert!(!self.is_here(key), "a place is left before it is freed");
-        lock(&self.places).free.push(key.index());
+        lock(&self.places).free.push(Reverse(key.index()));
     }
 
     #[inline]

@@ -6,13 +6,13 @@
 //!
 //! std's mutex takes two such operations, because whoever lets go has to learn whether somebody
 //! sleeps in the kernel, and a state word beside it takes a third; they are nine tenths of the cost
-//! of a message (ARCHITECTURE.md, "What was tried"). The price is that nobody is woken here: who
+//! of a message (ARCHITECTURE.md, "Decisions"). The price is that nobody is woken here: who
 //! finds the lock taken spins, then yields the processor, and then sleeps for a fixed time. That
 //! pays where it is held for a push or a swap, and nowhere else.
 //!
 //! Ordering: the compare-and-swap that takes the lock is Acquire and the store that lets go is
-//! Release, so each holder sees all that the ones before it did. Between the two nobody else changes
-//! the word: each other change is a compare-and-swap that expects LOCKED to be clear.
+//! Release, so each holder sees all that the ones before it did. Between the two nobody else
+//! changes the word: each other change is a compare-and-swap that expects LOCKED to be clear.
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
