@@ -33,8 +33,6 @@ pub(crate) struct WordLock<T> {
 // SAFETY: `data` is reached through `with` alone, by one thread at a time, so to share the lock is
 // to send the data to and fro.
 unsafe impl<T: Send> Sync for WordLock<T> {}
-// SAFETY: nothing in it belongs to a thread but, maybe, the data.
-unsafe impl<T: Send> Send for WordLock<T> {}
 
 // As std's mutex: a panic under the lock lets go of it, and the data is as that left it.
 impl<T> UnwindSafe for WordLock<T> {}
