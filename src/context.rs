@@ -191,14 +191,14 @@ impl<'a, A: Actor> Context<'a, A> {
 
     /// Calls [`timer`](Actor::timer) once, `after` from now.
     ///
-    /// Timers belong to this actor and end with it. They fire in a later turn of the poller, never
+    /// Timers belong to this actor and end with it. They fire when this callback has returned, never
     /// early, in order of their deadlines; resolution one millisecond.
     pub fn set_timer(&mut self, after: Duration) -> TimerKey {
         let deadline = self.call.deadline(after);
         self.call.set_timer(deadline, None)
     }
 
-    /// Calls [`timer`](Actor::timer) once, at `deadline`, or in the next turn where that has passed.
+    /// Calls [`timer`](Actor::timer) once, at `deadline`, or as soon as may be where that has passed.
     ///
     /// Otherwise as [`set_timer`](Context::set_timer), which reads the clock each time, since a turn
     /// may have begun long ago. Whoever sets several timers in one callback saves that, by adding to

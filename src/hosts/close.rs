@@ -84,6 +84,11 @@ impl Hosts {
 
     /// Ends an actor and its connection at once; an abort resets it.
     pub(super) fn end(&mut self, index: usize, reason: CloseReason) {
+        if self.slots[index].flags.has(Flags::LINGERING) {
+            // Its actor has been told, and has gone.
+            self.drop_guarded(reason);
+            return self.free(index);
+        }
         if matches!(reason, CloseReason::Aborted) {
             self.slots[index].flags.set(Flags::ABORT);
         }

@@ -40,9 +40,9 @@ pub struct Bar {
     pub what: &'static str,
     /// Which of ours is meant; `greenroom`, where it has no settings to choose from.
     pub server: &'static str,
-    /// As in [`Series`].
+    /// As in [`Series`](crate::samples::Series).
     pub part: &'static str,
-    /// As in [`Series`].
+    /// As in [`Series`](crate::samples::Series).
     pub case: &'static str,
     /// As in [`Series`].
     pub metric: &'static str,
