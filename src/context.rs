@@ -53,8 +53,8 @@ impl<'a, A: Actor> Context<'a, A> {
     /// [`drained`](Actor::drained) to the next: as a single write it would be past the budget
     /// however fast the peer reads.
     ///
-    /// Returns `false` only under [`SlowReader::DropNewest`], when this write was dropped whole
-    /// because the peer is too slow.
+    /// Returns `false` only under [`SlowReader::DropNewest`](crate::SlowReader::DropNewest), when
+    /// this write was dropped whole because the peer is too slow.
     ///
     /// # Panics
     ///
@@ -84,8 +84,8 @@ impl<'a, A: Actor> Context<'a, A> {
             .stage(bytes.len(), |staged| staged.push_bytes(bytes))
     }
 
-    /// Writes several parts as one: they leave together or, under [`SlowReader::DropNewest`], are
-    /// dropped together.
+    /// Writes several parts as one: they leave together or, under
+    /// [`SlowReader::DropNewest`](crate::SlowReader::DropNewest), are dropped together.
     ///
     /// # Panics
     ///
@@ -155,7 +155,7 @@ impl<'a, A: Actor> Context<'a, A> {
 
     /// Reads again after [`pause`](Context::pause). [`readable`](Actor::readable) is called at once
     /// with what was kept, which may be nothing (but not before there is as much as it asked for
-    /// with [`Input::need`]).
+    /// with [`Input::need`](crate::Input::need)).
     pub fn resume(&mut self) {
         self.call.wants.clear(Wants::PAUSE);
         self.call.wants.set(Wants::RESUME);
@@ -191,18 +191,20 @@ impl<'a, A: Actor> Context<'a, A> {
 
     /// Calls [`timer`](Actor::timer) once, `after` from now.
     ///
-    /// Timers belong to this actor and end with it. They fire when this callback has returned, never
-    /// early, in order of their deadlines; resolution one millisecond.
+    /// Timers belong to this actor and end with it. They fire when this callback has returned,
+    /// never early, in order of their deadlines; resolution one millisecond.
     pub fn set_timer(&mut self, after: Duration) -> TimerKey {
         let deadline = self.call.deadline(after);
         self.call.set_timer(deadline, None)
     }
 
-    /// Calls [`timer`](Actor::timer) once, at `deadline`, or as soon as may be where that has passed.
+    /// Calls [`timer`](Actor::timer) once, at `deadline`, or as soon as may be where that has
+    /// passed.
     ///
-    /// Otherwise as [`set_timer`](Context::set_timer), which reads the clock each time, since a turn
-    /// may have begun long ago. Whoever sets several timers in one callback saves that, by adding to
-    /// one [`now`](Context::now): most of the cost of setting one where the clock is slow.
+    /// Otherwise as [`set_timer`](Context::set_timer), which reads the clock each time, since a
+    /// turn may have begun long ago. Whoever sets several timers in one callback saves that, by
+    /// adding to one [`now`](Context::now): most of the cost of setting one where the clock is
+    /// slow.
     pub fn set_timer_at(&mut self, deadline: Instant) -> TimerKey {
         self.call.set_timer(deadline, None)
     }

@@ -2,9 +2,9 @@
 //! without a lock.
 //!
 //! A generation for each slot of the poller: odd while somebody is there, even while nobody is.
-//! Written by `enter` and `leave` alone, by whoever owns the slot at that moment; an address reaches
-//! a thread after its `enter` by whatever brought it there, so nobody sees a generation from before
-//! his own.
+//! Written by `enter` and `leave` alone, by whoever owns the slot at that moment; an address
+//! reaches a thread after its `enter` by whatever brought it there, so nobody sees a generation
+//! from before his own.
 //!
 //! The share. The entries that one target holds in a congested mailbox are limited to the number of
 //! places still free (the dynamic threshold of Choudhury and Hahne, "Dynamic queue length
@@ -18,10 +18,10 @@
 //! - if so, the count is of one that has gone, however long ago, and this `hold` begins anew;
 //! - if not, the sender was preempted while the slot got its next actor, and changes nothing.
 //!
-//! Ordering: the counts change by compare-and-swap only, so that each word has one order of changes.
-//! These are Release and the looks that lead to them Acquire: who finds the count of the next actor
-//! then also finds that his own has left, which came before it. All else is Relaxed, for nothing here
-//! guards data: the poller's slots decide who gets an entry.
+//! Ordering: the counts change by compare-and-swap only, so that each word has one order of
+//! changes. These are Release and the looks that lead to them Acquire: who finds the count of the
+//! next actor then also finds that his own has left, which came before it. All else is Relaxed, for
+//! nothing here guards data: the poller's slots decide who gets an entry.
 
 use super::sync::{AtomicU32, AtomicU64, OnceLock, Ordering};
 
@@ -46,8 +46,8 @@ pub enum Hold {
     Gone,
 }
 
-/// The actors of one poller. 4 bytes for each slot ever used, and 8 more once a mailbox was crowded;
-/// at most a quarter more with the unused end of the last chunk.
+/// The actors of one poller. 4 bytes for each slot ever used, and 8 more once a mailbox was
+/// crowded; at most a quarter more with the unused end of the last chunk.
 #[derive(Debug, Default)]
 pub struct Presence {
     generations: Chunks<AtomicU32>,

@@ -332,8 +332,8 @@ fn fanout(ops: usize) {
 /// Keeps as many timers pending: for each that fires or is cancelled it sets one.
 struct Alarms(VecDeque<TimerKey>);
 
-/// One of ten instants: a poller, too, finds several timers due at a time. In whole seconds: whether
-/// a fraction carries over depends on the time of day, and takes instructions.
+/// One of ten instants: a poller, too, finds several timers due at a time. In whole seconds:
+/// whether a fraction carries over depends on the time of day, and takes instructions.
 fn after(number: usize) -> Duration {
     Duration::from_secs(1 + number as u64 * 7 % 10)
 }

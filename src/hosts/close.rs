@@ -200,7 +200,8 @@ impl Hosts {
     /// mailboxes, the notices of members that left included: when the last socket has gone while
     /// the system stops, pollers may end.
     ///
-    /// Slots that a burst has left behind are given back here, where no place is held in a variable.
+    /// Slots that a burst has left behind are given back here, where no place is held in a
+    /// variable.
     pub(crate) fn count_freed(&mut self) {
         if self.freed > 0 {
             let vacant = self.slots.iter().rev();

@@ -44,7 +44,7 @@ pub struct Bar {
     pub part: &'static str,
     /// As in [`Series`](crate::samples::Series).
     pub case: &'static str,
-    /// As in [`Series`].
+    /// As in [`Series`](crate::samples::Series).
     pub metric: &'static str,
     /// One of them has to be reached.
     pub goals: &'static [Goal],
