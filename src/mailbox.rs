@@ -6,14 +6,14 @@
 //! Everything is under one lock, [`WordLock`], whose word says all that a push or a look must know.
 //! It changes under the lock only; anybody may look at it without:
 //!
-//! | bits  | name    | set by             | cleared by                                                   |
-//! |-------|---------|--------------------|--------------------------------------------------------------|
-//! | 0     |         | the lock           | the lock                                                     |
-//! | 1     | ASLEEP  | poller, `arm`      | the first `push` that finds it, which wakes; poller, `disarm` |
-//! | 2     | CLOSED  | poller, `close`    | nobody                                                       |
-//! | 3     | WAITERS | `wait`             | who empties the line: `release`, `close`                     |
-//! | 4     | FILLED  | `push`             | who empties the entries: `take`, `pop`                       |
-//! | 5..64 | count   | `push` and `occupy` add places, `release` subtracts them                          ||
+//! | bits  | name    | set by                      | cleared by                               |
+//! |-------|---------|-----------------------------|------------------------------------------|
+//! | 0     |         | the lock                    | the lock                                 |
+//! | 1     | ASLEEP  | poller, `arm`               | the first `push` that finds it, `disarm` |
+//! | 2     | CLOSED  | poller, `close`             | nobody                                   |
+//! | 3     | WAITERS | `wait`                      | who empties the line: `release`, `close` |
+//! | 4     | FILLED  | `push`                      | who takes the last entry: `take`, `pop`  |
+//! | 5..64 | count   | `push`, `occupy` add places | `release` subtracts them                 |
 //!
 //! The count is of the places pushed and not yet released. `admit` looks at it without the lock and
 //! reserves nothing, so that a sender can still give its message back: the bound may be exceeded by
