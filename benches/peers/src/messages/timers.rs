@@ -47,6 +47,9 @@ pub fn measure(plan: Plan, samples: &mut Samples) -> io::Result<()> {
     let rivals = vec![
         Rival::new("tokio", |count| tokio.set_and_cancel(count)),
         Rival::new("greenroom", |count| actor(Work::SetAndCancel(count))),
+        Rival::new("greenroom set_timer_at", |count| {
+            actor(Work::SetAtAndCancel(count))
+        }),
         Rival::new("greenroom direct", |count| direct.set_and_cancel(count)),
         Rival::new("binary heap", |count| heap.set_and_cancel(count)),
     ];
@@ -89,6 +92,8 @@ impl Random {
 /// What the actor is to do.
 enum Work {
     SetAndCancel(u64),
+    /// The same by `set_timer_at`, which reads no clock.
+    SetAtAndCancel(u64),
     Fire(u64),
 }
 
@@ -117,6 +122,15 @@ impl greenroom::Actor for Timed {
                 let start = Instant::now();
                 for _ in 0..count {
                     let timer = ctx.set_timer(self.random.delay());
+                    assert!(ctx.cancel_timer(black_box(timer)));
+                }
+                self.done.send(start.elapsed())?;
+            }
+            Work::SetAtAndCancel(count) => {
+                let start = Instant::now();
+                let now = ctx.now();
+                for _ in 0..count {
+                    let timer = ctx.set_timer_at(now + self.random.delay());
                     assert!(ctx.cancel_timer(black_box(timer)));
                 }
                 self.done.send(start.elapsed())?;
