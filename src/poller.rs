@@ -136,13 +136,11 @@ impl Poller {
         self.hosts.call.now = None;
         if !more && !self.hosts.owes() {
             timeout = self.until_deadline();
-            if timeout != Some(Duration::ZERO) {
-                if !self.busy_poll.is_zero() {
-                    if self.spin(timeout)? {
-                        return Ok(());
-                    }
-                    timeout = self.until_deadline();
+            if timeout != Some(Duration::ZERO) && !self.busy_poll.is_zero() {
+                if self.spin(timeout)? {
+                    return Ok(());
                 }
+                timeout = self.until_deadline();
             }
             if timeout != Some(Duration::ZERO) {
                 armed = true;
@@ -168,7 +166,7 @@ impl Poller {
         let start = clock::now();
         loop {
             for _ in 0..LOOKS_PER_SPIN {
-                if self.has_entries() {
+                if self.has_mail() {
                     self.events.clear();
                     return Ok(true);
                 }
@@ -185,8 +183,8 @@ impl Poller {
         }
     }
 
-    fn has_entries(&self) -> bool {
-        self.registry.commands.has_entries() || self.inboxes.iter().any(|inbox| inbox.has_entries())
+    fn has_mail(&self) -> bool {
+        self.registry.commands.has_work() || self.inboxes.iter().any(|inbox| inbox.has_work())
     }
 
     /// Zero only if a deadline has come; it is the wait's business to round up to what the selector

@@ -1,6 +1,6 @@
 //! `src/sys/primitives.rs` made of loom's types.
 
-pub use loom::cell::UnsafeCell as Cell; // as the shipped one is called
+pub use loom::cell::UnsafeCell;
 pub use loom::sync::atomic::Ordering;
 
 use loom::sync::Notify;
