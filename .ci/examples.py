@@ -73,6 +73,40 @@ with Example("push", "--every", "100") as example:
     numbers = [int(re.search(rb"\d+", line).group()) for line in lines]
     assert numbers == list(range(numbers[0], numbers[0] + 5)), lines
 
+with Example("push", "--every", "0") as example:
+    (ann, from_ann), (bob, from_bob) = example.connect(), example.connect()
+    # A line reaches those who have been let in by then: each says one until it has had its own.
+    for client, reader, line in ((ann, from_ann, b"ann\n"), (bob, from_bob, b"bob\n")):
+        client.sendall(line)
+        assert line in iter(reader.readline, b""), "closed without the line"
+    read_until(from_ann, b"bob")
+    for number in range(100):
+        ann.sendall(b"line %d\n" % number)
+    for reader in (from_ann, from_bob):
+        assert [reader.readline() for _ in range(100)] == [b"line %d\n" % n for n in range(100)]
+
+with Example("http_plaintext") as example:
+    until = time.monotonic() + 1
+    client, reader = example.connect()
+    while time.monotonic() < until:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n" * 16)
+        for _ in range(16):
+            assert reader.readline() == b"HTTP/1.1 200 OK\r\n"
+            read_until(reader, b"Content-Length: 13")
+            assert reader.read(15) == b"\r\nHello, World!"
+
+with Example("redis_server") as example:
+    until = time.monotonic() + 1
+    client, reader = example.connect()
+    count = 0
+    while time.monotonic() < until:
+        client.sendall(b"*2\r\n$4\r\nINCR\r\n$1\r\nn\r\nGET n\n")
+        count += 1
+        digits = b"%d" % count
+        assert reader.read(len(digits) + 3) == b":%s\r\n" % digits
+        assert reader.readline() == b"$%d\r\n" % len(digits)
+        assert reader.readline() == digits + b"\r\n"
+
 for by in ([], ["--by-listener"]):
     with Example("connection_limit", "--max", "1", *by) as example:
         first, from_first = example.connect()

@@ -1,4 +1,5 @@
-//! Pushes a line with a sequence number and the time to every client, once a second.
+//! Pushes a line with a sequence number and the time to every client, once a second, and each line
+//! that a client sends to every client, the sender too.
 //!
 //!     cargo run --release --example push
 //!     nc 127.0.0.1 9000
@@ -7,24 +8,45 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use clap::Parser;
-use greenroom::{Actor, Addr, Broadcaster, Context, Input, Outcome};
+use greenroom::{Actor, Addr, Broadcast, Broadcaster, Context, Input, Outcome};
 
 mod support;
 
-/// Pushes a line with a sequence number and the time to every client.
+/// Bytes of a line that a client sends, without its end. A longer one ends its connection.
+const LINE_MAX: usize = 4096;
+
+/// Pushes a line with a sequence number and the time to every client, and each line that a client
+/// sends to every client.
 #[derive(Parser)]
 struct Options {
     #[command(flatten)]
     common: support::Common,
 
-    /// Milliseconds from one line to the next.
-    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Milliseconds from one line with the time to the next; 0 for none.
+    #[arg(long, value_name = "MS", default_value_t = 1000)]
     every: u64,
 }
 
-/// A connection that joins the broadcaster and writes what that pushes.
+/// A connection that joins the broadcaster, writes what that pushes, and has it push what it reads.
 struct Subscriber {
     broadcaster: Addr<Broadcaster<Bytes>>,
+    /// A line that the broadcaster had no room for. Nothing is read until it has.
+    unsent: Option<Broadcast<Bytes>>,
+}
+
+impl Subscriber {
+    fn send(&mut self, line: Broadcast<Bytes>, ctx: &mut Context<'_, Self>) -> Outcome {
+        match self.broadcaster.send(line) {
+            Ok(()) => {}
+            Err(error) if error.is_full() => {
+                ctx.wait_for_room(&self.broadcaster);
+                self.unsent = Some(error.into_message());
+            }
+            // The broadcaster has gone, so the server is about to stop.
+            Err(_) => ctx.close(),
+        }
+        Ok(())
+    }
 }
 
 impl Actor for Subscriber {
@@ -35,15 +57,25 @@ impl Actor for Subscriber {
         Ok(())
     }
 
+    /// Takes one line; called again while there are more, unless room is waited for.
+    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        let Some(line) = input.line(LINE_MAX)? else {
+            return Ok(());
+        };
+        let line = [line, b"\n"].concat();
+        self.send(Broadcast::Push(line.into()), ctx)
+    }
+
     fn message(&mut self, line: Bytes, ctx: &mut Context<'_, Self>) -> Outcome {
         ctx.write_bytes(line);
         Ok(())
     }
 
-    /// What a client says is of no interest, but has to be taken.
-    fn readable(&mut self, input: &mut Input<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
-        input.take_all();
-        Ok(())
+    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        match self.unsent.take() {
+            Some(line) => self.send(line, ctx),
+            None => Ok(()),
+        }
     }
 }
 
@@ -68,9 +100,13 @@ fn main() -> Result<(), support::Error> {
     let options = Options::parse();
     let system = options.common.builder().build()?;
     let every = Duration::from_millis(options.every);
-    let broadcaster = system.spawn(move || Broadcaster::new().every(every, lines()));
+    let broadcaster = system.spawn(move || match every {
+        Duration::ZERO => Broadcaster::new(),
+        every => Broadcaster::new().every(every, lines()),
+    });
     let listener = system.listen(options.common.addr.as_str(), move |_peer| Subscriber {
         broadcaster: broadcaster.clone(),
+        unsent: None,
     })?;
-    support::run_until_signal(system, &listener, "")
+    support::run_until_signal(system, &listener, ", then type a line")
 }

@@ -91,7 +91,8 @@ pub trait Actor: Sized + 'static {
         .into())
     }
 
-    /// A timer set by [`Context::set_timer`] or [`Context::set_interval`] is due.
+    /// A timer set by [`Context::set_timer`], [`Context::set_timer_at`] or
+    /// [`Context::set_interval`] is due.
     fn timer(&mut self, key: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = (key, ctx);
         Ok(())

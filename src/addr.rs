@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::actor::Actor;
 use crate::ask::AskKey;
-use crate::context::Hosted;
+use crate::call::Hosted;
 use crate::group::{GroupId, Notice};
 use crate::mailbox::{Admission, Mailbox};
 use crate::presence::Hold;

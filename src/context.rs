@@ -1,33 +1,26 @@
-//! What an actor may ask for during a callback, and the record of it that the poller carries out
-//! afterwards.
+//! What an actor may ask for during a callback. The record of it, which the poller carries out
+//! afterwards, is in [`call`](crate::call).
 //!
 //! A [`Context`] performs no system call: it writes down what the actor wants. That makes
 //! re-entrancy impossible, actors testable without sockets, and the poller's back end exchangeable.
 
-use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use slotmap::SlotMap;
 
-use crate::actor::{Actor, CloseReason, Outcome};
+use crate::actor::Actor;
 use crate::addr::{Addr, Answer, Controlled, Entry, HasMailbox, Post, Waiter, What};
-use crate::ask::{AskError, AskKey, Asked, Reply};
+use crate::ask::{AskError, Asked, Reply};
+use crate::call::{Call, TimerFor, Wants};
 use crate::flags::Flags;
-use crate::handle::{Handle, Shared};
-use crate::input::Input;
-use crate::origin::{ConnectionOptions, Origin, SlowReader};
+use crate::handle::Handle;
 use crate::output::Staged;
-use crate::registry::{ActorId, ActorKey, Counters, Registry};
-use crate::sys::{Endpoint, Peer, clock};
-use crate::timers::{TimerKey, Timers, deadline_after};
-use crate::watch::Watch;
-
-type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
+use crate::registry::{ActorId, Registry};
+use crate::sys::{Endpoint, Peer};
+use crate::timers::TimerKey;
 
 /// What an actor may ask for during one callback.
 ///
@@ -49,7 +42,8 @@ impl<'a, A: Actor> Context<'a, A> {
         }
     }
 
-    /// Writes a copy of `bytes` to the peer.
+    /// Writes a copy of `bytes` to the peer. (A large piece of the input that is the first thing
+    /// written is sent from where it lies.)
     ///
     /// Everything written during a callback leaves in one piece: at once after
     /// [`readable`](Actor::readable), at the end of the poller's turn after any other callback (or
@@ -59,17 +53,22 @@ impl<'a, A: Actor> Context<'a, A> {
     /// [`drained`](Actor::drained) to the next: as a single write it would be past the budget
     /// however fast the peer reads.
     ///
-    /// Returns `false` only under [`SlowReader::DropNewest`], when this write was dropped whole
-    /// because the peer is too slow.
+    /// Returns `false` only under [`SlowReader::DropNewest`](crate::SlowReader::DropNewest), when
+    /// this write was dropped whole because the peer is too slow.
     ///
     /// # Panics
     ///
     /// Where there is no socket: in an actor that was spawned, and in [`closed`](Actor::closed).
     /// After [`shutdown_write`](Context::shutdown_write) in an earlier callback.
+    #[inline]
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let bytes = bytes.as_ref();
-        self.call
-            .stage(bytes.len(), |staged| staged.push_slice(bytes))
+        let shown = self.call.place_in_input(bytes);
+        self.call.stage(bytes.len(), |staged| {
+            if !shown.is_some_and(|range| staged.push_shown(range)) {
+                staged.push_slice(bytes);
+            }
+        })
     }
 
     /// Writes `bytes` to the peer without copying them (small ones are copied, that is cheaper).
@@ -79,17 +78,19 @@ impl<'a, A: Actor> Context<'a, A> {
     /// # Panics
     ///
     /// As [`write`](Context::write).
+    #[inline]
     pub fn write_bytes(&mut self, bytes: Bytes) -> bool {
         self.call
             .stage(bytes.len(), |staged| staged.push_bytes(bytes))
     }
 
-    /// Writes several parts as one: they leave together or, under [`SlowReader::DropNewest`], are
-    /// dropped together.
+    /// Writes several parts as one: they leave together or, under
+    /// [`SlowReader::DropNewest`](crate::SlowReader::DropNewest), are dropped together.
     ///
     /// # Panics
     ///
     /// As [`write`](Context::write).
+    #[inline]
     pub fn write_parts(&mut self, parts: &[&[u8]]) -> bool {
         self.call
             .stage(parts.iter().map(|part| part.len()).sum(), |staged| {
@@ -100,12 +101,14 @@ impl<'a, A: Actor> Context<'a, A> {
     }
 
     /// Bytes written and not yet taken by the kernel.
+    #[inline]
     pub fn queued(&self) -> usize {
         self.call.queued + self.call.staged.len()
     }
 
     /// Whether the waiting output has reached the high watermark. Whoever stops writing then is
     /// told by [`drained`](Actor::drained) when to go on.
+    #[inline]
     pub fn is_above_high_watermark(&self) -> bool {
         self.queued() >= self.call.options().high_watermark
     }
@@ -152,7 +155,7 @@ impl<'a, A: Actor> Context<'a, A> {
 
     /// Reads again after [`pause`](Context::pause). [`readable`](Actor::readable) is called at once
     /// with what was kept, which may be nothing (but not before there is as much as it asked for
-    /// with [`Input::need`]).
+    /// with [`Input::need`](crate::Input::need)).
     pub fn resume(&mut self) {
         self.call.wants.clear(Wants::PAUSE);
         self.call.wants.set(Wants::RESUME);
@@ -188,10 +191,22 @@ impl<'a, A: Actor> Context<'a, A> {
 
     /// Calls [`timer`](Actor::timer) once, `after` from now.
     ///
-    /// Timers belong to this actor and end with it. They fire in a later turn of the poller, never
-    /// early, in order of their deadlines; resolution one millisecond.
+    /// Timers belong to this actor and end with it. They fire when this callback has returned,
+    /// never early, in order of their deadlines; resolution one millisecond.
     pub fn set_timer(&mut self, after: Duration) -> TimerKey {
-        self.call.set_timer(after, None)
+        let deadline = self.call.deadline(after);
+        self.call.set_timer(deadline, None)
+    }
+
+    /// Calls [`timer`](Actor::timer) once, at `deadline`, or as soon as may be where that has
+    /// passed.
+    ///
+    /// Otherwise as [`set_timer`](Context::set_timer), which reads the clock each time, since a
+    /// turn may have begun long ago. Whoever sets several timers in one callback saves that, by
+    /// adding to one [`now`](Context::now): most of the cost of setting one where the clock is
+    /// slow.
+    pub fn set_timer_at(&mut self, deadline: Instant) -> TimerKey {
+        self.call.set_timer(deadline, None)
     }
 
     /// Calls [`timer`](Actor::timer) every `period`, first one period from now.
@@ -203,7 +218,8 @@ impl<'a, A: Actor> Context<'a, A> {
     ///
     /// When the period is zero.
     pub fn set_interval(&mut self, period: Duration) -> TimerKey {
-        self.call.set_timer(period, Some(period))
+        let first = self.call.deadline(period);
+        self.call.set_timer(first, Some(period))
     }
 
     /// Takes a timer back: it will not fire any more. `false` when it had fired or been cancelled
@@ -348,13 +364,17 @@ impl<'a, A: Actor> Context<'a, A> {
         let outer = std::mem::take(&mut self.call.staged);
         let before = self.call.queued;
         self.call.queued += outer.len();
+        // What is written now may outlive this callback, and the read buffer does not.
+        let shown = std::mem::take(&mut self.call.shown);
         let result = callback(&mut self.of_type());
+        self.call.shown = shown;
         self.call.queued = before;
         let written = std::mem::replace(&mut self.call.staged, outer);
         (result, Written { staged: written })
     }
 
     /// The same for an actor inside this one.
+    #[inline]
     pub(crate) fn of_type<B: Actor<Message = A::Message>>(&mut self) -> Context<'_, B> {
         Context {
             call: self.call,
@@ -366,6 +386,7 @@ impl<'a, A: Actor> Context<'a, A> {
     /// Whether this callback has brought the actor's end: [`close`](Context::close) or
     /// [`abort`](Context::abort) was asked for, or its byte budget passed. An adapter then makes no
     /// further call of the actor inside, and may add its own farewell.
+    #[inline]
     pub fn is_closing(&self) -> bool {
         let ends = Wants::CLOSE | Wants::ABORT | Wants::OVERFLOW;
         self.call.wants.has(ends)
@@ -389,7 +410,7 @@ pub struct Written {
 impl Written {
     /// The bytes in order, in one or several parts.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        self.staged.parts()
+        self.staged.parts(&[])
     }
 
     /// How many bytes.
@@ -406,263 +427,5 @@ impl Written {
 impl fmt::Debug for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Written").field("len", &self.len()).finish()
-    }
-}
-
-/// What an actor asked for in one callback. Each bit one request.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Wants(u16);
-
-impl Wants {
-    pub(crate) const CLOSE: u16 = 1;
-    pub(crate) const ABORT: u16 = 1 << 1;
-    pub(crate) const SHUTDOWN_WRITE: u16 = 1 << 2;
-    pub(crate) const PAUSE: u16 = 1 << 3;
-    pub(crate) const RESUME: u16 = 1 << 4;
-    pub(crate) const WAIT: u16 = 1 << 5;
-    pub(crate) const LOCAL_ADDR: u16 = 1 << 6;
-    /// More was written than the byte budget allows.
-    pub(crate) const OVERFLOW: u16 = 1 << 7;
-    /// A write was dropped whole.
-    pub(crate) const DROPPED: u16 = 1 << 8;
-    /// The mailbox that it waits for is its own.
-    pub(crate) const WAIT_HERE: u16 = 1 << 9;
-
-    /// After one of these an actor is shown no more input.
-    pub(crate) const STOPS_INPUT: u16 =
-        Wants::CLOSE | Wants::ABORT | Wants::PAUSE | Wants::WAIT | Wants::OVERFLOW;
-
-    pub(crate) fn set(&mut self, bit: u16) {
-        self.0 |= bit;
-    }
-
-    pub(crate) fn clear(&mut self, bit: u16) {
-        self.0 &= !bit;
-    }
-
-    pub(crate) fn has(self, bit: u16) -> bool {
-        self.0 & bit != 0
-    }
-
-    pub(crate) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
-/// What a timer is for.
-#[derive(Clone)]
-pub(crate) enum TimerFor {
-    /// The actor set it.
-    Actor,
-    /// The connection is to be looked at: see [`Watch`].
-    Watch(Watch),
-    /// A question of the actor has not been answered.
-    Ask(Asked),
-}
-
-/// The desk that all callbacks of one poller are handed in turn: what the actor at work may see,
-/// and what it asked for.
-pub(crate) struct Call {
-    pub(crate) key: ActorKey,
-    /// A copy of what is known of the actor at work; see [`Flags`].
-    pub(crate) flags: Flags,
-    /// Which of `origins` the actor came from.
-    pub(crate) origin: u16,
-    /// IPv4 address and port of the peer; meaningful with [`Flags::PEER_V4`].
-    pub(crate) peer: [u8; 6],
-    /// Bytes of earlier callbacks that still wait.
-    pub(crate) queued: usize,
-    /// Bytes of this callback that were not stored because they passed the budget.
-    pub(crate) over: usize,
-    pub(crate) wants: Wants,
-    pub(crate) staged: Staged,
-    /// The time of this turn, once somebody has asked for it.
-    pub(crate) now: Option<Instant>,
-    /// Time stands still but for who drives this by hand, see `testing`.
-    pub(crate) by_hand: bool,
-    pub(crate) timers: Timers<TimerFor>,
-    /// Questions without an answer, and the timers of their timeouts.
-    asking: SlotMap<AskKey, Option<TimerKey>>,
-    pub(crate) spawned: Vec<(ActorKey, Box<dyn Hosted>)>,
-    pub(crate) origins: Vec<Arc<Origin>>,
-    /// Peers whose address does not fit into six bytes (IPv6), by slot.
-    pub(crate) peers: HashMap<u32, Peer>,
-    /// Our side's addresses that had to be asked for, by slot.
-    pub(crate) locals: HashMap<u32, Endpoint>,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) shared: Arc<Shared>,
-}
-
-impl Call {
-    /// Whether the callback, if it returned `Ok`, left nothing to be carried out.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.wants.is_empty() && self.staged.is_empty() && self.spawned.is_empty()
-    }
-
-    /// `spawned` is where actors without a socket are said to come from.
-    pub(crate) fn new(registry: Arc<Registry>, shared: Arc<Shared>, spawned: Arc<Origin>) -> Call {
-        Call {
-            key: ActorKey::default(),
-            flags: Flags::default(),
-            origin: 0,
-            peer: [0; 6],
-            queued: 0,
-            over: 0,
-            wants: Wants::default(),
-            staged: Staged::default(),
-            now: None,
-            by_hand: false,
-            timers: Timers::new(clock::now()),
-            asking: SlotMap::with_key(),
-            spawned: Vec::new(),
-            origins: vec![spawned],
-            peers: HashMap::default(),
-            locals: HashMap::default(),
-            registry,
-            shared,
-        }
-    }
-
-    pub(crate) fn options(&self) -> &ConnectionOptions {
-        &self.origins[usize::from(self.origin)].options
-    }
-
-    pub(crate) fn now(&mut self) -> Instant {
-        *self.now.get_or_insert_with(clock::now)
-    }
-
-    /// `after` from this very moment: the turn may have begun long ago. Or so far ahead that it
-    /// never comes where the clock cannot tell it.
-    pub(crate) fn deadline(&mut self, after: Duration) -> Instant {
-        let now = if self.by_hand {
-            self.now()
-        } else {
-            clock::now()
-        };
-        deadline_after(now, after)
-    }
-
-    /// An answer has come: its timeout is not needed any more.
-    pub(crate) fn answered(&mut self, owner: ActorKey, ask: AskKey) {
-        if let Some(Some(timer)) = self.asking.remove(ask) {
-            self.timers.cancel(timer, owner.index());
-        }
-    }
-
-    fn set_timer(&mut self, after: Duration, period: Option<Duration>) -> TimerKey {
-        let deadline = self.deadline(after);
-        self.timers
-            .set(self.key.index(), deadline, period, TimerFor::Actor)
-    }
-
-    fn peer(&self) -> Option<Peer> {
-        if !self.flags.has(Flags::CONNECTION) {
-            return None;
-        }
-        if self.flags.has(Flags::PEER_V4) {
-            let [a, b, c, d, high, low] = self.peer;
-            return Some(Peer::Tcp(
-                (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])).into(),
-            ));
-        }
-        Some(
-            self.peers
-                .get(&self.key.index())
-                .copied()
-                .unwrap_or(Peer::Unix),
-        )
-    }
-
-    fn local(&self) -> Option<Endpoint> {
-        if !self.flags.has(Flags::CONNECTION) {
-            return None;
-        }
-        match &self.origins[usize::from(self.origin)].local {
-            Endpoint::Tcp(addr) if addr.ip().is_unspecified() => {
-                self.locals.get(&self.key.index()).cloned()
-            }
-            local => Some(local.clone()),
-        }
-    }
-
-    /// Stages `len` bytes if the connection's budget allows; `false` when they were dropped.
-    fn stage(&mut self, len: usize, push: impl FnOnce(&mut Staged)) -> bool {
-        assert!(
-            self.flags.has(Flags::SOCKET),
-            "write: this actor has no socket"
-        );
-        assert!(
-            !self.flags.has(Flags::WRITE_SHUT),
-            "write: this connection's writing side was shut down"
-        );
-        if self.queued + self.staged.len() + self.over + len <= self.options().output_max {
-            push(&mut self.staged);
-            return true;
-        }
-        self.over_budget(len)
-    }
-
-    #[cold]
-    fn over_budget(&mut self, len: usize) -> bool {
-        if self.options().slow_reader == SlowReader::DropNewest {
-            Counters::add(&self.registry.door.counters.dropped_writes, 1);
-            self.wants.set(Wants::DROPPED);
-            return false;
-        }
-        // The connection ends after this callback: nothing more is stored for it.
-        self.wants.set(Wants::OVERFLOW);
-        self.over += len;
-        true
-    }
-}
-
-/// An actor as its poller sees it: without its type.
-pub(crate) trait Hosted: Any {
-    fn opened(&mut self, call: &mut Call) -> Outcome;
-    fn readable(&mut self, input: &mut Input<'_>, call: &mut Call) -> Outcome;
-    fn read_closed(&mut self, call: &mut Call) -> Outcome;
-    fn timer(&mut self, key: TimerKey, call: &mut Call) -> Outcome;
-    fn drained(&mut self, call: &mut Call) -> Outcome;
-    fn room(&mut self, call: &mut Call) -> Outcome;
-    fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome;
-    fn closed(&mut self, reason: &CloseReason, call: &mut Call);
-    fn type_name(&self) -> &'static str;
-}
-
-impl<A: Actor> Hosted for A {
-    fn opened(&mut self, call: &mut Call) -> Outcome {
-        Actor::opened(self, &mut Context::new(call))
-    }
-
-    fn readable(&mut self, input: &mut Input<'_>, call: &mut Call) -> Outcome {
-        Actor::readable(self, input, &mut Context::new(call))
-    }
-
-    fn read_closed(&mut self, call: &mut Call) -> Outcome {
-        Actor::read_closed(self, &mut Context::new(call))
-    }
-
-    fn timer(&mut self, key: TimerKey, call: &mut Call) -> Outcome {
-        Actor::timer(self, key, &mut Context::new(call))
-    }
-
-    fn drained(&mut self, call: &mut Call) -> Outcome {
-        Actor::drained(self, &mut Context::new(call))
-    }
-
-    fn room(&mut self, call: &mut Call) -> Outcome {
-        Actor::room(self, &mut Context::new(call))
-    }
-
-    fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome {
-        Actor::stopping(self, deadline, &mut Context::new(call))
-    }
-
-    fn closed(&mut self, reason: &CloseReason, call: &mut Call) {
-        Actor::closed(self, reason, &mut Context::new(call));
-    }
-
-    fn type_name(&self) -> &'static str {
-        std::any::type_name::<A>()
     }
 }

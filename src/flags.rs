@@ -81,19 +81,23 @@ impl Flags {
     pub(crate) const REGISTERED: u32 = Flags::REG_READ | Flags::REG_WRITE;
 
     /// Whether any of `bits` holds.
+    #[inline]
     pub(crate) fn has(self, bits: u32) -> bool {
         self.0 & bits != 0
     }
 
+    #[inline]
     pub(crate) fn set(&mut self, bits: u32) {
         self.0 |= bits;
     }
 
+    #[inline]
     pub(crate) fn clear(&mut self, bits: u32) {
         self.0 &= !bits;
     }
 
     /// Clears `bits`; whether any held.
+    #[inline]
     pub(crate) fn take(&mut self, bits: u32) -> bool {
         let had = self.has(bits);
         self.clear(bits);

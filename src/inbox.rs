@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::actor::{Actor, Outcome};
 use crate::addr::{Control, Entry, Post, Push, Waiter, What};
-use crate::context::{Call, Context, Hosted};
+use crate::call::{Call, Hosted};
+use crate::context::Context;
 use crate::flags::Flags;
 use crate::group::{Group, GroupId, Notice};
 use crate::hosts::{Hosts, Present};
@@ -37,6 +38,10 @@ pub(crate) trait AnyInbox {
 /// burst's.
 const BATCH_KEPT: usize = 1024;
 
+/// Pushes that one walk hands out together: enough to make a write of many short lines, and few
+/// enough that a member takes little of a turn.
+const PUSHES_PER_WALK: usize = 64;
+
 pub(crate) struct Inbox<M> {
     post: Arc<Post<M>>,
     deliver: fn(&mut dyn Hosted, M, &mut Call) -> Outcome,
@@ -64,7 +69,9 @@ pub(crate) struct Inbox<M> {
 struct Walk<M> {
     group: GroupId,
     next: usize,
-    make: Box<dyn FnMut() -> M + Send>,
+    /// Several pushes to the same members: each member gets all of them, in their order, before
+    /// the next one gets any.
+    makes: Vec<Box<dyn FnMut() -> M + Send>>,
 }
 
 /// Messages for one actor that follow one another at the front of a batch.
@@ -241,7 +248,31 @@ impl<M: Send + 'static> Inbox<M> {
         taken
     }
 
-    /// Hands the push under way to its next members.
+    /// Begins to hand out a push, and with it those to the same members that wait right behind it:
+    /// what falls behind catches up, as each member is then written to once for all of them.
+    /// Returns how many places they gave back.
+    fn begin_walk(&mut self, push: Push<M>) -> isize {
+        let Push { group, make } = push;
+        let mut makes = vec![make];
+        while makes.len() < PUSHES_PER_WALK
+            && let Some(entry) = self.batch.pop_front()
+        {
+            match entry.what {
+                What::Push(push) if push.group == group => makes.push(push.make),
+                what => {
+                    let entry = Entry { what, ..entry };
+                    self.batch.push_front(entry);
+                    break;
+                }
+            }
+        }
+        let taken = makes.len() as isize;
+        let next = 0;
+        self.walk = Some(Walk { group, next, makes });
+        taken
+    }
+
+    /// Hands the pushes under way to their next members.
     fn walk(&mut self, hosts: &mut Hosts, left: &mut usize) -> isize {
         let Some(mut walk) = self.walk.take() else {
             return 0;
@@ -254,24 +285,26 @@ impl<M: Send + 'static> Inbox<M> {
         };
         let mut taken = 0;
         while *left > 0 && walk.next < group.places() {
-            *left -= 1;
             let key = group.at(walk.next);
             walk.next += 1;
-            match hosts.present(key) {
-                Present::At(index) => {
-                    let (deliver, make) = (self.deliver, &mut walk.make);
-                    hosts.call(index, |actor, call| deliver(actor, make(), call));
-                }
-                // A place more than the one that the push took: what is set aside counts.
-                Present::Aside => {
-                    if let Some(message) = hosts.guarded(&mut walk.make) {
-                        let held = false;
-                        let entry = Entry::new(key, What::Message { message, held });
-                        self.put_aside(entry, hosts);
-                        taken -= 1;
+            for make in &mut walk.makes {
+                *left = left.saturating_sub(1);
+                match hosts.present(key) {
+                    Present::At(index) => {
+                        let deliver = self.deliver;
+                        hosts.call(index, |actor, call| deliver(actor, make(), call));
                     }
+                    // A place more than the one that the push took: what is set aside counts.
+                    Present::Aside => {
+                        if let Some(message) = hosts.guarded(make) {
+                            let held = false;
+                            let entry = Entry::new(key, What::Message { message, held });
+                            self.put_aside(entry, hosts);
+                            taken -= 1;
+                        }
+                    }
+                    Present::No => break,
                 }
-                Present::No => {}
             }
         }
         let is_done = walk.next == group.places();
@@ -407,12 +440,7 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
             };
             left -= 1;
             match entry.what {
-                What::Push(push) => {
-                    let Push { group, make } = *push;
-                    taken += 1;
-                    let next = 0;
-                    self.walk = Some(Walk { group, next, make });
-                }
+                What::Push(push) => taken += self.begin_walk(*push),
                 What::Control(control) => {
                     if matches!(*control, Control::Room) {
                         // Whoever waited for this very mailbox is to find it as it is.

@@ -40,6 +40,7 @@ impl<'buf> Input<'buf> {
     /// Makes an input of `bytes`; `at_end` tells that nothing will follow them.
     ///
     /// For adapters, which hand the actor that they wrap an input of decoded bytes, and for tests.
+    #[inline]
     pub fn new(bytes: &'buf [u8], at_end: bool) -> Self {
         Self {
             bytes,
@@ -50,21 +51,25 @@ impl<'buf> Input<'buf> {
     }
 
     /// The bytes not consumed yet.
+    #[inline]
     pub fn bytes(&self) -> &'buf [u8] {
         self.bytes
     }
 
     /// The number of bytes not consumed yet.
+    #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// Whether all is consumed.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
     /// The number of bytes consumed since this input was made.
+    #[inline]
     pub fn consumed(&self) -> usize {
         self.consumed
     }
@@ -78,6 +83,7 @@ impl<'buf> Input<'buf> {
     ///
     /// Called through the `&mut Input` of a callback this is meant also where [`Buf`] is in scope;
     /// on an owned `Input` the compiler would prefer [`Buf::take`].
+    #[inline]
     pub fn take(&mut self, n: usize) -> Option<&'buf [u8]> {
         let (taken, rest) = self.bytes.split_at_checked(n)?;
         self.bytes = rest;
@@ -89,6 +95,7 @@ impl<'buf> Input<'buf> {
     }
 
     /// Consumes all bytes.
+    #[inline]
     pub fn take_all(&mut self) -> &'buf [u8] {
         let all = self.bytes;
         self.consume(all.len());
@@ -100,6 +107,7 @@ impl<'buf> Input<'buf> {
     /// # Panics
     ///
     /// If fewer are there.
+    #[inline]
     pub fn consume(&mut self, n: usize) {
         let len = self.len();
         assert!(
@@ -116,11 +124,13 @@ impl<'buf> Input<'buf> {
     /// than is already here, the next call comes with the next byte, as without this. The peer's
     /// half-close is told in any case. An `n` beyond what the server keeps for a connection can
     /// never be met: keep the limits of frames below that.
+    #[inline]
     pub fn need(&mut self, n: usize) {
         self.needed = n;
     }
 
     /// What `need` asked for last; 0 if nothing, or if bytes were consumed since.
+    #[inline]
     pub fn needed(&self) -> usize {
         self.needed
     }
@@ -135,6 +145,7 @@ impl<'buf> Input<'buf> {
     ///
     /// [`FrameError::TooLong`] as soon as there are more than `max` bytes before the `\n`, the `\r`
     /// included. Nothing is consumed.
+    #[inline]
     pub fn line(&mut self, max: usize) -> Result<Option<&'buf [u8]>, FrameError> {
         let mut searched = &self.bytes[..self.len().min(max.saturating_add(1))];
         // std's only way to libc's memchr: six times as fast on long lines as a search with
@@ -156,6 +167,7 @@ impl<'buf> Input<'buf> {
     /// # Errors
     ///
     /// [`FrameError::TooLong`] if `n` is more than `max`, before waiting for a byte of it.
+    #[inline]
     pub fn frame(&mut self, n: usize, max: usize) -> Result<Option<&'buf [u8]>, FrameError> {
         if n > max {
             return Err(FrameError::TooLong { limit: max });

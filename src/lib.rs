@@ -57,6 +57,7 @@ pub mod testing;
 mod acceptor;
 mod poller;
 
+mod call;
 mod command;
 mod flags;
 mod group;

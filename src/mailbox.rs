@@ -57,7 +57,7 @@
 //!
 //! A plain deque, which the poller takes out whole. The lock is held for a push or a swap, some
 //! nanoseconds, and costs its taker one read-modify-write, which is most of what a message costs.
-//! What else was measured stands in ARCHITECTURE.md, "What was tried".
+//! What else was measured stands in ARCHITECTURE.md, "Decisions and their price".
 //!
 //! # The waiters
 //!

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::context::Hosted;
+use crate::call::Hosted;
 use crate::sys::{Endpoint, Peer};
 
 /// The limits that one connection lives under, each with a safe default:

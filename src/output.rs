@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Range;
 
 use bytes::{Buf, Bytes};
 
@@ -39,11 +40,13 @@ pub(crate) struct Output {
 
 impl Output {
     /// The bytes that wait.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.copied.len() - self.head + self.shared_len
     }
 
     /// Whether nothing waits.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -61,6 +64,7 @@ impl Output {
     }
 
     /// Appends a payload without copying it, unless it is small.
+    #[inline]
     pub(crate) fn push_bytes(&mut self, bytes: Bytes) {
         if bytes.len() < COPY_MAX {
             return self.push_slice(&bytes);
@@ -86,6 +90,16 @@ impl Output {
             })
             .chain([rest])
             .filter(|part| !part.is_empty())
+    }
+
+    /// All that waits, if it is in one piece, for a plain send.
+    pub(crate) fn as_slice(&self) -> Option<&[u8]> {
+        let copied = &self.copied[self.head..];
+        match (copied.is_empty(), self.shared.len()) {
+            (_, 0) => Some(copied),
+            (true, 1) => self.shared.front().map(|(_, bytes)| &bytes[..]),
+            _ => None,
+        }
     }
 
     /// Fills `out` with the first pieces, and returns how many it has got.
@@ -163,43 +177,83 @@ impl Output {
     }
 }
 
+/// From this many bytes on, a piece of the input that is written is not copied. Below it the copy
+/// costs nothing that can be measured beside the system call, and what is written after it stands
+/// in one piece with it.
+const SHOWN_MIN: usize = 1024;
+
 /// What one callback wrote. One for each poller, used again for every callback.
+///
+/// A server that sends on what it was sent writes slices of its input. Where such a slice is large,
+/// lies in the poller's read buffer and is the first thing written, it is only noted where it lies:
+/// the buffer stays as it is until the callback's output was sent or kept. Whoever takes something
+/// out hands that buffer in, as `input`.
 #[derive(Debug, Default)]
-pub(crate) struct Staged(Output);
+pub(crate) struct Staged {
+    /// The part of the read buffer that was written first. Empty: none.
+    shown: Range<usize>,
+    /// What was written after it.
+    rest: Output,
+}
 
 impl Staged {
     /// The bytes written.
+    #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.shown.len() + self.rest.len()
     }
 
     /// Whether nothing was written.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.len() == 0
     }
 
     /// Appends a copy.
+    #[inline]
     pub(crate) fn push_slice(&mut self, bytes: &[u8]) {
         // Not Output's: nothing is ever sent from here, so there is nothing to move down over.
-        self.0.copied.extend_from_slice(bytes);
+        self.rest.copied.extend_from_slice(bytes);
     }
 
     /// Appends a payload without copying it, unless it is small.
+    #[inline]
     pub(crate) fn push_bytes(&mut self, bytes: Bytes) {
-        self.0.push_bytes(bytes);
+        self.rest.push_bytes(bytes);
+    }
+
+    /// Whether [`push_shown`](Staged::push_shown) may take a piece of so many bytes.
+    #[inline]
+    pub(crate) fn takes_shown(&self, len: usize) -> bool {
+        (len >= SHOWN_MIN || !self.shown.is_empty()) && self.rest.is_empty()
+    }
+
+    /// Appends a part of the read buffer without copying it; `false` where it has to be copied.
+    #[inline]
+    pub(crate) fn push_shown(&mut self, range: Range<usize>) -> bool {
+        if self.shown.is_empty() {
+            self.shown = range;
+        } else if self.shown.end == range.start {
+            self.shown.end = range.end;
+        } else {
+            return false;
+        }
+        true
     }
 
     /// The pieces in order, none of them empty.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        self.0.parts()
+    pub(crate) fn parts<'a>(&'a self, input: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+        let shown = &input[self.shown.clone()];
+        let shown = (!shown.is_empty()).then_some(shown);
+        shown.into_iter().chain(self.rest.parts())
     }
 
     /// All that was written, if it is in one piece, for a plain send.
-    pub(crate) fn as_slice(&self) -> Option<&[u8]> {
-        match (self.0.copied.as_slice(), self.0.shared.len()) {
-            (copied, 0) => Some(copied),
-            ([], 1) => self.0.shared.front().map(|(_, bytes)| &bytes[..]),
-            _ => None,
+    pub(crate) fn as_slice<'a>(&'a self, input: &'a [u8]) -> Option<&'a [u8]> {
+        match (self.shown.is_empty(), self.rest.is_empty()) {
+            (true, _) => self.rest.as_slice(),
+            (false, true) => Some(&input[self.shown.clone()]),
+            (false, false) => None,
         }
     }
 
@@ -209,22 +263,27 @@ impl Staged {
     /// # Panics
     ///
     /// If there are fewer.
-    pub(crate) fn move_into(&mut self, output: &mut Output, skip: usize) {
-        self.0.advance(skip);
+    pub(crate) fn move_into(&mut self, output: &mut Output, skip: usize, input: &[u8]) {
+        let shown = &input[self.shown.clone()];
+        let (_, kept) = shown.split_at(skip.min(shown.len()));
+        output.push_slice(kept);
+        self.rest.advance(skip.saturating_sub(shown.len()));
         let Output {
             copied,
             head,
             sent,
             shared,
             ..
-        } = &mut self.0;
+        } = &mut self.rest;
         let mut copied = &copied[*head..];
-        for (position, bytes) in shared.drain(..) {
-            let before;
-            (before, copied) = copied.split_at((position - *sent) as usize);
-            *sent = position;
-            output.push_slice(before);
-            output.push_bytes(bytes);
+        if !shared.is_empty() {
+            for (position, bytes) in shared.drain(..) {
+                let before;
+                (before, copied) = copied.split_at((position - *sent) as usize);
+                *sent = position;
+                output.push_slice(before);
+                output.push_bytes(bytes);
+            }
         }
         output.push_slice(copied);
         self.clear();
@@ -232,8 +291,12 @@ impl Staged {
 
     /// Forgets what was written, and gives back what a large write had allocated.
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
-        self.0.trim(KEEP);
+        self.shown = 0..0;
+        self.rest.copied.clear();
+        if self.rest.head > 0 || self.rest.shared_len > 0 || self.rest.copied.capacity() > KEEP {
+            self.rest.clear();
+            self.rest.trim(KEEP);
+        }
     }
 }
 
@@ -267,6 +330,13 @@ mod tests {
         ]
     }
 
+    /// Parts of an input of 20,000 bytes, of which some follow one on another.
+    fn range() -> impl Strategy<Value = Range<usize>> {
+        let at = prop_oneof![Just(0), Just(2_000), Just(4_000), 0..10_000_usize];
+        let len = prop_oneof![Just(2_000), Just(500), 1..10_000_usize];
+        (at, len).prop_map(|(at, len)| at..at + len)
+    }
+
     /// Bytes that tell where they belong: no two neighbouring pieces look alike.
     fn payload(counter: &mut u32, len: usize) -> Vec<u8> {
         (0..len)
@@ -284,6 +354,8 @@ mod tests {
         );
         assert!(output.parts().all(|part| !part.is_empty()));
         assert!(output.parts().flatten().eq(model));
+        assert_eq!(output.parts().count() <= 1, output.as_slice().is_some());
+        assert!(output.as_slice().is_none_or(|all| all.iter().eq(model)));
         let mut out = [IoSlice::new(&[]); 3];
         let filled = output.io_slices(&mut out);
         assert_eq!(filled, output.parts().count().min(3));
@@ -328,6 +400,7 @@ mod tests {
         #[test]
         fn staged_bytes_move_whole(
             before in prop::collection::vec(step(), 0..6),
+            shown in prop::collection::vec(range(), 0..4),
             steps in prop::collection::vec(step(), 0..20),
             skip in 0..=16_usize,
         ) {
@@ -340,6 +413,12 @@ mod tests {
                 }
             }
             let (mut staged, mut written) = (Staged::default(), VecDeque::new());
+            let input = payload(&mut counter, 20_000);
+            for range in shown {
+                if staged.takes_shown(range.len()) && staged.push_shown(range.clone()) {
+                    written.extend(&input[range]);
+                }
+            }
             for step in steps {
                 match step {
                     Step::Slice(len) => {
@@ -355,16 +434,18 @@ mod tests {
                     _ => {}
                 }
             }
-            check(&staged.0, &written);
-            prop_assert_eq!(staged.parts().count() <= 1, staged.as_slice().is_some());
-            if let Some(slice) = staged.as_slice() {
+            prop_assert_eq!(staged.len(), written.len());
+            prop_assert!(staged.parts(&input).all(|part| !part.is_empty()));
+            prop_assert!(staged.parts(&input).flatten().eq(&written));
+            prop_assert_eq!(staged.parts(&input).count() <= 1, staged.as_slice(&input).is_some());
+            if let Some(slice) = staged.as_slice(&input) {
                 prop_assert!(slice.iter().eq(&written));
             }
             let skip = written.len() * skip / 16;
-            staged.move_into(&mut output, skip);
+            staged.move_into(&mut output, skip, &input);
             model.extend(written.range(skip..));
             check(&output, &model);
-            prop_assert!(staged.is_empty() && staged.as_slice() == Some(&[]));
+            prop_assert!(staged.is_empty() && staged.as_slice(&[]) == Some(&[]));
         }
     }
 
@@ -374,7 +455,7 @@ mod tests {
         let (mut staged, mut output) = (Staged::default(), Output::default());
         staged.push_slice(b"head");
         staged.push_bytes(bytes.clone());
-        staged.move_into(&mut output, 1_004);
+        staged.move_into(&mut output, 1_004, &[]);
         assert_eq!(
             output.parts().next().unwrap_or_default().as_ptr(),
             bytes[1_000..].as_ptr()
@@ -386,6 +467,25 @@ mod tests {
             bytes[1_005..].as_ptr()
         );
         assert_eq!(output.copied, b"tail");
+    }
+
+    #[test]
+    fn a_large_piece_of_the_input_is_not_copied() {
+        let input = vec![7; 10_000];
+        let (mut staged, mut output) = (Staged::default(), Output::default());
+        assert!(!staged.takes_shown(SHOWN_MIN - 1));
+        assert!(staged.takes_shown(SHOWN_MIN) && staged.push_shown(100..3_000));
+        assert!(staged.takes_shown(1) && staged.push_shown(3_000..3_001));
+        assert!(!staged.push_shown(5_000..9_000));
+        let slice = staged.as_slice(&input).expect("one piece");
+        assert_eq!(
+            (slice.as_ptr(), slice.len()),
+            (input[100..].as_ptr(), 2_901)
+        );
+        staged.push_slice(b"tail");
+        assert!(!staged.takes_shown(9_000));
+        staged.move_into(&mut output, 2_900, &input);
+        assert!(output.parts().flatten().eq(b"\x07tail"));
     }
 
     #[test]
@@ -407,8 +507,8 @@ mod tests {
             staged.push_bytes(Bytes::from_static(&[1; COPY_MAX]));
         }
         staged.clear();
-        assert!(staged.0.copied.capacity() <= KEEP);
-        assert!(staged.0.shared.capacity() <= MAX_PARTS);
+        assert!(staged.rest.copied.capacity() <= KEEP);
+        assert!(staged.rest.shared.capacity() <= MAX_PARTS);
 
         let mut output = Output::default();
         output.push_slice(&[1; 100_000]);

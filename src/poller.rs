@@ -41,7 +41,7 @@ const COMMANDS_PER_TURN: usize = 256;
 /// microsecond. A look at a mailbox is a load, one at the selector a system call.
 const LOOKS_PER_SPIN: usize = 64;
 
-/// The token of the waker. No actor's: slotmap never gives out index `u32::MAX`.
+/// The token of the waker. No actor's: `Presence` has no place for index `u32::MAX`.
 const WAKER: u64 = u64::MAX;
 
 pub(crate) struct Poller {

@@ -1,29 +1,39 @@
-//! Which actors are there, and how much of a mailbox each has taken, for any thread to read without
-//! a lock.
+//! Which actors are there, and how much of a crowded mailbox each has taken, for any thread to read
+//! without a lock.
 //!
-//! One word for each slot of the poller's slot map: the generation of the actor in it (high 32
-//! bits, 0 for none) and how many counted entries are on their way to it (low 32 bits). Written by
-//! - `enter` and `leave`, by whoever owns the slot at that moment: a swap, since what others may
-//!   have added to a word that ends is not worth keeping;
-//! - `hold` and `unhold`, by senders and by the poller: compare-and-swap with the generation in the
-//!   compared value. A sender that was preempted while the slot got its next actor finds another
-//!   generation and changes nothing. Generations of one slot come back only after 2^31 actors.
+//! A generation for each slot of the poller: odd while somebody is there, even while nobody is.
+//! Written by `enter` and `leave` alone, by whoever owns the slot at that moment; an address
+//! reaches a thread after its `enter` by whatever brought it there, so nobody sees a generation
+//! from before his own.
 //!
 //! The share. The entries that one target holds in a congested mailbox are limited to the number of
 //! places still free (the dynamic threshold of Choudhury and Hahne, "Dynamic queue length
 //! thresholds for shared-memory packet switches", 1998): one flooded actor alone gets half of the
 //! mailbox, and the fuller it is, the less anyone may add to what he holds.
 //!
-//! Ordering: read-modify-write only, so that each word has one order of changes, and Relaxed
-//! throughout. The words guard no data: the poller's slot map decides who gets an entry, and an
-//! address reaches a thread after its `enter` by whatever brought it there.
+//! The counts stand apart from the generations, in words that are made when a mailbox is crowded
+//! for the first time: a server that is never crowded pays four bytes for each slot. Each word
+//! names the generation that its count is of. A `hold` that finds another one looks whether its own
+//! actor is there:
+//! - if so, the count is of one that has gone, however long ago, and this `hold` begins anew;
+//! - if not, the sender was preempted while the slot got its next actor, and changes nothing.
+//!
+//! Ordering: the counts change by compare-and-swap only, so that each word has one order of
+//! changes. These are Release and the looks that lead to them Acquire: who finds the count of the
+//! next actor then also finds that his own has left, which came before it. All else is Relaxed, for
+//! nothing here guards data: the poller's slots decide who gets an entry.
 
-use super::sync::{AtomicU64, OnceLock, Ordering};
+use super::sync::{AtomicU32, AtomicU64, OnceLock, Ordering};
 
-/// Words in the first chunk; each further one has twice as many as the one before.
-const FIRST_CHUNK_LEN: u64 = 32;
+/// Words in each chunk of the first octave; those of each further octave have twice as many.
+const FIRST_CHUNK_LEN: u64 = 8;
+/// Chunks in an octave: the unused end of the last chunk is at most a quarter of what is used.
+const OCTAVE: u64 = 4;
+/// Places of the first octave: indices are counted from here, so that octaves follow from the
+/// highest bit.
+const FIRST_PLACE: u64 = FIRST_CHUNK_LEN * OCTAVE;
 /// Enough for 2^32 - 32 slots.
-const CHUNK_COUNT: usize = 27;
+const CHUNK_COUNT: usize = 27 * OCTAVE as usize;
 
 /// The answer of [`Presence::hold`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +46,13 @@ pub enum Hold {
     Gone,
 }
 
-/// The actors of one poller. 8 bytes for each slot ever used, at most twice that with the unused
-/// end of the last chunk.
+/// The actors of one poller. 4 bytes for each slot ever used, and 8 more once a mailbox was
+/// crowded; at most a quarter more with the unused end of the last chunk.
 #[derive(Debug, Default)]
 pub struct Presence {
-    /// Chunks are made when first entered and never move, so that readers need no lock.
-    chunks: [OnceLock<Box<[AtomicU64]>>; CHUNK_COUNT],
+    generations: Chunks<AtomicU32>,
+    /// The generation in the high 32 bits, and how many entries are counted for it in the low ones.
+    held: Chunks<AtomicU64>,
 }
 
 impl Presence {
@@ -50,49 +61,56 @@ impl Presence {
         Self::default()
     }
 
-    /// An actor owns this slot from now on. By the slot's owner alone.
+    /// An actor owns this slot from now on; returns its generation. By the slot's owner alone.
     ///
     /// # Panics
     ///
     /// When the index is one of the last 32 that a `u32` can be.
-    pub fn enter(&self, index: u32, generation: u32) {
-        debug_assert_ne!(generation, 0, "0 means that nobody is there");
-        let (chunk, offset) = locate(index);
-        let words = self.chunks[chunk].get_or_init(|| {
-            let len = FIRST_CHUNK_LEN << chunk;
-            (0..len).map(|_| AtomicU64::new(0)).collect()
-        });
-        let before = words[offset].swap(pack(generation, 0), Ordering::Relaxed);
-        debug_assert_eq!(unpack(before).0, 0, "somebody is there");
+    pub fn enter(&self, index: u32) -> u32 {
+        let word = self.generations.get_or_make(index);
+        let generation = word.load(Ordering::Relaxed).wrapping_add(1);
+        debug_assert_eq!(generation % 2, 1, "somebody is there");
+        word.store(generation, Ordering::Relaxed);
+        generation
     }
 
     /// The actor is gone, and with it the count of what is still on its way. By the slot's owner
     /// alone.
     pub fn leave(&self, index: u32, generation: u32) {
-        if let Some(word) = self.word(index) {
-            let before = word.swap(pack(0, 0), Ordering::Relaxed);
-            debug_assert_eq!(unpack(before).0, generation, "not the one who is there");
+        if let Some(word) = self.generations.get(index) {
+            debug_assert_eq!(
+                word.load(Ordering::Relaxed),
+                generation,
+                "not the one who is there"
+            );
+            word.store(generation.wrapping_add(1), Ordering::Relaxed);
         }
     }
 
     /// Whether the actor is there. A hint: it may be gone when the answer arrives.
     #[inline]
     pub fn is_here(&self, index: u32, generation: u32) -> bool {
-        self.word(index)
-            .is_some_and(|word| unpack(word.load(Ordering::Relaxed)).0 == generation)
+        self.generations
+            .get(index)
+            .is_some_and(|word| word.load(Ordering::Relaxed) == generation)
     }
 
     /// Counts one entry for this actor, unless `limit` are counted already.
     pub fn hold(&self, index: u32, generation: u32, limit: u32) -> Hold {
-        let Some(word) = self.word(index) else {
+        if !self.is_here(index, generation) {
             return Hold::Gone;
-        };
-        let mut seen = word.load(Ordering::Relaxed);
+        }
+        let word = self.held.get_or_make(index);
+        let mut seen = word.load(Ordering::Acquire);
         loop {
-            let (current, held) = unpack(seen);
-            if current != generation {
+            let (counted, held) = unpack(seen);
+            let held = if counted == generation {
+                held
+            } else if self.is_here(index, generation) {
+                0
+            } else {
                 return Hold::Gone;
-            }
+            };
             if held >= limit {
                 return Hold::Full;
             }
@@ -103,16 +121,16 @@ impl Presence {
         }
     }
 
-    /// Takes back `count` times a [`hold`](Presence::hold), if the actor that they were for is
-    /// still there.
+    /// Takes back `count` times a [`hold`](Presence::hold), if nobody came to the slot after the
+    /// actor that they were for.
     pub fn unhold(&self, index: u32, generation: u32, count: u32) {
-        let Some(word) = self.word(index) else {
+        let Some(word) = self.held.get(index) else {
             return;
         };
         let mut seen = word.load(Ordering::Relaxed);
         loop {
-            let (current, held) = unpack(seen);
-            if current != generation {
+            let (counted, held) = unpack(seen);
+            if counted != generation {
                 return;
             }
             debug_assert!(held >= count, "an entry that was never counted");
@@ -122,31 +140,48 @@ impl Presence {
             }
         }
     }
+}
 
-    /// The word of a slot, if any actor ever came near it.
+/// Words by index. Chunks are made when first asked for and never move, so that readers need no
+/// lock.
+#[derive(Debug)]
+struct Chunks<W>([OnceLock<Box<[W]>>; CHUNK_COUNT]);
+
+impl<W> Default for Chunks<W> {
+    fn default() -> Self {
+        Chunks(std::array::from_fn(|_| OnceLock::new()))
+    }
+}
+
+impl<W: Default> Chunks<W> {
+    /// The word of an index, if any near it was ever made.
     #[inline]
-    fn word(&self, index: u32) -> Option<&AtomicU64> {
-        let (chunk, offset) = locate(index);
-        self.chunks.get(chunk)?.get()?.get(offset)
+    fn get(&self, index: u32) -> Option<&W> {
+        let (chunk, offset, _) = locate(index);
+        self.0.get(chunk)?.get()?.get(offset)
+    }
+
+    fn get_or_make(&self, index: u32) -> &W {
+        let (chunk, offset, len) = locate(index);
+        let words = self.0[chunk].get_or_init(|| (0..len).map(|_| W::default()).collect());
+        &words[offset]
     }
 }
 
 /// Replaces `seen` by `new`, or says what is there by now.
 fn compare_exchange(word: &AtomicU64, seen: u64, new: u64) -> Result<(), u64> {
-    word.compare_exchange_weak(seen, new, Ordering::Relaxed, Ordering::Relaxed)
+    word.compare_exchange_weak(seen, new, Ordering::Release, Ordering::Acquire)
         .map(drop)
 }
 
-/// The chunk of an index, and the place in it. With the length of the first chunk added, the chunk
-/// follows from the highest bit.
+/// The chunk of an index, the place in it, and its length.
 #[inline]
-fn locate(index: u32) -> (usize, usize) {
-    let place = u64::from(index) + FIRST_CHUNK_LEN;
-    let chunk = place.ilog2() - FIRST_CHUNK_LEN.ilog2();
-    (
-        chunk as usize,
-        (place - (FIRST_CHUNK_LEN << chunk)) as usize,
-    )
+fn locate(index: u32) -> (usize, usize, usize) {
+    let place = u64::from(index) + FIRST_PLACE;
+    let octave = place.ilog2() - FIRST_PLACE.ilog2();
+    let len = FIRST_CHUNK_LEN << octave;
+    let chunk = u64::from(octave) * OCTAVE + place / len % OCTAVE;
+    (chunk as usize, (place % len) as usize, len as usize)
 }
 
 fn pack(generation: u32, held: u32) -> u64 {
@@ -163,15 +198,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_double_and_meet_without_gaps() {
-        assert_eq!(locate(0), (0, 0));
-        for chunk in 0..CHUNK_COUNT {
-            let first = (FIRST_CHUNK_LEN << chunk) - FIRST_CHUNK_LEN;
-            let last = (FIRST_CHUNK_LEN << (chunk + 1)) - FIRST_CHUNK_LEN - 1;
-            let len = FIRST_CHUNK_LEN << chunk;
-            assert_eq!(locate(first as u32), (chunk, 0));
-            assert_eq!(locate(last as u32), (chunk, len as usize - 1));
+    fn chunks_meet_without_gaps_and_waste_at_most_a_quarter() {
+        let (mut index, mut chunk) = (0_u64, 0);
+        while index < 1 << 22 {
+            let (found, offset, len) = locate(index as u32);
+            assert_eq!((found, offset), (chunk, 0));
+            let last = locate((index + len as u64 - 1) as u32);
+            assert_eq!((last.0, last.1), (chunk, len - 1));
+            assert!(index == 0 || len as u64 <= 8 + index / 4);
+            index += len as u64;
+            chunk += 1;
         }
+        assert_eq!(locate(u32::MAX - 32).0, CHUNK_COUNT - 1);
+        assert!(locate(u32::MAX).0 >= CHUNK_COUNT);
     }
 
     #[test]
@@ -188,8 +227,8 @@ mod tests {
     #[test]
     fn the_limit_is_per_actor_and_given_back() {
         let presence = Presence::new();
-        presence.enter(40, 1);
-        presence.enter(41, 1);
+        presence.enter(40);
+        presence.enter(41);
         assert_eq!(presence.hold(40, 1, 1), Hold::Held);
         assert_eq!(presence.hold(40, 1, 1), Hold::Full);
         assert_eq!(presence.hold(41, 1, 1), Hold::Held);
@@ -201,15 +240,36 @@ mod tests {
     #[test]
     fn a_stale_generation_changes_nothing() {
         let presence = Presence::new();
-        presence.enter(0, 1);
+        assert_eq!(presence.enter(0), 1);
         assert_eq!(presence.hold(0, 1, 9), Hold::Held);
         presence.leave(0, 1);
         assert_eq!(presence.hold(0, 1, 9), Hold::Gone);
-        presence.enter(0, 3);
+        assert_eq!(presence.enter(0), 3);
         assert_eq!(presence.hold(0, 3, 9), Hold::Held);
         presence.unhold(0, 1, 1);
         assert_eq!(presence.hold(0, 1, 9), Hold::Gone);
         assert!(presence.is_here(0, 3) && !presence.is_here(0, 1));
         assert_eq!(presence.hold(0, 3, 1), Hold::Full);
+    }
+
+    #[test]
+    fn a_count_is_nobodys_however_many_actors_ago() {
+        // Also one that never was, in a word just made.
+        for counted in [false, true] {
+            for left in [2, 1 << 30, 1 << 31, 3 << 30, u32::MAX - 1] {
+                let presence = Presence::new();
+                assert_eq!(presence.enter(0), 1);
+                if counted {
+                    assert_eq!(presence.hold(0, 1, 9), Hold::Held);
+                }
+                presence.leave(0, 1);
+                // As many actors later.
+                let word = presence.generations.get_or_make(0);
+                word.store(left, Ordering::Relaxed);
+                let generation = presence.enter(0);
+                assert_eq!(presence.hold(0, generation, 1), Hold::Held);
+                assert_eq!(presence.hold(0, generation, 1), Hold::Full);
+            }
+        }
     }
 }

@@ -2,18 +2,19 @@
 //! its mailboxes are.
 
 use std::any::{Any, TypeId};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use slotmap::{Key, KeyData, SlotMap};
+use slotmap::{Key, KeyData};
 
 use crate::actor::{Actor, CloseReason};
 use crate::addr::{Control, Entry, Post, What};
+use crate::call::Hosted;
 use crate::command::Command;
-use crate::context::Hosted;
 use crate::inbox::Inbox;
 use crate::mailbox::Mailbox;
 use crate::presence::Presence;
@@ -33,8 +34,7 @@ impl ActorKey {
         self.data().as_ffi() as u32
     }
 
-    /// The generation of the slot; slotmap makes it odd for every key that it gives out, so never
-    /// 0.
+    /// The generation of the slot: odd, as slotmap's keys ask for, so never 0.
     pub(crate) fn generation(self) -> u32 {
         (self.data().as_ffi() >> 32) as u32
     }
@@ -164,16 +164,33 @@ pub(crate) struct Door {
     pub(crate) counters: Counters,
     /// Sockets hosted by or on their way to this poller: the load that `LeastConnections` compares.
     pub(crate) sockets: AtomicUsize,
-    keys: Mutex<SlotMap<ActorKey, ()>>,
+    places: Mutex<Places>,
+}
+
+/// The slots of a poller that nobody owns.
+#[derive(Debug, Default)]
+struct Places {
+    /// Those that somebody owned before; the lowest is the first to be used again, so that a burst
+    /// leaves its slots vacant from the end on, where pollers give them back.
+    free: BinaryHeap<Reverse<u32>>,
+    /// No slot from this one on was ever owned.
+    unused: u32,
 }
 
 impl Door {
     /// Takes a place for an actor that is still to come; any thread may, so that its address can be
     /// had at once.
     pub(crate) fn reserve(&self) -> ActorKey {
-        let key = lock(&self.keys).insert(());
-        self.presence.enter(key.index(), key.generation());
-        key
+        let mut places = lock(&self.places);
+        let index = match places.free.pop() {
+            Some(Reverse(lowest)) => lowest,
+            None => {
+                places.unused += 1;
+                places.unused - 1
+            }
+        };
+        drop(places);
+        ActorKey::new(index, self.presence.enter(index))
     }
 
     /// Messages are refused from here on; the key's place is not given out before [`Door::free`].
@@ -184,7 +201,7 @@ impl Door {
     /// The place may be given out again.
     pub(crate) fn free(&self, key: ActorKey) {
         debug_assert!(!self.is_here(key), "a place is left before it is freed");
-        lock(&self.keys).remove(key);
+        lock(&self.places).free.push(Reverse(key.index()));
     }
 
     #[inline]
@@ -222,7 +239,7 @@ impl Registry {
                 presence: Presence::new(),
                 counters: Counters::default(),
                 sockets: AtomicUsize::new(0),
-                keys: Mutex::new(SlotMap::with_key()),
+                places: Mutex::default(),
             }),
             posts: Mutex::default(),
             mailbox_bound,

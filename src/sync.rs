@@ -5,7 +5,7 @@
 //! same four files beside a `sync` made of loom's types: what is checked is what ships. A thing
 //! that synchronises and is not in this list is one that the models do not see.
 
-pub use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+pub use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 pub use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 
 pub(crate) use crate::sys::{WakeFd, WordLock};

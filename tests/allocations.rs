@@ -270,3 +270,36 @@ fn a_push_costs_allocations_for_itself_and_none_for_its_members() {
         "100 pushes: {cost:?} allocations for 10 and for 1,000 members"
     );
 }
+
+#[test]
+fn a_burst_that_is_over_costs_the_connections_after_it_no_allocation() {
+    /// Ends when its peer does.
+    struct Guest;
+    impl Actor for Guest {
+        type Message = ();
+    }
+    let system = builder(1).build().unwrap();
+    let listener = system.listen("127.0.0.1:0", |_| Guest).unwrap();
+    let meter = system.spawn(|| Meter);
+    let come_and_go = |times: u64| {
+        let before = there(&meter);
+        for _ in 0..times {
+            let opened = system.stats().opened;
+            drop(connect(&listener));
+            wait_until("the connection came", || system.stats().opened > opened);
+            wait_until("the connection went", || system.stats().connections == 0);
+        }
+        there(&meter) - before
+    };
+    come_and_go(20);
+    let quiet = come_and_go(100);
+    let burst: Vec<_> = (0..20_000).map(|_| system.spawn(|| Guest)).collect();
+    burst.iter().for_each(Addr::close);
+    wait_until("the burst is over", || burst.iter().all(Addr::is_gone));
+    come_and_go(20);
+    let after = come_and_go(100);
+    assert!(
+        after <= quiet + SLACK,
+        "allocations for 100 connections: {quiet} before the burst, {after} after it"
+    );
+}

@@ -12,11 +12,13 @@ use std::process::{Command, Output};
 use process::{DEADLINE, Example, Talker, program};
 
 /// Every example, and its options beside the common ones.
-const EXAMPLES: [(&str, &[&str]); 4] = [
+const EXAMPLES: [(&str, &[&str]); 6] = [
     ("echo", &["--unix"]),
     ("chat_room", &[]),
     ("push", &["--every"]),
     ("connection_limit", &["--max", "--by-listener"]),
+    ("http_plaintext", &[]),
+    ("redis_server", &[]),
 ];
 
 /// Runs an example that is expected to end by itself.
@@ -131,6 +133,15 @@ fn speak(name: &str, talker: &mut Talker<TcpStream>) {
                 "{line:?}"
             );
         }
+        "http_plaintext" => {
+            talker.say("HEAD / HTTP/1.1\nHost: test\n");
+            talker.expect("HTTP/1.1 200 OK\r");
+            talker.lines_until("\r");
+        }
+        "redis_server" => {
+            talker.say("PING");
+            talker.expect("+PONG\r");
+        }
         other => panic!("{other}"),
     }
 }
@@ -193,8 +204,6 @@ fn pushed_sequence_numbers_ascend_by_one_for_all() {
     let push = Example::start("push", &["--every", "5", "--pollers", "2"]);
     let mut clients = [push.connect(), push.connect()];
     for client in &mut clients {
-        // What a client says does not matter.
-        client.say("hello");
         let first = sequence_number(&client.line());
         for step in 1..=50 {
             assert_eq!(sequence_number(&client.line()), first + step);
@@ -203,6 +212,56 @@ fn pushed_sequence_numbers_ascend_by_one_for_all() {
     drop(clients);
     push.signal("INT");
     assert_eq!(push.last_line(), "stopped after 2 connections");
+}
+
+#[test]
+fn the_lines_of_clients_reach_all_in_each_senders_order_and_none_is_lost() {
+    // So many at once, and so short, that the broadcaster's mailbox is full again and again.
+    const LINES: usize = 20_000;
+    let push = Example::start("push", &["--every", "0", "--pollers", "1"]);
+    let mut clients: Vec<_> = (0..6).map(|_| push.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        // It is a member by the time that it has its own line.
+        client.say(format!("here is {number}"));
+        client.lines_until(&format!("here is {number}"));
+    }
+    for client in &mut clients[..5] {
+        client.lines_until("here is 5");
+    }
+    // Each sends four letters of its own, in turn.
+    let letter = |sender: usize, line: usize| b'A' + (4 * sender + line % 4) as u8;
+    let senders = clients.len();
+    std::thread::scope(|scope| {
+        for (sender, client) in clients.iter_mut().enumerate() {
+            let mut stream = client
+                .stream
+                .get_ref()
+                .try_clone()
+                .expect("a second handle");
+            let lines: Vec<u8> = (0..LINES)
+                .flat_map(|line| [letter(sender, line), b'\n'])
+                .collect();
+            // From another thread: what is not read meanwhile would stop the server, and this in
+            // turn.
+            scope.spawn(move || stream.write_all(&lines).expect("it takes the lines"));
+            scope.spawn(move || {
+                let mut received = vec![0; senders];
+                for _ in 0..LINES * senders {
+                    let line = client.line();
+                    let sender = usize::from(line.as_bytes()[0] - b'A') / 4;
+                    assert_eq!(line.as_bytes(), [letter(sender, received[sender])]);
+                    received[sender] += 1;
+                }
+                assert_eq!(received, vec![LINES; senders]);
+            });
+        }
+    });
+    // Without an end, a line is kept up to its bound, and no further.
+    clients[1].say_bytes(&[b'x'; 4097]);
+    clients[1].expect_end();
+    drop(clients);
+    push.signal("INT");
+    assert_eq!(push.last_line(), "stopped after 6 connections");
 }
 
 fn sequence_number(line: &str) -> u64 {

@@ -13,7 +13,7 @@ const LEVELS: [&[&str]; 7] = [
     &["system", "listener", "broadcaster", "testing"],
     &["poller", "acceptor"],
     &[
-        "hosts", "inbox", "context", "actor", "addr", "ask", "handle", "origin", "command",
+        "hosts", "inbox", "context", "call", "actor", "addr", "ask", "handle", "origin", "command",
         "registry", "group",
     ],
     &[

@@ -643,6 +643,10 @@ impl Actor for Everything {
     type Message = ();
 
     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        if input.is_empty() {
+            // The wait for room, below, is over, as it would be over and over again.
+            return Ok(());
+        }
         ctx.write(input.take_all());
         ctx.write_bytes(Bytes::from(vec![1; 100_000]));
         ctx.write_parts(&[b"a", b"b"]);
@@ -666,6 +670,8 @@ impl Actor for Everything {
         );
         ctx.pause();
         ctx.resume();
+        let deadline = ctx.now() + 2 * SECOND;
+        ctx.set_timer_at(deadline);
         let key = ctx.set_timer(SECOND);
         ctx.set_interval(SECOND);
         ctx.cancel_timer(key);

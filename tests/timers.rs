@@ -76,6 +76,20 @@ fn timers_fire_in_the_order_of_their_deadlines() {
 }
 
 #[test]
+fn a_deadline_may_be_given_as_an_instant() {
+    let (_system, probe) = one();
+    let keys = probe.run(|ctx| {
+        let now = ctx.now();
+        let past = now.checked_sub(MS).unwrap_or(now);
+        [now + 9 * MS, past, now + 3 * MS].map(|deadline| ctx.set_timer_at(deadline))
+    });
+    let never = probe.run(|ctx| ctx.set_timer_at(Instant::now() + LONG));
+    let fired = fired_within(&probe, 20 * MS);
+    assert_eq!(fired, [keys[1], keys[2], keys[0]]);
+    assert!(probe.run(move |ctx| ctx.cancel_timer(never)));
+}
+
+#[test]
 fn an_actor_may_have_many_timers_and_cancel_any() {
     let (_system, probe) = one();
     let (kept, cancelled) = probe.run(|ctx| {

@@ -6,7 +6,8 @@
 //! Baseline: two threads that block in read(2) of an eventfd each, the least that two sleeping
 //! threads can do. The second rival does what a poller cannot do without: it waits in epoll and
 //! reads the eventfd. The bar: not above the first; with pollers that spin before they sleep
-//! (`Builder::busy_poll`) less than 3 microseconds. Run: `cargo bench -p greenroom-benches --bench wake`.
+//! (`Builder::busy_poll`) less than 3 microseconds. Run:
+//! `cargo bench -p greenroom-benches --bench wake`.
 
 use std::io;
 use std::sync::{Arc, LazyLock};

@@ -3,10 +3,13 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use crate::random::Random;
 use crate::sys::Epoll;
 
 /// How long a connect may take.
@@ -17,12 +20,16 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 /// pattern repeats.
 const WRITE_BYTES_MAX: usize = 256 * 1024;
 
+/// One for all connections: it stays in the cache, however many servers take turns.
+static PATTERN: LazyLock<Pattern> = LazyLock::new(Pattern::new);
+/// How many connections there have been in this process.
+static OPENED: AtomicU64 = AtomicU64::new(0);
+
 /// Connections to one server, and what it takes to drive them from one thread.
 #[derive(Debug)]
 pub struct Connections {
     /// A connection's token is its index.
     epoll: Epoll,
-    pattern: Pattern,
     connections: Vec<Connection>,
     buffer: Vec<u8>,
     /// The zero of `now`.
@@ -34,7 +41,6 @@ impl Connections {
     pub fn new() -> io::Result<Connections> {
         Ok(Connections {
             epoll: Epoll::new()?,
-            pattern: Pattern::new(),
             connections: Vec::new(),
             buffer: vec![0; READ_BYTES_MAX],
             epoch: Instant::now(),
@@ -52,7 +58,7 @@ impl Connections {
         self.connections.push(Connection {
             stream,
             // The streams start at different places, so bytes of another connection are found out.
-            origin: index as u64 * 4_099,
+            origin: OPENED.fetch_add(1, Ordering::Relaxed) * 4_099,
             message_bytes: message_bytes as u64,
             queued: 0,
             written: 0,
@@ -105,7 +111,7 @@ impl Connections {
     pub fn flush(&mut self, index: usize) -> io::Result<()> {
         let connection = &mut self.connections[index];
         connection
-            .write(&self.pattern)
+            .write(&PATTERN)
             .map_err(|error| describe(index, &error))?;
         let writing = connection.queued > connection.written;
         if writing != connection.writing {
@@ -122,7 +128,7 @@ impl Connections {
         let epoch = self.epoch;
         let connection = &mut self.connections[index];
         let completed = connection
-            .read(&self.pattern, &mut self.buffer)
+            .read(&PATTERN, &mut self.buffer)
             .map_err(|error| describe(index, &error))?;
         if completed > 0 {
             // The clock is read after the bytes are here: the read is a part of the latency.
@@ -230,15 +236,9 @@ impl Pattern {
     const PERIOD: usize = 65_521;
 
     fn new() -> Pattern {
-        // xorshift64 (Marsaglia 2003), from a fixed seed: the same bytes in each run.
-        let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut random = Random::new();
         let mut bytes: Vec<u8> = Vec::with_capacity(Pattern::PERIOD + WRITE_BYTES_MAX);
-        for _ in 0..Pattern::PERIOD {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            bytes.push((state >> 32) as u8);
-        }
+        bytes.extend((0..Pattern::PERIOD).map(|_| random.bits() as u8));
         // Repeated past its end, so that every part is one slice.
         for i in 0..WRITE_BYTES_MAX {
             bytes.push(bytes[i]);

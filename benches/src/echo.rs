@@ -1,6 +1,7 @@
 //! The closed loop: each connection always has the same number of messages on their way, and sends
 //! the next when one is back.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
@@ -10,6 +11,7 @@ use hdrhistogram::Histogram;
 
 use crate::connections::Connections;
 use crate::latency_histogram;
+use crate::open_loop::{self, Flood, Wait};
 
 /// How long the last replies may take once nothing more is sent.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +25,23 @@ pub struct Shape {
     pub message_bytes: usize,
     /// How many messages are on their way on each connection.
     pub pipeline: usize,
+}
+
+impl fmt::Display for Shape {
+    /// As the name of a case: `64 B; 100 connections; pipeline 32`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.message_bytes {
+            bytes if bytes >= 1024 && bytes.is_multiple_of(1024) => {
+                write!(f, "{} KiB", bytes / 1024)?
+            }
+            bytes => write!(f, "{bytes} B")?,
+        }
+        write!(f, "; {} connections", self.connections)?;
+        match self.pipeline {
+            1 => Ok(()),
+            pipeline => write!(f, "; pipeline {pipeline}"),
+        }
+    }
 }
 
 /// When to send nothing more: at the first of both.
@@ -61,6 +80,13 @@ impl Report {
     /// Messages for each second.
     pub fn rate(&self) -> f64 {
         self.messages as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// The messages of the slowest connection, by the mean of all: 1 where all are served alike.
+    pub fn fairness(&self) -> f64 {
+        let slowest = self.messages_by_connection.iter().min().copied();
+        let mean = self.messages as f64 / self.messages_by_connection.len() as f64;
+        slowest.unwrap_or(0) as f64 / mean
     }
 }
 
@@ -158,50 +184,88 @@ impl EchoLoad {
     }
 }
 
-/// Runs the closed loop for `time` with the connections spread over `threads` threads.
-pub fn run_threads(
-    addr: SocketAddr,
-    shape: Shape,
-    threads: usize,
-    time: Duration,
-) -> io::Result<Report> {
-    // All connect before any begins, so that no thread measures the connects of another.
-    let loads: Vec<EchoLoad> = (0..threads)
-        .map(|i| {
-            let connections =
-                shape.connections / threads + usize::from(i < shape.connections % threads);
-            EchoLoad::connect(
-                addr,
-                Shape {
-                    connections,
-                    ..shape
-                },
-            )
+/// Closed loops on several threads, each with its share of the connections.
+#[derive(Debug)]
+pub struct EchoLoads {
+    loads: Vec<EchoLoad>,
+}
+
+impl EchoLoads {
+    /// Connects to `addr`, for at least one thread and at most as many as there are connections.
+    pub fn connect(addr: SocketAddr, shape: Shape, threads: usize) -> io::Result<EchoLoads> {
+        let threads = threads.clamp(1, shape.connections.max(1));
+        let loads = (0..threads).map(|i| {
+            let share = shape.connections / threads + usize::from(i < shape.connections % threads);
+            let shape = Shape {
+                connections: share,
+                ..shape
+            };
+            EchoLoad::connect(addr, shape)
+        });
+        Ok(EchoLoads {
+            loads: loads.collect::<io::Result<_>>()?,
         })
-        .collect::<io::Result<_>>()?;
-    let reports: Vec<io::Result<Report>> = thread::scope(|scope| {
+    }
+
+    /// Runs the closed loops for `time`; see [`EchoLoad::run`].
+    pub fn run(&mut self, time: Duration) -> io::Result<Report> {
+        let reports = in_threads(&mut self.loads, |load| load.run(Limit::time(time)))?;
+        let mut reports = reports.into_iter();
+        let mut total = reports.next().expect("at least one thread");
+        for report in reports {
+            total.messages += report.messages;
+            total.elapsed = total.elapsed.max(report.elapsed);
+            add(&mut total.latency, &report.latency);
+            total
+                .messages_by_connection
+                .extend(report.messages_by_connection);
+        }
+        Ok(total)
+    }
+
+    /// Sends messages at fixed times instead, `rate` a second in all; see [`open_loop::run`].
+    pub fn run_open(
+        &mut self,
+        rate: f64,
+        time: Duration,
+        wait: Wait,
+    ) -> io::Result<Histogram<u64>> {
+        let rate = rate / self.loads.len() as f64;
+        let latencies = in_threads(&mut self.loads, |load| {
+            let connections = &mut load.connections;
+            let schedule = open_loop::poisson(rate, connections.len(), time);
+            let report = open_loop::run(connections, schedule, time, wait, Flood::default())?;
+            Ok(report.latency)
+        })?;
+        let mut total = latency_histogram();
+        latencies.iter().for_each(|each| add(&mut total, each));
+        Ok(total)
+    }
+}
+
+/// Runs `run` on each load, in a thread of its own if there are several.
+fn in_threads<T: Send>(
+    loads: &mut [EchoLoad],
+    run: impl Fn(&mut EchoLoad) -> io::Result<T> + Sync,
+) -> io::Result<Vec<T>> {
+    if let [load] = loads {
+        return Ok(vec![run(load)?]);
+    }
+    let run = &run;
+    thread::scope(|scope| {
         let running: Vec<_> = loads
-            .into_iter()
-            .map(|mut load| scope.spawn(move || load.run(Limit::time(time))))
+            .iter_mut()
+            .map(|load| scope.spawn(move || run(load)))
             .collect();
         running
             .into_iter()
             .map(|thread| thread.join().expect("a load thread panicked"))
             .collect()
-    });
-    let mut reports = reports.into_iter();
-    let mut total = reports.next().expect("at least one thread")?;
-    for report in reports {
-        let report = report?;
-        total.messages += report.messages;
-        total.elapsed = total.elapsed.max(report.elapsed);
-        total
-            .latency
-            .add(&report.latency)
-            .expect("all histograms have the same bounds");
-        total
-            .messages_by_connection
-            .extend(report.messages_by_connection);
-    }
-    Ok(total)
+    })
+}
+
+fn add(total: &mut Histogram<u64>, latency: &Histogram<u64>) {
+    total
+        .add(latency)
+        .expect("all histograms have the same bounds");
 }

@@ -5,14 +5,29 @@
 //! loop), `accept` and `memory`; [`rounds`] is for the micro-benchmarks. The package's README says
 //! which one answers which question.
 
+pub mod catalogue;
 pub mod connections;
+pub mod connects;
 pub mod echo;
+pub mod echo_cost;
+pub mod fanout;
+pub mod fanout_load;
+pub mod foreign;
 pub mod idle;
+pub mod latency;
+pub mod many;
+pub mod open_loop;
 pub mod pingers;
+pub mod plan;
+pub mod report;
 pub mod rounds;
+pub mod samples;
 pub mod server;
+pub mod start;
 pub mod syscalls;
+pub mod two;
 
+mod random;
 mod sys;
 
 pub use sys::{Epoll, EventFd, connect_from, pin_to_cpu, raise_descriptor_limit, reset_on_close};

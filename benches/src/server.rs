@@ -1,9 +1,10 @@
 //! A server under test as a child process: started, its costs read, ended by its process id.
 
+use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -14,6 +15,50 @@ use crate::sys;
 /// How long a server may take until it says where it listens.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A server that takes part in a comparison.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// What it is called in samples: `greenroom`, `tokio`.
+    pub name: String,
+    /// Starts it through the shell; it prints a line `listening on ADDR`, with port 0 as it was
+    /// asked for.
+    pub command: String,
+}
+
+impl Candidate {
+    /// A server of this name and command.
+    pub fn new(name: impl Into<String>, command: impl Into<String>) -> Candidate {
+        Candidate {
+            name: name.into(),
+            command: command.into(),
+        }
+    }
+
+    /// The floor of echo servers, the hand-written C epoll loop; an error if the build found no C
+    /// compiler.
+    pub fn floor() -> io::Result<Candidate> {
+        Ok(Candidate::new("c", built_program(env!("ECHO_LOOP"))?))
+    }
+
+    /// The floor of fan-out servers: one bare send(2) for each member and line.
+    pub fn fanout_floor() -> io::Result<Candidate> {
+        Ok(Candidate::new("c", built_program(env!("FANOUT_LOOP"))?))
+    }
+
+    /// The error with the server's name before it.
+    pub(crate) fn failed(&self, error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), format!("{}: {error}", self.name))
+    }
+}
+
+/// `floor`, the same again, and the candidates: every comparison has the floor and its control.
+pub(crate) fn with_floor(floor: Candidate, candidates: &[Candidate]) -> Vec<Candidate> {
+    let again = Candidate::new(format!("{} again", floor.name), floor.command.clone());
+    let mut all = vec![floor, again];
+    all.extend_from_slice(candidates);
+    all
+}
+
 /// A running server. Dropping it, in a panic too, kills the process.
 #[derive(Debug)]
 pub struct Server {
@@ -22,9 +67,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts `command` through the shell, on `cpu` alone if there is one, and waits for its line
-    /// `listening on ADDR`.
-    pub fn start(command: &str, cpu: Option<usize>) -> io::Result<Server> {
+    /// Starts `command` through the shell and waits for its line `listening on ADDR`.
+    pub fn start(command: &str) -> io::Result<Server> {
+        Server::start_on(command, None)
+    }
+
+    /// As `start`, on `cpus` alone if they are given.
+    pub fn start_on(command: &str, cpus: Option<&[usize]>) -> io::Result<Server> {
         let mut shell = Command::new("sh");
         // exec: the shell's process becomes the server, so the id known here is the server's.
         shell
@@ -32,26 +81,10 @@ impl Server {
             .arg(format!("exec {command}"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        sys::bind_child(&mut shell, cpu);
+        sys::bind_child(&mut shell, cpus)?;
         let mut child = ChildGuard(shell.spawn()?);
-        let stdout = child.0.stdout.take().expect("stdout was set to a pipe");
-        let (addrs, found) = mpsc::channel();
-        // A thread, for the timeout, and because a server that goes on printing must not fill the
-        // pipe and block.
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some(addr) = parse_listening(&line) {
-                    // Only the first is waited for; a send to nobody is no error.
-                    let _ = addrs.send(addr);
-                }
-            }
-        });
-        match found.recv_timeout(START_TIMEOUT) {
-            Ok(addr) => Ok(Server { child, addr }),
-            Err(_) => Err(io::Error::other(format!(
-                "the server `{command}` printed no line `listening on ADDR`"
-            ))),
-        }
+        let addr = wait_for_address(&mut child, command)?;
+        Ok(Server { child, addr })
     }
 
     /// Where it listens.
@@ -86,6 +119,28 @@ impl Drop for ChildGuard {
     }
 }
 
+/// Waits until `child`, which was started by `command` with its output in a pipe, says where it
+/// listens.
+pub(crate) fn wait_for_address(child: &mut ChildGuard, command: &str) -> io::Result<SocketAddr> {
+    let stdout = child.0.stdout.take().expect("stdout was set to a pipe");
+    let (addrs, found) = mpsc::channel();
+    // A thread, for the timeout, and because a server that goes on printing must not fill the pipe
+    // and block.
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if let Some(addr) = parse_listening(&line) {
+                // Only the first is waited for; a send to nobody is no error.
+                let _ = addrs.send(addr);
+            }
+        }
+    });
+    found.recv_timeout(START_TIMEOUT).map_err(|_| {
+        io::Error::other(format!(
+            "the server `{command}` printed no line `listening on ADDR`"
+        ))
+    })
+}
+
 /// The address in a line that contains `listening on ADDR`.
 fn parse_listening(line: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once("listening on ")?;
@@ -93,16 +148,36 @@ fn parse_listening(line: &str) -> Option<SocketAddr> {
     word.trim_end_matches([',', ';', '.']).parse().ok()
 }
 
-/// The command that starts the C echo loop on a free port; an error if the build found no C
-/// compiler.
-pub fn floor_command() -> io::Result<String> {
-    let program = env!("ECHO_LOOP");
+/// The command that starts a program of `c/`.
+fn built_program(program: &str) -> io::Result<String> {
     if !Path::new(program).exists() {
         return Err(io::Error::other(
-            "the C echo loop was not built, because there was no C compiler: install one (`apt-get install gcc`) and build again",
+            "the C servers were not built, because there was no C compiler: install one (`apt-get install gcc`) and build again",
         ));
     }
-    Ok(shell_quote(program))
+    // Any port; for an hour at most: a long comparison outlasts their default.
+    Ok(format!("{} 0 3600", shell_quote(program)))
+}
+
+/// The program `name` of this package, which lies beside the running one.
+pub(crate) fn sibling_program(name: &str) -> io::Result<PathBuf> {
+    let running = env::current_exe()?;
+    // Tests and benches lie in a folder of that one, `deps`.
+    let found = running
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join(name))
+        .find(|program| program.exists());
+    found.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!(
+                "no program `{name}` beside {}: build the package with `cargo build --release -p greenroom-benches`",
+                running.display()
+            ),
+        )
+    })
 }
 
 /// `word` as one word for the shell.
@@ -138,6 +213,11 @@ impl Memory {
             private_dirty: field("Private_Dirty:")?,
         })
     }
+
+    /// The resident bytes beyond `base` for each of `count`; below zero if memory was given back.
+    pub fn each_beyond(&self, base: &Memory, count: usize) -> f64 {
+        (self.resident as f64 - base.resident as f64) / count as f64
+    }
 }
 
 /// How many descriptors the process `pid` has open.
@@ -167,6 +247,6 @@ mod tests {
 
     #[test]
     fn a_server_that_ends_at_once_is_an_error() {
-        assert!(Server::start("true", None).is_err());
+        assert!(Server::start("true").is_err());
     }
 }

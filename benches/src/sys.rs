@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::mem;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -190,6 +190,20 @@ pub fn connect_from(
     Ok(stream)
 }
 
+/// `addr` as one of the loopback's on IPv4, which can be reached from many source addresses; an
+/// error says so of any other.
+pub fn loopback_v4(addr: SocketAddr) -> io::Result<SocketAddrV4> {
+    match addr {
+        SocketAddr::V4(addr) if addr.ip().is_loopback() => Ok(addr),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "{addr} is not on the IPv4 loopback, which is needed for its many source addresses"
+            ),
+        )),
+    }
+}
+
 fn socket_address(addr: SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
@@ -217,16 +231,39 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 
 /// Lets the calling thread, and the threads it starts from now on, run on `cpu` only.
 pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
-    if cpu >= libc::CPU_SETSIZE as usize {
-        return Err(io::Error::from(io::ErrorKind::InvalidInput));
-    }
+    pin_to(&cpu_set(&[cpu])?)
+}
+
+fn cpu_set(cpus: &[usize]) -> io::Result<libc::cpu_set_t> {
     // SAFETY: a cpu_set_t is an array of integers, for which zero is a value: the empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
-    // SAFETY: `cpu` is below CPU_SETSIZE, checked above.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
+    for &cpu in cpus {
+        if cpu >= libc::CPU_SETSIZE as usize {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        // SAFETY: `cpu` is below CPU_SETSIZE, checked above.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    Ok(set)
+}
+
+fn pin_to(set: &libc::cpu_set_t) -> io::Result<()> {
     // SAFETY: `set` lives through the call and its size is the one passed; 0 is the calling thread.
-    check(unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &set) })?;
+    check(unsafe { libc::sched_setaffinity(0, mem::size_of_val(set), set) })?;
     Ok(())
+}
+
+/// Whether the calling thread may run on each of `cpus`, all below CPU_SETSIZE.
+pub fn allows_cpus(cpus: &[usize]) -> bool {
+    let Ok(mut set) = cpu_set(&[]) else {
+        return false;
+    };
+    // SAFETY: `set` is writable, lives through the call and its size is the one passed.
+    let known = check(unsafe { libc::sched_getaffinity(0, mem::size_of_val(&set), &mut set) });
+    let within = |cpu| cpu < libc::CPU_SETSIZE as usize;
+    // SAFETY: `cpu` is below CPU_SETSIZE, which is asked first.
+    let allowed = |&cpu: &usize| within(cpu) && unsafe { libc::CPU_ISSET(cpu, &set) };
+    known.is_ok() && cpus.iter().all(allowed)
 }
 
 /// Lets the calling thread's timeouts end on time: by default the kernel may add 50 us to each.
@@ -236,9 +273,10 @@ pub fn reduce_timer_slack() -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the child that `command` will start run on `cpu`, if there is one, and die with the
+/// Makes the child that `command` will start run on `cpus`, if they are given, and die with the
 /// calling thread.
-pub fn bind_child(command: &mut Command, cpu: Option<usize>) {
+pub fn bind_child(command: &mut Command, cpus: Option<&[usize]>) -> io::Result<()> {
+    let cpus = cpus.map(cpu_set).transpose()?;
     let prepare = move || {
         // The guards of `server` end children by their drop; this is for a death that runs no drop.
         // SAFETY: no pointer is passed.
@@ -247,10 +285,11 @@ pub fn bind_child(command: &mut Command, cpu: Option<usize>) {
         // is told to. A kernel without Yama answers with an error, and needs no telling.
         // SAFETY: no pointer is passed.
         unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
-        cpu.map_or(Ok(()), pin_to_cpu)
+        cpus.as_ref().map_or(Ok(()), pin_to)
     };
     // SAFETY: between fork and exec `prepare` makes system calls only; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(prepare) };
+    Ok(())
 }
 
 /// Sends `signal` to the process `pid`.

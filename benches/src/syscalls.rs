@@ -40,7 +40,7 @@ pub fn count(server: &Server, shape: Shape, messages: u64) -> io::Result<(Counts
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    sys::bind_child(&mut strace, None);
+    sys::bind_child(&mut strace, None)?;
     let mut strace = ChildGuard(strace.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => io::Error::new(
             error.kind(),

@@ -110,11 +110,11 @@ impl<T, W> Arm for Mailbox<T, W> {
     }
 }
 
-/// Pops and releases all there is.
-fn drain<T, W>(mailbox: &Mailbox<T, W>) -> Vec<T> {
+/// Pops and releases all there is, each of so many places: commands take none, as in the crate.
+fn drain<T, W>(mailbox: &Mailbox<T, W>, places: usize) -> Vec<T> {
     let entries: Vec<T> = std::iter::from_fn(|| mailbox.pop()).collect();
     if !entries.is_empty() {
-        mailbox.release(entries.len(), &mut Vec::new());
+        mailbox.release(entries.len() * places, &mut Vec::new());
     }
     entries
 }
@@ -172,7 +172,7 @@ pub fn a_new_mailbox_is_seen_before_sleep(poller: Poller) {
             thread::spawn(move || {
                 let new = Arc::new(Mailbox::new(1, waker));
                 *directory.lock().unwrap() = new.clone();
-                assert!(commands.push(Command::Open(new), 1).is_none());
+                assert!(commands.push(Command::Open(new), 0).is_none());
             })
         };
         let finder = thread::spawn(move || {
@@ -183,7 +183,7 @@ pub fn a_new_mailbox_is_seen_before_sleep(poller: Poller) {
         let mut got = 0;
         loop {
             let forgotten = known.len();
-            for command in drain(&commands) {
+            for command in drain(&commands, 0) {
                 if let Command::Open(mailbox) = command {
                     known.push(mailbox);
                 }
@@ -194,7 +194,7 @@ pub fn a_new_mailbox_is_seen_before_sleep(poller: Poller) {
             };
             got += seen
                 .iter()
-                .map(|mailbox| drain(mailbox).len())
+                .map(|mailbox| drain(mailbox, 1).len())
                 .sum::<usize>();
             if got == 1 {
                 break;
@@ -218,7 +218,7 @@ pub fn stop_is_seen_before_sleep(poller: Poller) {
         let messages = Arc::new(Mailbox::<u8, ()>::new(1, waker.clone()));
         let stopper = {
             let commands = commands.clone();
-            thread::spawn(move || assert!(commands.push(Command::Stop, 1).is_none()))
+            thread::spawn(move || assert!(commands.push(Command::Stop, 0).is_none()))
         };
         let sender = {
             let messages = messages.clone();
@@ -229,8 +229,8 @@ pub fn stop_is_seen_before_sleep(poller: Poller) {
         };
         let (mut got, mut sleeps) = (0, 0);
         loop {
-            let stop = matches!(drain(&commands)[..], [Command::Stop]);
-            got += drain(&messages).len();
+            let stop = matches!(drain(&commands, 0)[..], [Command::Stop]);
+            got += drain(&messages, 1).len();
             if stop {
                 break;
             }
@@ -242,7 +242,7 @@ pub fn stop_is_seen_before_sleep(poller: Poller) {
         }
         commands.close(&mut Vec::new());
         messages.close(&mut Vec::new());
-        got += drain(&messages).len();
+        got += drain(&messages, 1).len();
         stopper.join().unwrap();
         assert_eq!(got + sender.join().unwrap(), 1, "lost or had twice");
         assert!(waker.fd().writes() <= sleeps, "more writes than sleeps");
@@ -335,7 +335,11 @@ pub fn an_actor_that_closes_while_a_message_is_on_its_way() {
     check(|| {
         let presence = Arc::new(Presence::new());
         let mailbox = Arc::new(Mailbox::<u32, ()>::new(4, new_waker()));
-        presence.enter(0, OLD);
+        assert_eq!(presence.enter(0), OLD);
+        // Makes the words of the counts, which loom would have made by a thread that it does not
+        // see hand them on: `OnceLock` is std's.
+        assert_eq!(presence.hold(0, OLD, 1), Hold::Held);
+        presence.unhold(0, OLD, 1);
         let sender = {
             let (presence, mailbox) = (presence.clone(), mailbox.clone());
             thread::spawn(move || {
@@ -356,7 +360,7 @@ pub fn an_actor_that_closes_while_a_message_is_on_its_way() {
             })
         };
         presence.leave(0, OLD);
-        presence.enter(0, NEW);
+        assert_eq!(presence.enter(0), NEW);
         assert_eq!(presence.hold(0, NEW, 1), Hold::Held, "stale count");
         assert_eq!(mailbox.push(NEW, 1), None);
         // The poller takes an entry as its slot map would: by the generation.
@@ -369,10 +373,10 @@ pub fn an_actor_that_closes_while_a_message_is_on_its_way() {
                 &mut dead
             } += 1;
         };
-        drain(&mailbox).into_iter().for_each(&mut take);
+        drain(&mailbox, 1).into_iter().for_each(&mut take);
         let sent = sender.join().unwrap();
         undecided.join().unwrap();
-        drain(&mailbox).into_iter().for_each(&mut take);
+        drain(&mailbox, 1).into_iter().for_each(&mut take);
         assert_eq!((delivered, dead), (1, sent));
         assert!(
             presence.is_here(0, NEW) && !presence.is_here(0, OLD),

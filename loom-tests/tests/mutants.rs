@@ -102,8 +102,13 @@ mutant!(
 // an_actor_that_closes_while_a_message_is_on_its_way
 mutant!(
     stale_hold,
-    "an entry that was never counted",
+    "stale count",
     torn_exchange::models::an_actor_that_closes_while_a_message_is_on_its_way()
+);
+mutant!(
+    count_of_the_next_actor_taken_for_an_old_one,
+    "an entry that was never counted",
+    loose_exchange::models::an_actor_that_closes_while_a_message_is_on_its_way()
 );
 
 // reply_races_timeout

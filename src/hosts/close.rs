@@ -9,13 +9,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::actor::CloseReason;
+use crate::call::Hosted;
 use crate::command::Command;
-use crate::context::Hosted;
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::{Hosts, READ_MAX, Slot, begin, is_reset};
 use crate::registry::{ActorId, Counters};
 use crate::sys::Socket;
+
+/// Slots for which room is kept when all have gone: a few pages, so that connections that come and
+/// go one by one allocate nothing.
+const SLOTS_KEPT: usize = 1024;
 
 /// How long a connection that was refused may take to read why, and to go.
 const REFUSED_LINGER: Duration = Duration::from_secs(1);
@@ -36,10 +40,9 @@ impl Hosts {
         // Nothing is shown to the actor any more.
         extra.kept = bytes::BytesMut::new();
         extra.need = 0;
-        let slot = &self.slots[index];
-        if slot.queued() == 0 {
+        if self.queued_at(index) == 0 {
             self.finish_close(index);
-        } else if !slot.flags.has(Flags::DIRTY | Flags::BLOCKED) {
+        } else if !self.slots[index].flags.has(Flags::DIRTY | Flags::BLOCKED) {
             self.flush(index);
         } else {
             self.watch_output(index);
@@ -81,6 +84,11 @@ impl Hosts {
 
     /// Ends an actor and its connection at once; an abort resets it.
     pub(super) fn end(&mut self, index: usize, reason: CloseReason) {
+        if self.slots[index].flags.has(Flags::LINGERING) {
+            // Its actor has been told, and has gone.
+            self.drop_guarded(reason);
+            return self.free(index);
+        }
         if matches!(reason, CloseReason::Aborted) {
             self.slots[index].flags.set(Flags::ABORT);
         }
@@ -102,7 +110,7 @@ impl Hosts {
 
     /// The reason of a close under way, which is now somebody else's to tell.
     fn take_reason(&mut self, index: usize) -> Option<CloseReason> {
-        self.slots[index].extra.as_mut()?.reason.take()
+        self.extras.get_mut(self.slots[index].extra)?.reason.take()
     }
 
     /// Tells the actor its end and drops it. Nothing can reach it from here on.
@@ -119,7 +127,7 @@ impl Hosts {
         if slot.flags.take(Flags::OPENED) {
             self.log_end(index, reason);
             let slot = &mut self.slots[index];
-            begin(&mut self.call, slot, index);
+            begin(&mut self.call, slot, index, &self.extras);
             self.call.queued = 0;
             if let Some(actor) = slot.actor.as_deref_mut()
                 && let Err(panic) = guard(|| actor.closed(reason, &mut self.call))
@@ -191,8 +199,18 @@ impl Hosts {
     /// The sockets freed in this turn are gone. Said only when all that their ends caused is in the
     /// mailboxes, the notices of members that left included: when the last socket has gone while
     /// the system stops, pollers may end.
+    ///
+    /// Slots that a burst has left behind are given back here, where no place is held in a
+    /// variable.
     pub(crate) fn count_freed(&mut self) {
         if self.freed > 0 {
+            let vacant = self.slots.iter().rev();
+            let vacant = vacant.take_while(|slot| slot.generation == 0).count();
+            self.slots.truncate(self.slots.len() - vacant);
+            let kept = SLOTS_KEPT.max(2 * self.slots.len());
+            if self.slots.capacity() > 2 * kept {
+                self.slots.shrink_to(kept);
+            }
             let freed = std::mem::take(&mut self.freed);
             self.call
                 .registry

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::context::Hosted;
+use crate::call::Hosted;
 use crate::hosts::Hosts;
 use crate::registry::Counters;
 

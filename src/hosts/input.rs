@@ -5,7 +5,7 @@ use std::io;
 use bytes::Buf;
 
 use crate::actor::CloseReason;
-use crate::context::Wants;
+use crate::call::Wants;
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::{FRONT_MAX, Flush, Hosts, READ_MAX, begin};
@@ -30,7 +30,7 @@ impl Hosts {
         let slot = &mut self.slots[index];
         let Some(socket) = &slot.socket else { return };
         let mut at = 0;
-        if let Some(extra) = &slot.extra
+        if let Some(extra) = self.extras.get(slot.extra)
             && extra.kept.len() <= FRONT_MAX
         {
             at = extra.kept.len();
@@ -43,8 +43,7 @@ impl Hosts {
             Err(error) => return self.fail(index, error),
         };
         self.touch(index);
-        let slot = &mut self.slots[index];
-        let shown = match &mut slot.extra {
+        let shown = match self.extras.get_mut(self.slots[index].extra) {
             Some(extra) if extra.kept.len() > at => {
                 extra.kept.extend_from_slice(&self.read_buf[..received]);
                 Shown::Kept
@@ -78,7 +77,8 @@ impl Hosts {
     /// Shows what is kept for the last time, then tells the half-close, unless the actor pauses.
     fn show_end(&mut self, index: usize) {
         let key = self.key(index);
-        if self.slots[index].kept() > 0 {
+        let extra = self.extras.get(self.slots[index].extra);
+        if extra.is_some_and(|extra| !extra.kept.is_empty()) {
             self.show(index, Shown::Kept, true);
         }
         if self.find(key).is_none() {
@@ -87,7 +87,7 @@ impl Hosts {
         let flags = &mut self.slots[index].flags;
         if !flags.has(Flags::NOT_READING | Flags::CLOSING | Flags::EOF_TOLD) {
             flags.set(Flags::EOF_TOLD);
-            if let Some(extra) = &mut self.slots[index].extra {
+            if let Some(extra) = self.extras.get_mut(self.slots[index].extra) {
                 extra.kept.clear();
                 extra.need = 0;
             }
@@ -104,10 +104,8 @@ impl Hosts {
     /// rest.
     fn show(&mut self, index: usize, shown: Shown, at_end: bool) {
         let slot = &mut self.slots[index];
-        let (need, kept) = slot
-            .extra
-            .as_ref()
-            .map_or((0, 0), |extra| (extra.need, extra.kept.len()));
+        let extra = self.extras.get(slot.extra);
+        let (need, kept) = extra.map_or((0, 0), |extra| (extra.need, extra.kept.len()));
         let len = match shown {
             Shown::Buffer(len) => len,
             Shown::Kept => kept,
@@ -116,8 +114,8 @@ impl Hosts {
             self.keep(index, shown, 0, need, true);
             return self.check_kept(index, false);
         }
-        begin(&mut self.call, slot, index);
-        let bytes = match (shown, &slot.extra) {
+        begin(&mut self.call, slot, index, &self.extras);
+        let bytes = match (shown, extra) {
             (Shown::Buffer(len), _) => &self.read_buf[..len],
             (Shown::Kept, Some(extra)) => &extra.kept[..],
             (Shown::Kept, None) => &[],
@@ -125,6 +123,10 @@ impl Hosts {
         let Some(actor) = slot.actor.as_deref_mut() else {
             return;
         };
+        if let Shown::Buffer(_) = shown {
+            let addrs = bytes.as_ptr_range();
+            self.call.shown = addrs.start.addr()..addrs.end.addr();
+        }
         let mut consumed = 0;
         let (called, needed) = loop {
             let mut input = Input::new(&bytes[consumed..], at_end);
@@ -140,6 +142,10 @@ impl Hosts {
                 break (called, needed);
             }
         };
+        if extra.is_none() && consumed == bytes.len() && needed == 0 {
+            // Nothing was kept, and nothing is.
+            return self.after(index, called, Flush::Now);
+        }
         let key = self.key(index);
         let paused = self.call.wants.has(Wants::STOPS_INPUT);
         self.keep(index, shown, consumed, needed, false);
@@ -151,7 +157,7 @@ impl Hosts {
 
     /// Keeps what follows the first `consumed` of the bytes shown.
     fn keep(&mut self, index: usize, shown: Shown, consumed: usize, need: usize, unseen: bool) {
-        let extra = &mut self.slots[index].extra;
+        let extra = self.extras.get_mut(self.slots[index].extra);
         match shown {
             Shown::Buffer(len) if consumed == len && need == 0 => {
                 let Some(extra) = extra else { return };
@@ -161,7 +167,7 @@ impl Hosts {
             }
             Shown::Buffer(len) => {
                 let now = self.call.now();
-                let was = self.slots[index].kept();
+                let was = extra.map_or(0, |extra| extra.kept.len());
                 let rest = std::mem::take(&mut self.read_buf);
                 let extra = self.extra(index, now);
                 if was == 0 || consumed > 0 {
@@ -196,7 +202,9 @@ impl Hosts {
     /// nothing is added.
     fn check_kept(&mut self, index: usize, paused: bool) {
         let slot = &self.slots[index];
-        let Some(extra) = &slot.extra else { return };
+        let Some(extra) = self.extras.get(slot.extra) else {
+            return;
+        };
         let limit = self.call.origins[usize::from(slot.origin)]
             .options
             .input_max;
@@ -213,7 +221,7 @@ impl Hosts {
         match socket.recv(&mut self.read_buf[..READ_MAX]) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(received) if received > 0 => {
-                let left = slot.extra.as_mut().map_or(0, |extra| {
+                let left = self.extras.get_mut(slot.extra).map_or(0, |extra| {
                     extra.linger_left = extra.linger_left.saturating_sub(received);
                     extra.linger_left
                 });

@@ -8,6 +8,7 @@
 //! how they end, [`timeouts`] watches them, [`guard`] contains their panics.
 
 mod close;
+mod extras;
 mod guard;
 mod input;
 mod output;
@@ -21,15 +22,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::BytesMut;
-
 use crate::actor::{CloseReason, Outcome};
-use crate::context::{Call, Hosted, Wants};
+use crate::call::{Call, Hosted, Wants};
 use crate::flags::Flags;
 use crate::handle::Shared;
+use crate::hosts::extras::{Extra, ExtraId, Extras};
 use crate::hosts::guard::guard;
 use crate::origin::{Origin, SlowReader};
-use crate::output::Output;
 use crate::registry::{ActorKey, Registry};
 use crate::sys::{Selector, Socket, clock};
 
@@ -43,23 +42,16 @@ const READ_MAX: usize = 64 << 10;
 /// a large frame is not copied again with each read.
 const FRONT_MAX: usize = 16 << 10;
 
-/// How many extras are held in reserve, and how much buffer each may hold: 1 MiB per poller in all,
-/// enough for the connections that are written to in one turn.
-const SPARE_MAX: usize = 256;
-const SPARE_BYTES_MAX: usize = 4 << 10;
-
 /// One actor and, if it is a connection, its socket.
 struct Slot {
     /// `None` in a vacant slot, in one that lingers, and in one that refuses a connection.
     actor: Option<Box<dyn Hosted>>,
     /// There only while something is kept for the connection.
-    extra: Option<Box<Extra>>,
+    extra: Option<ExtraId>,
     socket: Option<Socket>,
     /// That of the key; 0 in a vacant slot, which no key has.
     generation: u32,
     flags: Flags,
-    /// Milliseconds since the poller's start, wrapping; kept with [`Flags::TIMED`] only.
-    last_active_ms: u32,
     origin: u16,
     peer: [u8; 6],
 }
@@ -71,54 +63,9 @@ impl Slot {
         socket: None,
         generation: 0,
         flags: Flags::NONE,
-        last_active_ms: 0,
         origin: 0,
         peer: [0; 6],
     };
-
-    fn queued(&self) -> usize {
-        self.extra.as_ref().map_or(0, |extra| extra.output.len())
-    }
-
-    fn kept(&self) -> usize {
-        self.extra.as_ref().map_or(0, |extra| extra.kept.len())
-    }
-}
-
-/// What is kept for a connection while input or output waits, or while it closes.
-struct Extra {
-    /// Input that the actor did not consume.
-    kept: BytesMut,
-    /// How many bytes the actor wants to see before it is called again.
-    need: usize,
-    /// Output that waits for the end of the turn or for the socket.
-    output: Output,
-    /// When something of `kept` was last consumed, or it began.
-    input_since: Instant,
-    /// When something of `output` was last taken, or it began.
-    output_since: Instant,
-    /// Why the connection closes, once its output is flushed.
-    reason: Option<CloseReason>,
-    /// How many bytes a lingering close may still discard.
-    linger_left: usize,
-}
-
-impl Extra {
-    fn new(now: Instant) -> Extra {
-        Extra {
-            kept: BytesMut::new(),
-            need: 0,
-            output: Output::default(),
-            input_since: now,
-            output_since: now,
-            reason: None,
-            linger_left: 0,
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.kept.is_empty() && self.output.is_empty() && self.need == 0 && self.reason.is_none()
-    }
 }
 
 /// Where an actor is found by its key.
@@ -152,9 +99,10 @@ pub(crate) struct Hosts {
     ready: VecDeque<ActorKey>,
     /// Connections to be flushed at the end of the turn.
     dirty: Vec<ActorKey>,
-    /// Boxed, because that is how slots hold them.
-    #[allow(clippy::vec_box)]
-    spare: Vec<Box<Extra>>,
+    extras: Extras,
+    /// When each connection that has an idle timeout was last active, by slot: milliseconds since
+    /// the poller's start, wrapping. No longer than the last such slot.
+    active_ms: Vec<u32>,
     /// Actors that have ended and of which an inbox may keep something.
     pub(crate) ended: Vec<ActorKey>,
     /// Sockets freed in this turn and still counted in the door: see `count_freed`.
@@ -178,7 +126,8 @@ impl Hosts {
             read_buf: vec![0; FRONT_MAX + READ_MAX].into_boxed_slice(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
-            spare: Vec::new(),
+            extras: Extras::default(),
+            active_ms: Vec::new(),
             ended: Vec::new(),
             freed: 0,
             stop: None,
@@ -234,7 +183,12 @@ impl Hosts {
 
     /// Bytes of output that wait for the socket of this actor.
     pub(crate) fn queued(&self, key: ActorKey) -> usize {
-        self.find(key).map_or(0, |index| self.slots[index].queued())
+        self.find(key).map_or(0, |index| self.queued_at(index))
+    }
+
+    fn queued_at(&self, index: usize) -> usize {
+        let extra = self.extras.get(self.slots[index].extra);
+        extra.map_or(0, |extra| extra.output.len())
     }
 
     /// All actors that are there.
@@ -272,7 +226,7 @@ impl Hosts {
         index: usize,
         callback: impl FnOnce(&mut dyn Hosted, &mut Call) -> Outcome,
     ) -> Called {
-        begin(&mut self.call, &self.slots[index], index);
+        begin(&mut self.call, &self.slots[index], index, &self.extras);
         match self.slots[index].actor.as_deref_mut() {
             Some(actor) => guard(|| callback(actor, &mut self.call)),
             None => Ok(Ok(())),
@@ -281,7 +235,14 @@ impl Hosts {
 
     /// Carries out what the callback of the actor at `index` asked for.
     fn after(&mut self, index: usize, called: Called, flush: Flush) {
-        if self.call.is_quiet() && matches!(called, Ok(Ok(()))) {
+        // What most callbacks do: nothing, or nothing but write.
+        if self.call.wants.is_empty()
+            && self.call.spawned.is_empty()
+            && matches!(called, Ok(Ok(())))
+        {
+            if !self.call.staged.is_empty() {
+                self.send_staged(index, flush);
+            }
             return;
         }
         let wants = self.call.wants;
@@ -327,7 +288,7 @@ impl Hosts {
             }
             // Whoever was told `false` is told when to write again, if there is anything to wait
             // for.
-            let waits = self.slots[index].queued() + self.call.staged.len() > 0;
+            let waits = self.queued_at(index) + self.call.staged.len() > 0;
             if wants.has(Wants::DROPPED) && waits {
                 self.slots[index].flags.set(Flags::ABOVE_HIGH);
             }
@@ -431,8 +392,8 @@ impl Hosts {
         }
     }
 
-    pub(crate) fn timer(&mut self, due: crate::timers::Due<crate::context::TimerFor>) {
-        use crate::context::TimerFor;
+    pub(crate) fn timer(&mut self, due: crate::timers::Due<crate::call::TimerFor>) {
+        use crate::call::TimerFor;
         let index = due.owner as usize;
         match due.what {
             TimerFor::Ask(asked) => asked.fail(crate::ask::AskError::TimedOut),
@@ -448,13 +409,7 @@ impl Hosts {
     // ---- what is kept ---------------------------------------------------------------------------
 
     fn extra(&mut self, index: usize, now: Instant) -> &mut Extra {
-        let spare = &mut self.spare;
-        self.slots[index].extra.get_or_insert_with(|| {
-            let mut extra = spare.pop().unwrap_or_else(|| Box::new(Extra::new(now)));
-            extra.input_since = now;
-            extra.output_since = now;
-            extra
-        })
+        self.extras.get_or_take(&mut self.slots[index].extra, now)
     }
 
     /// Whether anything is kept for this connection.
@@ -466,40 +421,29 @@ impl Hosts {
 
     /// Takes the extra back when nothing is in it.
     fn tidy(&mut self, index: usize) {
-        if self.slots[index]
-            .extra
-            .as_ref()
-            .is_some_and(|extra| extra.is_idle())
-        {
+        let extra = self.extras.get(self.slots[index].extra);
+        if extra.is_some_and(Extra::is_idle) {
             self.recycle(index);
         }
     }
 
     fn recycle(&mut self, index: usize) {
-        let Some(mut extra) = self.slots[index].extra.take() else {
-            return;
-        };
-        if self.spare.len() < SPARE_MAX
-            && extra.kept.capacity() + extra.output.capacity() <= SPARE_BYTES_MAX
-        {
-            extra.kept.clear();
-            extra.output.clear();
-            extra.need = 0;
-            extra.reason = None;
-            self.spare.push(extra);
+        if let Some(id) = self.slots[index].extra.take() {
+            self.extras.give_back(id);
         }
     }
 }
 
 /// Lays out the desk for a callback of the actor in `slot`.
-fn begin(call: &mut Call, slot: &Slot, index: usize) {
+fn begin(call: &mut Call, slot: &Slot, index: usize, extras: &Extras) {
     debug_assert!(call.staged.is_empty());
     call.key = ActorKey::new(index as u32, slot.generation);
     call.flags = slot.flags;
     call.origin = slot.origin;
     call.peer = slot.peer;
-    call.queued = slot.queued();
+    call.queued = extras.get(slot.extra).map_or(0, |extra| extra.output.len());
     call.over = 0;
+    call.shown = 0..0;
     call.wants = Wants::default();
 }
 
@@ -524,7 +468,7 @@ mod tests {
 
     /// ARCHITECTURE.md and README.md count on it.
     #[test]
-    fn a_slot_is_48_bytes() {
-        assert_eq!(size_of::<Slot>(), 48);
+    fn a_slot_is_40_bytes() {
+        assert_eq!(size_of::<Slot>(), 40);
     }
 }

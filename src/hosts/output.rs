@@ -11,11 +11,10 @@ impl Hosts {
     /// Sends or keeps what the callback wrote; `false` when the connection has ended over it.
     pub(super) fn send_staged(&mut self, index: usize, flush: Flush) -> bool {
         let len = self.call.staged.len();
-        let slot = &self.slots[index];
         if len == 0 {
             return self.shut_if_flushed(index);
         }
-        let queued = slot.queued();
+        let queued = self.queued_at(index);
         if queued + len >= self.call.options().high_watermark {
             self.reach_high(index);
         }
@@ -31,14 +30,34 @@ impl Hosts {
             }
             return self.flush(index);
         }
-        let slot = &self.slots[index];
-        let (Some(bytes), Some(socket)) = (self.call.staged.as_slice(), &slot.socket) else {
-            self.keep_staged(index, 0);
-            return self.flush(index);
+        let Some(socket) = &self.slots[index].socket else {
+            self.call.staged.clear();
+            return true;
         };
-        match socket.send(bytes) {
+        let in_one = self.call.staged.as_slice(&self.read_buf);
+        let sent = match in_one {
+            Some(bytes) => socket.send(bytes),
+            None => {
+                let mut slices = [IoSlice::new(&[]); MAX_PARTS];
+                let mut count = 0;
+                for (slot, part) in slices
+                    .iter_mut()
+                    .zip(self.call.staged.parts(&self.read_buf))
+                {
+                    *slot = IoSlice::new(part);
+                    count += 1;
+                }
+                socket.send_vectored(&slices[..count])
+            }
+        };
+        let in_one = in_one.is_some();
+        match sent {
             Ok(sent) if sent == len => {
                 self.call.staged.clear();
+                let flags = self.slots[index].flags;
+                if !flags.has(Flags::TIMED | Flags::ABOVE_HIGH | Flags::SHUT_PENDING) {
+                    return true;
+                }
                 self.touch(index);
                 self.fall_low(index);
                 self.shut_if_flushed(index)
@@ -46,7 +65,12 @@ impl Hosts {
             Ok(sent) => {
                 self.touch(index);
                 self.keep_staged(index, sent);
-                self.block(index)
+                // Of several parts not all may have been offered: the socket need not be full.
+                if in_one {
+                    self.block(index)
+                } else {
+                    self.flush(index)
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.keep_staged(index, 0);
@@ -66,13 +90,13 @@ impl Hosts {
             return;
         }
         let now = self.call.now();
-        let was_empty = self.slots[index].queued() == 0;
+        let was_empty = self.queued_at(index) == 0;
         let mut staged = std::mem::take(&mut self.call.staged);
-        let extra = self.extra(index, now);
+        let extra = self.extras.get_or_take(&mut self.slots[index].extra, now);
         if was_empty {
             extra.output_since = now;
         }
-        staged.move_into(&mut extra.output, sent);
+        staged.move_into(&mut extra.output, sent, &self.read_buf);
         self.call.staged = staged;
     }
 
@@ -106,19 +130,22 @@ impl Hosts {
     /// ended.
     pub(super) fn flush(&mut self, index: usize) -> bool {
         loop {
-            let slot = &mut self.slots[index];
-            let (Some(socket), Some(extra)) = (&slot.socket, &mut slot.extra) else {
+            let slot = &self.slots[index];
+            let extra = self.extras.get_mut(slot.extra);
+            let (Some(socket), Some(extra)) = (&slot.socket, extra) else {
                 break;
             };
             if extra.output.is_empty() {
                 break;
             }
-            let mut slices = [IoSlice::new(&[]); MAX_PARTS];
-            let count = extra.output.io_slices(&mut slices);
-            let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
-            let sent = match &slices[..count] {
-                [one] => socket.send(one),
-                several => socket.send_vectored(several),
+            let (offered, sent) = match extra.output.as_slice() {
+                Some(bytes) => (bytes.len(), socket.send(bytes)),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); MAX_PARTS];
+                    let count = extra.output.io_slices(&mut slices);
+                    let offered = slices[..count].iter().map(|slice| slice.len()).sum();
+                    (offered, socket.send_vectored(&slices[..count]))
+                }
             };
             match sent {
                 Ok(sent) => {
@@ -168,8 +195,9 @@ impl Hosts {
     /// Carries out a half-close that waited for the output to be flushed; `false` when the
     /// connection has ended over it.
     fn shut_if_flushed(&mut self, index: usize) -> bool {
+        let queued = self.queued_at(index);
         let slot = &mut self.slots[index];
-        if slot.queued() > 0 || !slot.flags.take(Flags::SHUT_PENDING) {
+        if queued > 0 || !slot.flags.take(Flags::SHUT_PENDING) {
             return true;
         }
         match slot.socket.as_ref().map(|socket| socket.shutdown_write()) {
@@ -207,14 +235,15 @@ impl Hosts {
     /// `drained` is owed when the output, having been at the high watermark, is at the low one or
     /// below.
     fn fall_low(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
+        let slot = &self.slots[index];
         if !slot.flags.has(Flags::ABOVE_HIGH) {
             return;
         }
         let options = &self.call.origins[usize::from(slot.origin)].options;
-        if slot.queued() > options.low_watermark {
+        if self.queued_at(index) > options.low_watermark {
             return;
         }
+        let slot = &mut self.slots[index];
         slot.flags.clear(Flags::ABOVE_HIGH);
         let held = slot.flags.take(Flags::HELD);
         self.owe(

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::actor::CloseReason;
-use crate::context::Hosted;
+use crate::call::Hosted;
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::{Hosts, Slot};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::actor::CloseReason;
-use crate::context::TimerFor;
+use crate::call::TimerFor;
 use crate::flags::Flags;
 use crate::hosts::Hosts;
 use crate::watch::Watch;
@@ -12,7 +12,7 @@ impl Hosts {
     /// Notes that the connection is active, if it has an idle timeout.
     pub(super) fn touch(&mut self, index: usize) {
         if self.slots[index].flags.has(Flags::TIMED) {
-            self.slots[index].last_active_ms = self.stamp();
+            self.active_ms[index] = self.stamp();
         }
     }
 
@@ -33,6 +33,9 @@ impl Hosts {
         let options = &self.call.origins[usize::from(self.slots[index].origin)].options;
         if let Some(after) = options.idle_timeout {
             self.slots[index].flags.set(Flags::TIMED);
+            if index >= self.active_ms.len() {
+                self.active_ms.resize(index + 1, 0);
+            }
             self.touch(index);
             let at = self.call.deadline(after);
             self.watch(index, Watch::Idle, at);
@@ -74,6 +77,7 @@ impl Hosts {
     /// lets the matter rest.
     pub(super) fn look_at(&mut self, index: usize, watch: Watch) {
         let now = self.call.now();
+        let queued = self.queued_at(index);
         let slot = &mut self.slots[index];
         let options = &self.call.origins[usize::from(slot.origin)].options;
         match watch {
@@ -85,7 +89,7 @@ impl Hosts {
                 if slot.flags.has(Flags::CLOSING) {
                     return;
                 }
-                let last = slot.last_active_ms;
+                let last = self.active_ms[index];
                 let idle = Duration::from_millis(u64::from(self.stamp().wrapping_sub(last)));
                 if idle >= after {
                     self.end(index, CloseReason::Idle(after));
@@ -97,7 +101,7 @@ impl Hosts {
                 let after = options.stuck_timeout;
                 // The selector reports a socket only when a good part of its buffer is free; a peer
                 // that takes a little now and then is not stuck. So ask the socket itself.
-                if slot.queued() == 0 {
+                if queued == 0 {
                     slot.flags.clear(Flags::WATCH_OUTPUT);
                 } else if self.flush(index) {
                     self.look_at_output(index, now, after);
@@ -112,7 +116,8 @@ impl Hosts {
                     return;
                 }
                 let paused = slot.flags.has(Flags::NOT_READING);
-                let Some(extra) = slot.extra.as_mut().filter(|extra| !extra.kept.is_empty()) else {
+                let extra = self.extras.get_mut(slot.extra);
+                let Some(extra) = extra.filter(|extra| !extra.kept.is_empty()) else {
                     return;
                 };
                 if paused {
@@ -138,7 +143,8 @@ impl Hosts {
     fn look_at_output(&mut self, index: usize, now: Instant, after: Duration) {
         let slot = &mut self.slots[index];
         slot.flags.clear(Flags::WATCH_OUTPUT);
-        let Some(extra) = slot.extra.as_ref().filter(|extra| !extra.output.is_empty()) else {
+        let extra = self.extras.get(slot.extra);
+        let Some(extra) = extra.filter(|extra| !extra.output.is_empty()) else {
             return;
         };
         let queued = extra.output.len();

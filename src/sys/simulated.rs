@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::io::{self, IoSlice};
 
 use super::socket::Socket;
 
@@ -77,6 +77,19 @@ impl Number {
 
     pub(super) fn send(self, bytes: &[u8]) -> io::Result<usize> {
         self.with(|stream| stream.send(bytes))?
+    }
+
+    /// As a kernel does: what was taken before a refusal or an error is a partial send.
+    pub(super) fn send_vectored(self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut all = 0;
+        for slice in slices {
+            match self.send(slice) {
+                Ok(sent) => all += sent,
+                Err(error) if all == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(all)
     }
 
     pub(super) fn shutdown_write(self) -> io::Result<()> {

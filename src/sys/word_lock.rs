@@ -6,13 +6,13 @@
 //!
 //! std's mutex takes two such operations, because whoever lets go has to learn whether somebody
 //! sleeps in the kernel, and a state word beside it takes a third; they are nine tenths of the cost
-//! of a message (ARCHITECTURE.md, "What was tried"). The price is that nobody is woken here: who
+//! of a message (ARCHITECTURE.md, "Decisions"). The price is that nobody is woken here: who
 //! finds the lock taken spins, then yields the processor, and then sleeps for a fixed time. That
 //! pays where it is held for a push or a swap, and nowhere else.
 //!
 //! Ordering: the compare-and-swap that takes the lock is Acquire and the store that lets go is
-//! Release, so each holder sees all that the ones before it did. Between the two nobody else changes
-//! the word: each other change is a compare-and-swap that expects LOCKED to be clear.
+//! Release, so each holder sees all that the ones before it did. Between the two nobody else
+//! changes the word: each other change is a compare-and-swap that expects LOCKED to be clear.
 
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
@@ -33,8 +33,6 @@ pub(crate) struct WordLock<T> {
 // SAFETY: `data` is reached through `with` alone, by one thread at a time, so to share the lock is
 // to send the data to and fro.
 unsafe impl<T: Send> Sync for WordLock<T> {}
-// SAFETY: nothing in it belongs to a thread but, maybe, the data.
-unsafe impl<T: Send> Send for WordLock<T> {}
 
 // As std's mutex: a panic under the lock lets go of it, and the data is as that left it.
 impl<T> UnwindSafe for WordLock<T> {}

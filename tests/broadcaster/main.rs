@@ -253,6 +253,25 @@ fn pushes_come_in_one_order_for_all_members_over_pollers_and_types() {
     }
 }
 
+/// So that a member on a connection is written to once for all of them.
+#[test]
+fn pushes_that_wait_come_to_one_member_after_another() {
+    let hall = Hall::new(2);
+    (0..100).for_each(|number| hall.join(&hall.member(1, number)));
+    assert_eq!(hall.count(), 100);
+    settle(&hall.system);
+    let probe = spawn(&hall.system, 1, |probe| probe);
+    let held = hold(&probe);
+    (0..50).for_each(|note| hall.tell(Broadcast::Push(Note(note))));
+    assert_eq!(hall.count(), 100, "all are pushed");
+    drop(held);
+    for number in 0..100 {
+        for note in 0..50 {
+            assert_eq!(next(&hall.notes), (number, note));
+        }
+    }
+}
+
 #[test]
 fn joining_twice_is_joining_once_and_leaving_is_at_once() {
     let hall = Hall::new(2);

@@ -138,7 +138,7 @@ fn compare(rounds: usize) -> io::Result<()> {
     let mut contenders = Vec::new();
     for way in Way::value_variants() {
         let name = way.name();
-        let server = Server::start(&format!("{program} serve {name}"), None)?;
+        let server = Server::start(&format!("{program} serve {name}"))?;
         open(server.addr(), AT_A_TIME)?;
         contenders.push(Contender {
             name,

@@ -7,9 +7,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use greenroom_benches::echo::{self, Shape};
-use greenroom_benches::server::{Memory, Server, floor_command};
-use greenroom_benches::{idle, latency_histogram, latency_line, pingers, raise_descriptor_limit};
+use greenroom_benches::echo::{EchoLoads, Shape};
+use greenroom_benches::server::{Candidate, Memory, Server};
+use greenroom_benches::{
+    idle, latency_histogram, latency_line, many, pingers, raise_descriptor_limit,
+};
 
 /// How often the pingers run alone and beside the flood, by turns.
 const PINGER_SLICES: u32 = 5;
@@ -55,6 +57,16 @@ enum Mode {
         #[arg(long, default_value_t = 19_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
         connections: u32,
     },
+    /// Holds idle connections for another process, which says when to go on
+    #[command(hide = true)]
+    Hold {
+        #[arg(long)]
+        addr: SocketAddr,
+        #[arg(long)]
+        pid: u32,
+        #[arg(long)]
+        connections: usize,
+    },
     /// Pings at a fixed rate, without and with connections at full speed beside them: latency
     Pingers {
         #[command(flatten)]
@@ -94,10 +106,10 @@ impl Target {
             return Ok((addr, None));
         }
         let command = match self.server.as_deref() {
-            Some("c") | None => floor_command()?,
+            Some("c") | None => Candidate::floor()?.command,
             Some(command) => command.to_string(),
         };
-        let server = Server::start(&command, None)?;
+        let server = Server::start(&command)?;
         Ok((server.addr(), Some(server)))
     }
 }
@@ -132,24 +144,17 @@ fn run(mode: Mode) -> io::Result<()> {
             println!(
                 "{connections} connections, {size} bytes, pipeline {pipeline}, {threads} threads, {seconds} s"
             );
-            let threads = threads.min(connections) as usize;
-            let report = echo::run_threads(addr, shape, threads, Duration::from_secs(seconds))?;
+            let mut load = EchoLoads::connect(addr, shape, threads as usize)?;
+            let report = load.run(Duration::from_secs(seconds))?;
             println!(
                 "messages: {} ({:.0} for each second), every byte right",
                 report.messages,
                 report.rate()
             );
             println!("latency: {}", latency_line(&report.latency));
-            let slowest = report
-                .messages_by_connection
-                .iter()
-                .min()
-                .copied()
-                .unwrap_or(0);
-            let mean = report.messages as f64 / f64::from(connections);
             println!(
-                "fairness: slowest connection {slowest} messages, mean {mean:.0} ({:.2})",
-                slowest as f64 / mean
+                "fairness: the slowest connection has {:.2} of the mean",
+                report.fairness()
             );
         }
         Mode::Idle {
@@ -193,6 +198,11 @@ fn run(mode: Mode) -> io::Result<()> {
                 );
             }
         }
+        Mode::Hold {
+            addr,
+            pid,
+            connections,
+        } => many::hold(addr, pid, connections)?,
         Mode::Pingers {
             target,
             pingers,

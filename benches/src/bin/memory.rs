@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Parser;
 use greenroom::{Actor, Addr, Context, Outcome, System};
 use greenroom_benches::rounds::machine;
+use greenroom_benches::samples::Samples;
 use greenroom_benches::server::Memory;
 
 /// Spawned between two looks at how many have been opened, so that those on their way are few.
@@ -22,6 +23,9 @@ struct Cli {
     /// How many actors of each kind
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     actors: u32,
+    /// Only the bytes of an actor without a socket and without fields, as a sample in CSV
+    #[arg(long)]
+    csv: bool,
 }
 
 /// An actor with `LEN` words of its own.
@@ -103,7 +107,17 @@ fn spawn_many<const LEN: usize>(
 }
 
 fn main() -> io::Result<()> {
-    let count = Cli::parse().actors as usize;
+    let cli = Cli::parse();
+    let count = cli.actors as usize;
+    if cli.csv {
+        let system = System::builder().pollers(1).build()?;
+        let (each, _) = spawn_many::<0>(&system, count)?;
+        let case = format!("{count} actors without sockets");
+        let mut samples = Samples::new();
+        samples.push("many", &case, "greenroom", 0, "bytes", each);
+        print!("{}", samples.to_csv());
+        return Ok(());
+    }
     println!("{}", machine());
     // In systems of their own, dropped before the next: one is not to reuse what another gave back.
     let system = System::builder().pollers(1).build()?;

@@ -3,6 +3,7 @@
 
 pub mod deaf_condvar;
 pub mod looking_swap;
+pub mod loose_exchange;
 pub mod loose_unlock;
 pub mod torn_exchange;
 pub mod torn_lock;

@@ -1,6 +1,6 @@
 //! `src/sync.rs` made of loom's types.
 
-pub use loom::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+pub use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 pub use loom::sync::{Condvar, Mutex, MutexGuard};
 // std's, and so one step to loom, and trusted. `OnceLock`: loom has none, and what initialises it
 // touches no atomic that another thread knows of. `Arc`: loom's can only find leaks here, and

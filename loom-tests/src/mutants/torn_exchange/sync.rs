@@ -3,7 +3,7 @@
 pub use crate::shipped::sync::*;
 use std::ops::Deref;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AtomicU64(loom::sync::atomic::AtomicU64);
 
 impl AtomicU64 {

@@ -1,0 +1,301 @@
+//! The desk that a poller's callbacks are handed: what the actor at work may see, and what it asked
+//! for, before the poller carries it out. [`Context`] is its public face.
+
+use std::any::Any;
+use std::net::Ipv4Addr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slotmap::SlotMap;
+
+use crate::actor::{Actor, CloseReason, Outcome};
+use crate::ask::{AskKey, Asked};
+use crate::context::Context;
+use crate::flags::Flags;
+use crate::handle::Shared;
+use crate::input::Input;
+use crate::origin::{ConnectionOptions, Origin, SlowReader};
+use crate::output::Staged;
+use crate::registry::{ActorKey, Counters, Registry};
+use crate::sys::{Endpoint, Peer, clock};
+use crate::timers::{TimerKey, Timers, deadline_after};
+use crate::watch::Watch;
+
+type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
+
+/// What an actor asked for in one callback. Each bit one request.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wants(u16);
+
+impl Wants {
+    pub(crate) const CLOSE: u16 = 1;
+    pub(crate) const ABORT: u16 = 1 << 1;
+    pub(crate) const SHUTDOWN_WRITE: u16 = 1 << 2;
+    pub(crate) const PAUSE: u16 = 1 << 3;
+    pub(crate) const RESUME: u16 = 1 << 4;
+    pub(crate) const WAIT: u16 = 1 << 5;
+    pub(crate) const LOCAL_ADDR: u16 = 1 << 6;
+    /// More was written than the byte budget allows.
+    pub(crate) const OVERFLOW: u16 = 1 << 7;
+    /// A write was dropped whole.
+    pub(crate) const DROPPED: u16 = 1 << 8;
+    /// The mailbox that it waits for is its own.
+    pub(crate) const WAIT_HERE: u16 = 1 << 9;
+
+    /// After one of these an actor is shown no more input.
+    pub(crate) const STOPS_INPUT: u16 =
+        Wants::CLOSE | Wants::ABORT | Wants::PAUSE | Wants::WAIT | Wants::OVERFLOW;
+
+    pub(crate) fn set(&mut self, bit: u16) {
+        self.0 |= bit;
+    }
+
+    pub(crate) fn clear(&mut self, bit: u16) {
+        self.0 &= !bit;
+    }
+
+    #[inline]
+    pub(crate) fn has(self, bit: u16) -> bool {
+        self.0 & bit != 0
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// What a timer is for.
+#[derive(Clone)]
+pub(crate) enum TimerFor {
+    /// The actor set it.
+    Actor,
+    /// The connection is to be looked at: see [`Watch`].
+    Watch(Watch),
+    /// A question of the actor has not been answered.
+    Ask(Asked),
+}
+
+/// The desk that all callbacks of one poller are handed in turn: what the actor at work may see,
+/// and what it asked for.
+pub(crate) struct Call {
+    pub(crate) key: ActorKey,
+    /// A copy of what is known of the actor at work; see [`Flags`].
+    pub(crate) flags: Flags,
+    /// Which of `origins` the actor came from.
+    pub(crate) origin: u16,
+    /// IPv4 address and port of the peer; meaningful with [`Flags::PEER_V4`].
+    pub(crate) peer: [u8; 6],
+    /// Bytes of earlier callbacks that still wait.
+    pub(crate) queued: usize,
+    /// Bytes of this callback that were not stored because they passed the budget.
+    pub(crate) over: usize,
+    pub(crate) wants: Wants,
+    pub(crate) staged: Staged,
+    /// Where the bytes lie that are being shown, as addresses: compared with and never followed.
+    /// Empty where they are not in the poller's read buffer.
+    pub(crate) shown: Range<usize>,
+    /// The time of this turn, once somebody has asked for it.
+    pub(crate) now: Option<Instant>,
+    /// Time stands still but for who drives this by hand, see `testing`.
+    pub(crate) by_hand: bool,
+    pub(crate) timers: Timers<TimerFor>,
+    /// Questions without an answer, and the timers of their timeouts.
+    pub(crate) asking: SlotMap<AskKey, Option<TimerKey>>,
+    pub(crate) spawned: Vec<(ActorKey, Box<dyn Hosted>)>,
+    pub(crate) origins: Vec<Arc<Origin>>,
+    /// Peers whose address does not fit into six bytes (IPv6), by slot.
+    pub(crate) peers: HashMap<u32, Peer>,
+    /// Our side's addresses that had to be asked for, by slot.
+    pub(crate) locals: HashMap<u32, Endpoint>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Call {
+    /// Whether the callback, if it returned `Ok`, left nothing to be carried out.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.wants.is_empty() && self.staged.is_empty() && self.spawned.is_empty()
+    }
+
+    /// `spawned` is where actors without a socket are said to come from.
+    pub(crate) fn new(registry: Arc<Registry>, shared: Arc<Shared>, spawned: Arc<Origin>) -> Call {
+        Call {
+            key: ActorKey::default(),
+            flags: Flags::default(),
+            origin: 0,
+            peer: [0; 6],
+            queued: 0,
+            over: 0,
+            wants: Wants::default(),
+            staged: Staged::default(),
+            shown: 0..0,
+            now: None,
+            by_hand: false,
+            timers: Timers::new(clock::now()),
+            asking: SlotMap::with_key(),
+            spawned: Vec::new(),
+            origins: vec![spawned],
+            peers: HashMap::default(),
+            locals: HashMap::default(),
+            registry,
+            shared,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn options(&self) -> &ConnectionOptions {
+        &self.origins[usize::from(self.origin)].options
+    }
+
+    pub(crate) fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(clock::now)
+    }
+
+    /// `after` from this very moment: the turn may have begun long ago. Or so far ahead that it
+    /// never comes where the clock cannot tell it.
+    pub(crate) fn deadline(&mut self, after: Duration) -> Instant {
+        let now = if self.by_hand {
+            self.now()
+        } else {
+            clock::now()
+        };
+        deadline_after(now, after)
+    }
+
+    /// An answer has come: its timeout is not needed any more.
+    pub(crate) fn answered(&mut self, owner: ActorKey, ask: AskKey) {
+        if let Some(Some(timer)) = self.asking.remove(ask) {
+            self.timers.cancel(timer, owner.index());
+        }
+    }
+
+    pub(crate) fn set_timer(&mut self, deadline: Instant, period: Option<Duration>) -> TimerKey {
+        self.timers
+            .set(self.key.index(), deadline, period, TimerFor::Actor)
+    }
+
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        if !self.flags.has(Flags::CONNECTION) {
+            return None;
+        }
+        if self.flags.has(Flags::PEER_V4) {
+            let [a, b, c, d, high, low] = self.peer;
+            return Some(Peer::Tcp(
+                (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])).into(),
+            ));
+        }
+        Some(
+            self.peers
+                .get(&self.key.index())
+                .copied()
+                .unwrap_or(Peer::Unix),
+        )
+    }
+
+    pub(crate) fn local(&self) -> Option<Endpoint> {
+        if !self.flags.has(Flags::CONNECTION) {
+            return None;
+        }
+        match &self.origins[usize::from(self.origin)].local {
+            Endpoint::Tcp(addr) if addr.ip().is_unspecified() => {
+                self.locals.get(&self.key.index()).cloned()
+            }
+            local => Some(local.clone()),
+        }
+    }
+
+    /// Which part of the read buffer these bytes are, if they are one that need not be copied.
+    #[inline]
+    pub(crate) fn place_in_input(&self, bytes: &[u8]) -> Option<Range<usize>> {
+        if !self.staged.takes_shown(bytes.len()) {
+            return None;
+        }
+        let start = bytes.as_ptr().addr().checked_sub(self.shown.start)?;
+        let end = start + bytes.len();
+        (end <= self.shown.len()).then_some(start..end)
+    }
+
+    /// Stages `len` bytes if the connection's budget allows; `false` when they were dropped.
+    #[inline]
+    pub(crate) fn stage(&mut self, len: usize, push: impl FnOnce(&mut Staged)) -> bool {
+        assert!(
+            self.flags.has(Flags::SOCKET),
+            "write: this actor has no socket"
+        );
+        assert!(
+            !self.flags.has(Flags::WRITE_SHUT),
+            "write: this connection's writing side was shut down"
+        );
+        if self.queued + self.staged.len() + self.over + len <= self.options().output_max {
+            push(&mut self.staged);
+            return true;
+        }
+        self.over_budget(len)
+    }
+
+    #[cold]
+    fn over_budget(&mut self, len: usize) -> bool {
+        if self.options().slow_reader == SlowReader::DropNewest {
+            Counters::add(&self.registry.door.counters.dropped_writes, 1);
+            self.wants.set(Wants::DROPPED);
+            return false;
+        }
+        // The connection ends after this callback: nothing more is stored for it.
+        self.wants.set(Wants::OVERFLOW);
+        self.over += len;
+        true
+    }
+}
+
+/// An actor as its poller sees it: without its type.
+pub(crate) trait Hosted: Any {
+    fn opened(&mut self, call: &mut Call) -> Outcome;
+    fn readable(&mut self, input: &mut Input<'_>, call: &mut Call) -> Outcome;
+    fn read_closed(&mut self, call: &mut Call) -> Outcome;
+    fn timer(&mut self, key: TimerKey, call: &mut Call) -> Outcome;
+    fn drained(&mut self, call: &mut Call) -> Outcome;
+    fn room(&mut self, call: &mut Call) -> Outcome;
+    fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome;
+    fn closed(&mut self, reason: &CloseReason, call: &mut Call);
+    fn type_name(&self) -> &'static str;
+}
+
+impl<A: Actor> Hosted for A {
+    fn opened(&mut self, call: &mut Call) -> Outcome {
+        Actor::opened(self, &mut Context::new(call))
+    }
+
+    fn readable(&mut self, input: &mut Input<'_>, call: &mut Call) -> Outcome {
+        Actor::readable(self, input, &mut Context::new(call))
+    }
+
+    fn read_closed(&mut self, call: &mut Call) -> Outcome {
+        Actor::read_closed(self, &mut Context::new(call))
+    }
+
+    fn timer(&mut self, key: TimerKey, call: &mut Call) -> Outcome {
+        Actor::timer(self, key, &mut Context::new(call))
+    }
+
+    fn drained(&mut self, call: &mut Call) -> Outcome {
+        Actor::drained(self, &mut Context::new(call))
+    }
+
+    fn room(&mut self, call: &mut Call) -> Outcome {
+        Actor::room(self, &mut Context::new(call))
+    }
+
+    fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome {
+        Actor::stopping(self, deadline, &mut Context::new(call))
+    }
+
+    fn closed(&mut self, reason: &CloseReason, call: &mut Call) {
+        Actor::closed(self, reason, &mut Context::new(call));
+    }
+
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<A>()
+    }
+}

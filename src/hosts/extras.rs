@@ -1,0 +1,177 @@
+//! What is kept for connections while input or output waits, or while they close.
+//!
+//! A slot names its extra by number, four bytes where a box would take eight. Extras that are given
+//! back are kept for the next to take, up to a limit; beyond it their memory is freed.
+
+use std::num::NonZeroU32;
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use crate::actor::CloseReason;
+use crate::output::Output;
+
+/// How many extras are held in reserve, and how much buffer each may hold: 1 MiB per poller in all,
+/// enough for the connections that are written to in one turn.
+const SPARE_MAX: usize = 256;
+const SPARE_BYTES_MAX: usize = 4 << 10;
+
+/// What is kept for one connection.
+pub(super) struct Extra {
+    /// Input that the actor did not consume.
+    pub(super) kept: BytesMut,
+    /// How many bytes the actor wants to see before it is called again.
+    pub(super) need: usize,
+    /// Output that waits for the end of the turn or for the socket.
+    pub(super) output: Output,
+    /// When something of `kept` was last consumed, or it began.
+    pub(super) input_since: Instant,
+    /// When something of `output` was last taken, or it began.
+    pub(super) output_since: Instant,
+    /// Why the connection closes, once its output is flushed.
+    pub(super) reason: Option<CloseReason>,
+    /// How many bytes a lingering close may still discard.
+    pub(super) linger_left: usize,
+}
+
+impl Extra {
+    fn new(now: Instant) -> Extra {
+        Extra {
+            kept: BytesMut::new(),
+            need: 0,
+            output: Output::default(),
+            input_since: now,
+            output_since: now,
+            reason: None,
+            linger_left: 0,
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.kept.is_empty() && self.output.is_empty() && self.need == 0 && self.reason.is_none()
+    }
+}
+
+/// The number of an extra: its place and one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ExtraId(NonZeroU32);
+
+impl ExtraId {
+    fn place(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
+/// The extras of one poller's connections.
+#[derive(Default)]
+pub(super) struct Extras {
+    /// Boxed, so that those which nobody has cost eight bytes.
+    places: Vec<Option<Box<Extra>>>,
+    /// Numbers that nobody has, without and with an extra at their place.
+    free: Vec<ExtraId>,
+    spare: Vec<ExtraId>,
+}
+
+impl Extras {
+    pub(super) fn get(&self, id: Option<ExtraId>) -> Option<&Extra> {
+        self.places[id?.place()].as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: Option<ExtraId>) -> Option<&mut Extra> {
+        self.places[id?.place()].as_deref_mut()
+    }
+
+    /// The extra of a slot, made if it has none.
+    pub(super) fn get_or_take(&mut self, id: &mut Option<ExtraId>, now: Instant) -> &mut Extra {
+        let fresh = id.is_none();
+        let id =
+            *id.get_or_insert_with(|| {
+                self.spare
+                    .pop()
+                    .or_else(|| self.free.pop())
+                    .unwrap_or_else(|| {
+                        self.places.push(None);
+                        let number = u32::try_from(self.places.len())
+                            .ok()
+                            .and_then(NonZeroU32::new);
+                        ExtraId(number.expect(
+                            "slots, which have at most one extra each, are counted in 32 bits",
+                        ))
+                    })
+            });
+        let extra = self.places[id.place()].get_or_insert_with(|| Box::new(Extra::new(now)));
+        if fresh {
+            extra.input_since = now;
+            extra.output_since = now;
+        }
+        extra
+    }
+
+    /// Takes an extra back, with all that is in it.
+    pub(super) fn give_back(&mut self, id: ExtraId) {
+        let place = &mut self.places[id.place()];
+        let Some(extra) = place else { return };
+        let held = extra.kept.capacity() + extra.output.capacity();
+        if self.spare.len() < SPARE_MAX && held <= SPARE_BYTES_MAX {
+            extra.kept.clear();
+            extra.output.clear();
+            extra.need = 0;
+            extra.reason = None;
+            self.spare.push(id);
+        } else {
+            *place = None;
+            self.free.push(id);
+        }
+        let unused = self.free.len() + self.spare.len();
+        if unused == self.places.len() && unused > 4 * SPARE_MAX {
+            // A burst is over: its numbers, too, are given back.
+            *self = Extras::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_leaves_nothing_behind() {
+        let now = Instant::now();
+        let mut extras = Extras::default();
+        let mut ids = vec![None; 5 * SPARE_MAX];
+        for (n, id) in ids.iter_mut().enumerate() {
+            extras.get_or_take(id, now).need = n;
+        }
+        for (n, id) in ids.iter().enumerate() {
+            assert_eq!(extras.get(*id).map(|extra| extra.need), Some(n));
+        }
+        let (last, others) = ids.split_last().expect("some");
+        others
+            .iter()
+            .for_each(|id| extras.give_back(id.expect("taken")));
+        assert_eq!(extras.spare.len(), SPARE_MAX);
+        assert_eq!(extras.places.iter().flatten().count(), SPARE_MAX + 1);
+        assert_eq!(
+            extras.get(*last).map(|extra| extra.need),
+            Some(5 * SPARE_MAX - 1)
+        );
+        extras.give_back(last.expect("taken"));
+        assert!(extras.places.is_empty());
+    }
+
+    #[test]
+    fn what_comes_from_the_reserve_is_as_new() {
+        let now = Instant::now();
+        let mut extras = Extras::default();
+        let mut id = None;
+        let extra = extras.get_or_take(&mut id, now);
+        extra.kept.extend_from_slice(b"kept");
+        extra.output.push_slice(b"waits");
+        extra.need = 9;
+        extra.reason = Some(CloseReason::Finished);
+        extras.give_back(id.expect("taken"));
+        let mut other = None;
+        assert!(extras.get_or_take(&mut other, now).is_idle());
+        assert_eq!(other, id);
+    }
+}
