@@ -21,8 +21,8 @@ type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 pub(crate) trait AnyInbox {
     /// Delivers up to `quota` messages; whether there may be more.
     fn drain(&mut self, hosts: &mut Hosts, quota: usize) -> bool;
-    /// Whether there are messages to be taken out. A hint.
-    fn has_entries(&self) -> bool;
+    /// Whether there are messages to be taken out, or waiters to be told. A hint.
+    fn has_work(&self) -> bool;
     /// Whether the poller may sleep as far as this mailbox goes; from here on its senders wake the
     /// poller.
     fn arm(&self) -> bool;
@@ -462,8 +462,8 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
         left < quota
     }
 
-    fn has_entries(&self) -> bool {
-        self.post.mailbox.has_entries()
+    fn has_work(&self) -> bool {
+        self.post.mailbox.has_work()
     }
 
     fn arm(&self) -> bool {

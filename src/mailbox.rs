@@ -41,7 +41,7 @@
 //! *Push against disarm.* A sender that comes after `disarm` wakes nobody: the poller arms again
 //! before it next blocks.
 //!
-//! *A poller that spins* ([`Builder::busy_poll`](crate::Builder::busy_poll)) looks at FILLED
+//! *A poller that spins* ([`Builder::busy_poll`](crate::Builder::busy_poll)) looks at the word
 //! without the lock and is not armed: its senders wake nobody. It arms and looks under the lock
 //! before it blocks, like any other.
 //!
@@ -228,7 +228,7 @@ impl<T, W> Mailbox<T, W> {
     pub fn arm(&self) -> bool {
         self.hot.0.with(|word, _| {
             *word |= ASLEEP;
-            *word & FILLED == 0 && !self.has_someone_to_tell(*word)
+            !self.is_work(*word)
         })
     }
 
@@ -310,6 +310,15 @@ impl<T, W> Mailbox<T, W> {
     #[inline]
     fn peek(&self) -> u64 {
         self.hot.0.peek()
+    }
+
+    /// Whether a turn would find something to do: an entry, or a waiter to be told. A hint, too.
+    pub fn has_work(&self) -> bool {
+        self.is_work(self.peek())
+    }
+
+    fn is_work(&self, word: u64) -> bool {
+        word & FILLED != 0 || self.has_someone_to_tell(word)
     }
 
     fn has_someone_to_tell(&self, word: u64) -> bool {
@@ -408,6 +417,7 @@ mod tests {
         assert_eq!(mailbox.wait('a'), None);
         assert_eq!(mailbox.wait('b'), None);
         assert_eq!(drain(&mailbox, 1), ['a']);
+        assert!(mailbox.has_work(), "somebody has to be told yet");
         assert!(!mailbox.arm(), "somebody has to be told yet");
         mailbox.disarm();
         assert_eq!(drain(&mailbox, 0), ['b']);

@@ -166,7 +166,7 @@ impl Poller {
         let start = clock::now();
         loop {
             for _ in 0..LOOKS_PER_SPIN {
-                if self.has_entries() {
+                if self.has_mail() {
                     self.events.clear();
                     return Ok(true);
                 }
@@ -183,8 +183,8 @@ impl Poller {
         }
     }
 
-    fn has_entries(&self) -> bool {
-        self.registry.commands.has_entries() || self.inboxes.iter().any(|inbox| inbox.has_entries())
+    fn has_mail(&self) -> bool {
+        self.registry.commands.has_work() || self.inboxes.iter().any(|inbox| inbox.has_work())
     }
 
     /// Zero only if a deadline has come; it is the wait's business to round up to what the selector

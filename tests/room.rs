@@ -26,7 +26,11 @@ struct Jam {
 
 impl Jam {
     fn new(bound: usize) -> Jam {
-        let system = builder(2).mailbox_bound(bound).build().unwrap();
+        Jam::with(builder(2).mailbox_bound(bound))
+    }
+
+    fn with(builder: Builder) -> Jam {
+        let system = builder.build().unwrap();
         let target = spawn(&system, 1, |probe| probe);
         let held = hold(&target);
         fill(&target.addr);
@@ -123,7 +127,19 @@ fn waiters_are_told_in_turn() {
 
 #[test]
 fn every_waiter_is_told_though_those_before_it_send_nothing() {
-    let jam = Jam::new(2);
+    tells_every_waiter(Jam::new(2));
+}
+
+/// A spin that lasted to its end would be longer than the test.
+#[test]
+fn a_poller_that_spins_tells_every_waiter() {
+    let spinning = builder(2).busy_poll(2 * TIMEOUT);
+    tells_every_waiter(Jam::with(spinning.mailbox_bound(2)));
+}
+
+/// Not those alone for whom there are places.
+#[track_caller]
+fn tells_every_waiter(jam: Jam) {
     // Elsewhere: the bound is too small for what they are told.
     let here = builder(1).build().unwrap();
     let first = jam.waiter_on(&here);

@@ -136,7 +136,7 @@ pub fn a_wake_is_never_lost(poller: Poller) {
         while got.len() < 3 {
             let mut batch = VecDeque::new();
             mailbox.take(&mut batch);
-            if batch.is_empty() && !(poller == Poller::Spins && mailbox.has_entries()) {
+            if batch.is_empty() && !(poller == Poller::Spins && mailbox.has_work()) {
                 sleep(poller, &waker, &[&*mailbox]);
             }
             got.extend(batch);

@@ -1,17 +1,16 @@
 //! What [`WordLock`](super::WordLock) is built from: real here, loom's in `loom-tests/`.
 
-use std::cell::UnsafeCell;
 use std::thread;
 use std::time::Duration;
 
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 
 /// std's cell in the shape of loom's.
-pub(crate) struct Cell<T>(UnsafeCell<T>);
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
-impl<T> Cell<T> {
-    pub(crate) fn new(value: T) -> Cell<T> {
-        Cell(UnsafeCell::new(value))
+impl<T> UnsafeCell<T> {
+    pub(crate) fn new(value: T) -> UnsafeCell<T> {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
     }
 
     pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {

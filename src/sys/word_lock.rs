@@ -17,7 +17,7 @@
 use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
-use super::primitives::{AtomicU64, Cell, Ordering, relax};
+use super::primitives::{AtomicU64, Ordering, UnsafeCell, relax};
 
 /// Somebody has the lock.
 const LOCKED: u64 = 1;
@@ -27,7 +27,7 @@ const LOCKED: u64 = 1;
 #[repr(C)]
 pub(crate) struct WordLock<T> {
     word: AtomicU64,
-    data: Cell<T>,
+    data: UnsafeCell<T>,
 }
 
 // SAFETY: `data` is reached through `with` alone, by one thread at a time, so to share the lock is
@@ -56,7 +56,7 @@ impl<T> WordLock<T> {
     pub(crate) fn new(data: T) -> Self {
         WordLock {
             word: AtomicU64::new(0),
-            data: Cell::new(data),
+            data: UnsafeCell::new(data),
         }
     }
 

@@ -1,8 +1,6 @@
 //! `src/sys/primitives.rs` made of loom's types.
 
-// As the shipped one is called.
-#[allow(clippy::unsafe_removed_from_name)]
-pub use loom::cell::UnsafeCell as Cell;
+pub use loom::cell::UnsafeCell;
 pub use loom::sync::atomic::Ordering;
 
 use loom::sync::Notify;

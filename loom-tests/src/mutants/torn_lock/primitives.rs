@@ -1,7 +1,7 @@
 //! The lock is taken by a load and a store.
 
 use crate::shipped::primitives::{self as shipped, AtomicU64 as Shipped};
-pub use crate::shipped::primitives::{Cell, Ordering};
+pub use crate::shipped::primitives::{Ordering, UnsafeCell};
 use std::ops::Deref;
 
 #[derive(Debug)]
