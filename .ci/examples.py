@@ -54,7 +54,9 @@ with Example("echo") as example:
 
 with Example("chat_room") as example:
     ann, from_ann = example.connect()
-    ann.sendall(b"ann\n")
+    ann.sendall(b"ann\n/who\n")
+    # She is in the room: else bob might be there first, and nobody would tell her of him.
+    read_until(from_ann, b" in ")
     bob, from_bob = example.connect()
     bob.sendall(b"bob\n")
     read_until(from_ann, b"bob")
