@@ -252,6 +252,7 @@ impl Run<'_> {
             (1_000, Pace::OneAtATime, 2),
             (10_000, Pace::OneAtATime, 2),
             (1_000, Pace::Rate(2_000), 2),
+            (1_000, Pace::Rate(4_000), 1),
         ] {
             let plan = fanout::plan(self.choice.rounds(5), threads);
             let shape = FanoutShape {
