@@ -104,12 +104,7 @@ impl Output {
 
     /// Fills `out` with the first pieces, and returns how many it has got.
     pub(crate) fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
-        for (slot, part) in out.iter_mut().zip(self.parts()) {
-            *slot = IoSlice::new(part);
-            filled += 1;
-        }
-        filled
+        fill(out, self.parts())
     }
 
     /// Drops the first `n` bytes, which the socket has taken.
@@ -248,6 +243,11 @@ impl Staged {
         shown.into_iter().chain(self.rest.parts())
     }
 
+    /// As [`Output::io_slices`].
+    pub(crate) fn io_slices<'a>(&'a self, input: &'a [u8], out: &mut [IoSlice<'a>]) -> usize {
+        fill(out, self.parts(input))
+    }
+
     /// All that was written, if it is in one piece, for a plain send.
     pub(crate) fn as_slice<'a>(&'a self, input: &'a [u8]) -> Option<&'a [u8]> {
         match (self.shown.is_empty(), self.rest.is_empty()) {
@@ -298,6 +298,15 @@ impl Staged {
             self.rest.trim(KEEP);
         }
     }
+}
+
+fn fill<'a>(out: &mut [IoSlice<'a>], parts: impl Iterator<Item = &'a [u8]>) -> usize {
+    let mut filled = 0;
+    for (slot, part) in out.iter_mut().zip(parts) {
+        *slot = IoSlice::new(part);
+        filled += 1;
+    }
+    filled
 }
 
 #[cfg(test)]

@@ -4,8 +4,6 @@
 mod util;
 
 use std::collections::VecDeque;
-use std::error::Error;
-use std::fmt;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,24 +29,6 @@ fn an_error_is_the_reason_also_where_both_halves_are_shut() {
     half_close(&client);
     let reason = seen.closed();
     assert!(matches!(reason, CloseReason::Error(_)), "{reason}");
-}
-
-/// An error that panics when it is dropped.
-#[derive(Debug)]
-struct Grudge;
-
-impl fmt::Display for Grudge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a grudge")
-    }
-}
-
-impl Error for Grudge {}
-
-impl Drop for Grudge {
-    fn drop(&mut self) {
-        assert!(thread::panicking(), "the error panics when dropped");
-    }
 }
 
 #[test]
@@ -143,23 +123,26 @@ fn who_was_told_false_is_told_drained_also_when_all_was_written_in_one_callback(
 
 // ---- waiting for room -----------------------------------------------------------------------------------------------
 
+/// Sends what was kept, and waits where that is refused.
+fn pass<A: Actor<Message = u32>>(
+    next: &Option<Addr<A>>,
+    kept: &mut VecDeque<u32>,
+    ctx: &mut Context<'_, A>,
+) {
+    let Some(next) = next else { return };
+    while let Some(number) = kept.pop_front() {
+        if let Err(error) = next.send(number) {
+            kept.push_front(error.into_message());
+            return ctx.wait_for_room(next);
+        }
+    }
+}
+
 /// Hands on each message to the next, and waits where that is full.
 struct Relay {
     next: Option<Addr<Relay>>,
     kept: VecDeque<u32>,
     got: Sender<u32>,
-}
-
-impl Relay {
-    fn pass(&mut self, ctx: &mut Context<'_, Relay>) {
-        let Some(next) = &self.next else { return };
-        while let Some(number) = self.kept.pop_front() {
-            if let Err(error) = next.send(number) {
-                self.kept.push_front(error.into_message());
-                return ctx.wait_for_room(next);
-            }
-        }
-    }
 }
 
 impl Actor for Relay {
@@ -171,12 +154,12 @@ impl Actor for Relay {
             return Ok(());
         }
         self.kept.push_back(number);
-        self.pass(ctx);
+        pass(&self.next, &mut self.kept, ctx);
         Ok(())
     }
 
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx);
+        pass(&self.next, &mut self.kept, ctx);
         Ok(())
     }
 }
@@ -312,18 +295,6 @@ struct Copier {
     got: Arc<AtomicUsize>,
 }
 
-impl Copier {
-    fn pass(&mut self, ctx: &mut Context<'_, Copier>) {
-        let Some(next) = &self.next else { return };
-        while let Some(number) = self.kept.pop_front() {
-            if let Err(error) = next.send(number) {
-                self.kept.push_front(error.into_message());
-                return ctx.wait_for_room(next);
-            }
-        }
-    }
-}
-
 impl Actor for Copier {
     type Message = u32;
 
@@ -335,12 +306,12 @@ impl Actor for Copier {
         if self.next.is_none() {
             self.kept.clear();
         }
-        self.pass(ctx);
+        pass(&self.next, &mut self.kept, ctx);
         Ok(())
     }
 
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx);
+        pass(&self.next, &mut self.kept, ctx);
         Ok(())
     }
 }

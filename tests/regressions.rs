@@ -2,8 +2,6 @@
 
 mod util;
 
-use std::error::Error;
-use std::fmt;
 use std::io::Read;
 use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -355,24 +353,6 @@ fn a_panic_in_the_conversion_of_left_harms_nobody() {
     member.close();
     wait_until("the panic is counted", || system.stats().panics == 1);
     neighbour.run(|_| ());
-}
-
-/// An error that panics when it is dropped.
-#[derive(Debug)]
-struct Grudge;
-
-impl fmt::Display for Grudge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a grudge")
-    }
-}
-
-impl Error for Grudge {}
-
-impl Drop for Grudge {
-    fn drop(&mut self) {
-        assert!(thread::panicking(), "the error panics when dropped");
-    }
 }
 
 #[test]

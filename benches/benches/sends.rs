@@ -19,8 +19,10 @@
 //! the mutex let the receiver sleep; the thread behind SegQueue spins, which flatters it. Run:
 //! `cargo bench -p greenroom-benches --bench sends`, with `-- 1` for 8 bytes alone.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Condvar, Mutex};
+use std::task::{self, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -310,58 +312,58 @@ fn greenroom<'a, const WORDS: usize>(
     })
 }
 
-fn tokio_unbounded<'a, const WORDS: usize>(runtime: &'a Runtime, threads: u64) -> Rival<'a> {
-    let (sender, receiver) = mpsc::unbounded_channel::<[u64; WORDS]>();
+/// A channel of tokio's into a task, which `poll` takes the next message out of.
+fn tokio<'a, const WORDS: usize, R: Send + 'static>(
+    name: &str,
+    runtime: &'a Runtime,
+    threads: u64,
+    try_send: impl Fn([u64; WORDS]) -> bool + Sync + 'a,
+    receiver: R,
+    poll: fn(&mut R, &mut task::Context<'_>) -> Poll<Option<[u64; WORDS]>>,
+) -> Rival<'a> {
     let mut receiver = Some(receiver);
-    Rival::new("tokio mpsc into a task, unbounded", move || {
+    Rival::new(name, move || {
         let mut own = receiver.take().expect("it comes back after each slice");
-        slice(
-            threads,
-            |message| sender.send(message).is_ok(),
-            |ready| {
-                let task = runtime.spawn(async move {
-                    ready.wait();
-                    let mut tally = Tally::NEW;
-                    loop {
-                        let message = own.recv().await.expect("a sender lives");
-                        if let Some(end) = tally.handle(message) {
-                            return (end, own);
-                        }
+        slice(threads, &try_send, |ready| {
+            let task = runtime.spawn(async move {
+                ready.wait();
+                let mut tally = Tally::NEW;
+                loop {
+                    let message = poll_fn(|cx| poll(&mut own, cx)).await;
+                    if let Some(end) = tally.handle(message.expect("a sender lives")) {
+                        return (end, own);
                     }
-                });
-                let (end, own) = runtime.block_on(task).expect("nobody panics");
-                receiver = Some(own);
-                end
-            },
-        )
+                }
+            });
+            let (end, own) = runtime.block_on(task).expect("nobody panics");
+            receiver = Some(own);
+            end
+        })
     })
 }
 
-fn tokio_bounded<'a, const WORDS: usize>(runtime: &'a Runtime, threads: u64) -> Rival<'a> {
+fn tokio_unbounded<const WORDS: usize>(runtime: &Runtime, threads: u64) -> Rival<'_> {
+    let (sender, receiver) = mpsc::unbounded_channel::<[u64; WORDS]>();
+    tokio(
+        "tokio mpsc into a task, unbounded",
+        runtime,
+        threads,
+        move |message| sender.send(message).is_ok(),
+        receiver,
+        |receiver, cx| receiver.poll_recv(cx),
+    )
+}
+
+fn tokio_bounded<const WORDS: usize>(runtime: &Runtime, threads: u64) -> Rival<'_> {
     let (sender, receiver) = mpsc::channel::<[u64; WORDS]>(BOUND);
-    let mut receiver = Some(receiver);
-    Rival::new("tokio mpsc into a task, bounded", move || {
-        let mut own = receiver.take().expect("it comes back after each slice");
-        slice(
-            threads,
-            |message| sender.try_send(message).is_ok(),
-            |ready| {
-                let task = runtime.spawn(async move {
-                    ready.wait();
-                    let mut tally = Tally::NEW;
-                    loop {
-                        let message = own.recv().await.expect("a sender lives");
-                        if let Some(end) = tally.handle(message) {
-                            return (end, own);
-                        }
-                    }
-                });
-                let (end, own) = runtime.block_on(task).expect("nobody panics");
-                receiver = Some(own);
-                end
-            },
-        )
-    })
+    tokio(
+        "tokio mpsc into a task, bounded",
+        runtime,
+        threads,
+        move |message| sender.try_send(message).is_ok(),
+        receiver,
+        |receiver, cx| receiver.poll_recv(cx),
+    )
 }
 
 fn main() -> std::io::Result<()> {

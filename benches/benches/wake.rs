@@ -10,13 +10,13 @@
 //! `cargo bench -p greenroom-benches --bench wake`.
 
 use std::io;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use greenroom::{Actor, Addr, Context, Outcome, System};
 use greenroom_benches::rounds::{Rival, machine, race};
-use greenroom_benches::{Epoll, EventFd, pin_to_cpu};
+use greenroom_benches::{Epoll, EventFd, pin_if_many};
 
 const ROUND_TRIPS: u64 = 2_000;
 /// Longer than any wake.
@@ -76,18 +76,6 @@ impl Actor for Ponger {
     }
 }
 
-/// Lets the calling thread stay on one of two processors; without a second one it stays where it
-/// is.
-fn pin(cpu: usize) {
-    // Asked once, before anybody is pinned: a thread that may use one only is told that there is
-    // one only, and so are those that it starts.
-    static CPUS: LazyLock<usize> =
-        LazyLock::new(|| thread::available_parallelism().map_or(1, |cpus| cpus.get()));
-    if *CPUS > 1 {
-        pin_to_cpu(cpu).expect("this processor exists");
-    }
-}
-
 /// One slice of two threads; each waits by what `waiter` makes for its eventfd.
 fn threads<W: FnMut(&EventFd) -> io::Result<()>>(
     waiter: impl Fn(&EventFd) -> io::Result<W> + Sync,
@@ -95,7 +83,7 @@ fn threads<W: FnMut(&EventFd) -> io::Result<()>>(
     let (ping, pong) = (EventFd::new()?, EventFd::new()?);
     thread::scope(|scope| {
         let other = scope.spawn(|| {
-            pin(0);
+            pin_if_many(0);
             let mut wait = waiter(&ping)?;
             (0..ROUND_TRIPS).try_for_each(|_| {
                 wait(&ping)?;
@@ -116,12 +104,12 @@ fn threads<W: FnMut(&EventFd) -> io::Result<()>>(
 /// A pinger on poller 1, to a ponger on poller 0, each on a processor of its own.
 fn spawn_pair(system: &System, done: &Arc<EventFd>) -> Addr<Pinger> {
     let to = system.spawn_on(0, || {
-        pin(0);
+        pin_if_many(0);
         Ponger
     });
     let done = done.clone();
     system.spawn_on(1, move || {
-        pin(1);
+        pin_if_many(1);
         Pinger {
             to,
             me: None,
@@ -133,13 +121,13 @@ fn spawn_pair(system: &System, done: &Arc<EventFd>) -> Addr<Pinger> {
 
 fn main() -> io::Result<()> {
     println!("{}", machine());
-    pin(1);
+    pin_if_many(1);
     let system = System::builder().pollers(2).build()?;
     let answer = Arc::new(EventFd::new()?);
     let done = Arc::new(EventFd::new()?);
     let by = answer.clone();
     let answerer = system.spawn_on(0, move || {
-        pin(0);
+        pin_if_many(0);
         Answerer(by)
     });
     let pinger = spawn_pair(&system, &done);

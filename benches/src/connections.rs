@@ -1,7 +1,7 @@
 //! Client connections to an echo server on one epoll instance, every byte that comes back checked.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use crate::random::Random;
-use crate::sys::Epoll;
+use crate::sys::{self, Epoll};
 
 /// How long a connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -187,23 +187,15 @@ impl Connection {
 
     /// How many messages one read completed.
     fn read(&mut self, pattern: &Pattern, buffer: &mut [u8]) -> io::Result<usize> {
-        let len = match self.stream.read(buffer) {
-            Ok(0) => {
+        let len = match sys::read_if_ready(&self.stream, buffer)? {
+            Some(0) => {
                 return Err(io::Error::other(format!(
                     "closed by the server after {} bytes",
                     self.received
                 )));
             }
-            Ok(len) => len,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) =>
-            {
-                return Ok(0);
-            }
-            Err(error) => return Err(error),
+            Some(len) => len,
+            None => return Ok(0),
         };
         let expected = pattern.at(self.origin + self.received, len);
         let surplus = self.received + len as u64 > self.written;

@@ -1,7 +1,7 @@
 //! The load of fan-out: a publisher that sends lines, and threads that receive them on all
 //! connections and check each byte.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -447,18 +447,10 @@ impl Member {
         shared: &Shared,
         tally: &mut Tally,
     ) -> io::Result<u64> {
-        let len = match self.stream.read(buffer) {
-            Ok(0) => return Err(io::Error::other("closed by the server")),
-            Ok(len) => len,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                ) =>
-            {
-                return Ok(0);
-            }
-            Err(error) => return Err(error),
+        let len = match sys::read_if_ready(&self.stream, buffer)? {
+            Some(0) => return Err(io::Error::other("closed by the server")),
+            Some(len) => len,
+            None => return Ok(0),
         };
         // Read after the bytes are here: the read is a part of the latency.
         let now = if self.is_sampled { shared.now() } else { 0 };

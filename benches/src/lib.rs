@@ -30,7 +30,7 @@ pub mod two;
 mod random;
 mod sys;
 
-pub use sys::{Epoll, EventFd, connect_from, pin_to_cpu, raise_descriptor_limit, reset_on_close};
+pub use sys::{Epoll, EventFd, connect_from, pin_if_many, raise_descriptor_limit, reset_on_close};
 
 use hdrhistogram::Histogram;
 

@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr;
+use std::sync::LazyLock;
+use std::thread;
 use std::time::Duration;
 
 /// The result of a libc call that answers -1 for an error.
@@ -232,6 +234,36 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 /// Lets the calling thread, and the threads it starts from now on, run on `cpu` only.
 pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     pin_to(&cpu_set(&[cpu])?)
+}
+
+/// Lets the calling thread stay on one of two processors; without a second one it stays where it
+/// is.
+///
+/// # Panics
+///
+/// Where there are several and `cpu` is none of them.
+pub fn pin_if_many(cpu: usize) {
+    // Asked once, before anybody is pinned: a thread that may use one only is told that there is
+    // one only, and so are those that it starts.
+    static CPUS: LazyLock<usize> =
+        LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+    if *CPUS > 1 {
+        pin_to_cpu(cpu).expect("this processor exists");
+    }
+}
+
+/// Reads once from a non-blocking stream: `None` where nothing is there yet, 0 at the end.
+pub(crate) fn read_if_ready(
+    mut stream: &TcpStream,
+    buffer: &mut [u8],
+) -> io::Result<Option<usize>> {
+    match stream.read(buffer) {
+        Ok(len) => Ok(Some(len)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 fn cpu_set(cpus: &[usize]) -> io::Result<libc::cpu_set_t> {

@@ -39,14 +39,7 @@ impl Hosts {
             Some(bytes) => socket.send(bytes),
             None => {
                 let mut slices = [IoSlice::new(&[]); MAX_PARTS];
-                let mut count = 0;
-                for (slot, part) in slices
-                    .iter_mut()
-                    .zip(self.call.staged.parts(&self.read_buf))
-                {
-                    *slot = IoSlice::new(part);
-                    count += 1;
-                }
+                let count = self.call.staged.io_slices(&self.read_buf, &mut slices);
                 socket.send_vectored(&slices[..count])
             }
         };

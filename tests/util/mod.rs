@@ -880,3 +880,21 @@ pub fn lower_descriptor_limit(descriptors: u64) {
     };
     assert_eq!(result, 0, "setrlimit: {}", io::Error::last_os_error());
 }
+
+/// An error that panics when it is dropped.
+#[derive(Debug)]
+pub struct Grudge;
+
+impl fmt::Display for Grudge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a grudge")
+    }
+}
+
+impl std::error::Error for Grudge {}
+
+impl Drop for Grudge {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "the error panics when dropped");
+    }
+}

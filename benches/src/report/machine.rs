@@ -12,7 +12,7 @@ use crate::report::runs::Record;
 pub const PART: &str = "machine";
 
 /// The packages of which the version matters, as Cargo.lock names them.
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 15] = [
     "mio",
     "tokio",
     "monoio",
@@ -27,8 +27,6 @@ const PACKAGES: [&str; 17] = [
     "actix-web",
     "httparse",
     "crossbeam-channel",
-    "flume",
-    "kanal",
     "hdrhistogram",
 ];
 /// The programs, and the argument that makes each say its version.

@@ -9,7 +9,7 @@ use actix::{Actor as _, Addr as ActixAddr};
 use crossbeam_channel::Sender;
 use greenroom::{Addr, Context, Outcome, System};
 use greenroom_benches::samples::Samples;
-use greenroom_benches::{EventFd, pin_to_cpu};
+use greenroom_benches::{EventFd, pin_if_many};
 use ractor::{ActorProcessingErr, ActorRef};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
@@ -44,14 +44,6 @@ pub fn measure(plan: Plan, samples: &mut Samples) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the calling thread stay on one of two processors; without a second one it stays where it
-/// is.
-fn pin(cpu: usize) {
-    if thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) {
-        pin_to_cpu(cpu).expect("this processor exists");
-    }
-}
-
 /// So many round trips, and who waits for their end.
 struct Begin {
     round_trips: u64,
@@ -79,13 +71,13 @@ fn eventfd<'a>() -> io::Result<Rival<'a>> {
     Ok(Rival::new("eventfd", move |round_trips| {
         thread::scope(|scope| {
             scope.spawn(|| {
-                pin(PONGER);
+                pin_if_many(PONGER);
                 for _ in 0..round_trips {
                     ping.wait().and_then(|()| pong.signal()).expect("eventfd");
                 }
             });
             let pinger = scope.spawn(|| {
-                pin(PINGER);
+                pin_if_many(PINGER);
                 let start = Instant::now();
                 for _ in 0..round_trips {
                     ping.signal().and_then(|()| pong.wait()).expect("eventfd");
@@ -161,11 +153,11 @@ impl greenroom::Actor for GreenroomPonger {
 /// Two actors on the two pollers of `system`.
 fn greenroom(system: &System) -> impl Fn(Begin) + use<> {
     let to = system.spawn_on(0, || {
-        pin(PONGER);
+        pin_if_many(PONGER);
         GreenroomPonger
     });
     let pinger = system.spawn_on(1, move || {
-        pin(PINGER);
+        pin_if_many(PINGER);
         GreenroomPinger {
             to,
             left: Left::default(),
@@ -180,7 +172,7 @@ fn greenroom(system: &System) -> impl Fn(Begin) + use<> {
 /// Runs `serve` on a runtime of a thread of its own.
 fn spawn_runtime(cpu: usize, serve: impl Future<Output = ()> + Send + 'static) {
     thread::spawn(move || {
-        pin(cpu);
+        pin_if_many(cpu);
         Builder::new_current_thread()
             .enable_all()
             .build()
@@ -277,7 +269,7 @@ impl actix::Handler<ActixPing> for ActixPonger {
 fn actix() -> impl Fn(Begin) {
     let arbiter = |cpu| {
         let arbiter = actix::Arbiter::new();
-        arbiter.spawn_fn(move || pin(cpu));
+        arbiter.spawn_fn(move || pin_if_many(cpu));
         arbiter
     };
     let (ponging, pinging) = (arbiter(PONGER), arbiter(PINGER));
