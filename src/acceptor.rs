@@ -5,7 +5,6 @@
 //! would be reported for ever. It comes back after [`REST`], or when a connection of its own has
 //! ended.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -120,7 +119,7 @@ impl Acceptor {
             return;
         };
         if listener.state == State::Armed
-            && let Err(error) = hosts.selector.deregister(listener.socket.as_fd())
+            && let Err(error) = hosts.selector.deregister(listener.socket.source())
         {
             log::warn!("deregister listener {}: {error}", listener.origin.local);
         }
@@ -141,7 +140,7 @@ impl Acceptor {
         }
         match hosts
             .selector
-            .register(listener.socket.as_fd(), place as u64, Interest::READ)
+            .register(listener.socket.source(), place as u64, Interest::READ)
         {
             Ok(()) => listener.state = State::Armed,
             Err(error) => {
@@ -231,7 +230,7 @@ impl Acceptor {
             }
         }
         if listener.state == State::Armed
-            && let Err(error) = hosts.selector.deregister(listener.socket.as_fd())
+            && let Err(error) = hosts.selector.deregister(listener.socket.source())
         {
             log::warn!("deregister listener {}: {error}", listener.origin.local);
         }

@@ -149,9 +149,10 @@ thread_local! {
     static ON_POLLER: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Says of the calling thread that it is a poller, which must never wait.
-pub(crate) fn mark_poller_thread() {
-    ON_POLLER.set(true);
+/// Says of the calling thread whether it is a poller, which must never wait; returns what was said
+/// before.
+pub(crate) fn mark_poller_thread(is_poller: bool) -> bool {
+    ON_POLLER.replace(is_poller)
 }
 
 pub(crate) fn on_poller_thread() -> bool {

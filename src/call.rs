@@ -98,8 +98,6 @@ pub(crate) struct Call {
     pub(crate) shown: Range<usize>,
     /// The time of this turn, once somebody has asked for it.
     pub(crate) now: Option<Instant>,
-    /// Time stands still but for who drives this by hand, see `testing`.
-    pub(crate) by_hand: bool,
     pub(crate) timers: Timers<TimerFor>,
     /// Questions without an answer, and the timers of their timeouts.
     pub(crate) asking: SlotMap<AskKey, Option<TimerKey>>,
@@ -132,7 +130,6 @@ impl Call {
             staged: Staged::default(),
             shown: 0..0,
             now: None,
-            by_hand: false,
             timers: Timers::new(clock::now()),
             asking: SlotMap::with_key(),
             spawned: Vec::new(),
@@ -156,12 +153,7 @@ impl Call {
     /// `after` from this very moment: the turn may have begun long ago. Or so far ahead that it
     /// never comes where the clock cannot tell it.
     pub(crate) fn deadline(&mut self, after: Duration) -> Instant {
-        let now = if self.by_hand {
-            self.now()
-        } else {
-            clock::now()
-        };
-        deadline_after(now, after)
+        deadline_after(clock::now(), after)
     }
 
     /// An answer has come: its timeout is not needed any more.

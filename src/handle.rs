@@ -9,11 +9,13 @@ use crate::actor::Actor;
 use crate::addr::Addr;
 use crate::command::Command;
 use crate::registry::{Registry, Stats};
-use crate::sys::clock;
+use crate::sys::{Process, clock};
 
 /// What all threads of a system share.
 pub(crate) struct Shared {
     pub(crate) pollers: Vec<Arc<Registry>>,
+    /// Which program on the simulated network of a thread it is; `None` for a real one.
+    pub(crate) simulated: Option<Process>,
     /// Where the next `spawn` goes.
     next: AtomicUsize,
     /// How many pollers have closed their listeners because the system stops.
@@ -21,9 +23,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(pollers: Vec<Arc<Registry>>) -> Shared {
+    pub(crate) fn new(pollers: Vec<Arc<Registry>>, simulated: Option<Process>) -> Shared {
         Shared {
             pollers,
+            simulated,
             next: AtomicUsize::new(0),
             stopping: AtomicUsize::new(0),
         }
@@ -38,6 +41,12 @@ impl Shared {
     /// Whether the stop has reached a poller.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire) > 0
+    }
+
+    /// How many panics were contained so far.
+    pub(crate) fn panics(&self) -> u64 {
+        let of = |poller: &Arc<Registry>| poller.door.counters.panics.load(Ordering::Relaxed);
+        self.pollers.iter().map(of).sum()
     }
 
     /// The system stops, and no socket is or will be there.

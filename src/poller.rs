@@ -45,19 +45,30 @@ const LOOKS_PER_SPIN: usize = 64;
 const WAKER: u64 = u64::MAX;
 
 pub(crate) struct Poller {
-    hosts: Hosts,
+    pub(crate) hosts: Hosts,
     inboxes: Vec<Box<dyn AnyInbox>>,
     acceptor: Acceptor,
     events: Events,
-    registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry>,
     shared: Arc<Shared>,
     /// How long it spins before it sleeps, see [`Builder::busy_poll`](crate::Builder::busy_poll).
     busy_poll: Duration,
+    /// There may be work left that nobody will tell of.
+    more: bool,
+    /// Its mailboxes wake it.
+    is_armed: bool,
 }
 
 /// Closes a poller's mailboxes however its thread ends, so that nobody waits for it in vain.
 impl Drop for Poller {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Poller {
+    /// Ends all that is on it, and takes nothing in any more.
+    pub(crate) fn end(&mut self) {
         let mut nobody = Vec::new();
         self.registry.commands.close(&mut nobody);
         while let Some(command) = self.registry.commands.pop() {
@@ -78,8 +89,7 @@ impl Drop for Poller {
 impl Poller {
     /// Opens what a poller waits in, on the thread that builds the system, so that it learns of an
     /// error.
-    pub(crate) fn selector(registry: &Registry) -> io::Result<Selector> {
-        let mut selector = Selector::new()?;
+    pub(crate) fn selector(mut selector: Selector, registry: &Registry) -> io::Result<Selector> {
         selector.register_waker(registry.door.waker.fd(), WAKER)?;
         Ok(selector)
     }
@@ -99,70 +109,96 @@ impl Poller {
             registry,
             shared,
             busy_poll,
+            more: false,
+            is_armed: false,
         }
     }
 
     /// Runs until the system has stopped.
     pub(crate) fn run(&mut self) -> io::Result<()> {
-        let mut more = false;
         loop {
-            self.wait(more)?;
-            self.handle_events();
-            self.fire_timers();
-            self.hosts.pay(OWED_PER_TURN);
-            more = self.take_commands();
-            // Looked at before the messages: what the last connections sent in `closed` is among
-            // them.
-            let alone = self.shared.is_empty();
-            more |= self.deliver_messages();
-            self.hosts.flush_dirty();
-            self.forget_ended();
-            if self.has_stopped(alone && !more) {
+            if !self.spin()? {
+                let timeout = self.fall_asleep();
+                self.get_up(timeout)?;
+            }
+            if self.turn(|| ()) {
                 return Ok(());
             }
         }
     }
 
-    /// Waits for readiness, no longer than until the next deadline; not at all while there is work
-    /// left.
+    /// All that there is to do between two waits; whether the system has stopped. `between` is
+    /// called where another thread may come in between: at any time, but here a simulation does.
+    pub(crate) fn turn(&mut self, mut between: impl FnMut()) -> bool {
+        self.handle_events();
+        between();
+        self.fire_timers();
+        self.hosts.pay(OWED_PER_TURN);
+        between();
+        self.more = self.take_commands();
+        between();
+        // Looked at before the messages: what the last connections sent in `closed` is among them.
+        let alone = self.shared.is_empty();
+        between();
+        self.more |= self.deliver_messages();
+        self.hosts.flush_dirty();
+        between();
+        self.forget_ended();
+        self.has_stopped(alone && !self.more)
+    }
+
+    /// Prepares to wait; for how long at most: until the next deadline, or not at all while there
+    /// is work left.
     ///
     /// A poller that is about to sleep arms its mailboxes and looks into each once more: a message
     /// that was sent before is seen here, one that is sent later wakes. See
     /// [`mailbox`](crate::mailbox).
-    fn wait(&mut self, more: bool) -> io::Result<()> {
-        let mut timeout = Some(Duration::ZERO);
-        let mut armed = false;
+    pub(crate) fn fall_asleep(&mut self) -> Option<Duration> {
         // The time of the last turn is over; whoever wants to know reads it anew.
         self.hosts.call.now = None;
-        if !more && !self.hosts.owes() {
-            timeout = self.until_deadline();
-            if timeout != Some(Duration::ZERO) && !self.busy_poll.is_zero() {
-                if self.spin(timeout)? {
-                    return Ok(());
-                }
-                timeout = self.until_deadline();
-            }
-            if timeout != Some(Duration::ZERO) {
-                armed = true;
-                if !self.arm() {
-                    timeout = Some(Duration::ZERO);
-                }
+        let timeout = self.until_work();
+        if timeout != Some(Duration::ZERO) {
+            self.is_armed = true;
+            if !self.arm() {
+                return Some(Duration::ZERO);
             }
         }
+        timeout
+    }
+
+    /// Waits for readiness, for `timeout` at most.
+    pub(crate) fn get_up(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let waited = self.hosts.selector.wait(&mut self.events, timeout);
-        if armed {
+        if std::mem::take(&mut self.is_armed) {
             self.disarm();
         }
         waited
     }
 
-    /// Looks for work again and again, no longer than until the next deadline; whether there is
-    /// some. The events are then those of the last look at the selector.
+    /// How long nothing will be to do unless somebody tells.
+    fn until_work(&mut self) -> Option<Duration> {
+        if self.more || self.hosts.owes() {
+            return Some(Duration::ZERO);
+        }
+        self.until_deadline()
+    }
+
+    /// Looks for work again and again, if it is to do so before it sleeps, no longer than until the
+    /// next deadline; whether there is some. The events are then those of the last look at the
+    /// selector.
     ///
     /// No part of the sleep: nothing is armed, so senders wake nobody, and what is missed here is
     /// seen by the look before the sleep.
-    fn spin(&mut self, timeout: Option<Duration>) -> io::Result<bool> {
-        let limit = timeout.map_or(self.busy_poll, |timeout| timeout.min(self.busy_poll));
+    fn spin(&mut self) -> io::Result<bool> {
+        if self.busy_poll.is_zero() {
+            return Ok(false);
+        }
+        self.hosts.call.now = None;
+        let limit = match self.until_work() {
+            Some(Duration::ZERO) => return Ok(false),
+            Some(timeout) => timeout.min(self.busy_poll),
+            None => self.busy_poll,
+        };
         let start = clock::now();
         loop {
             for _ in 0..LOOKS_PER_SPIN {
@@ -183,22 +219,26 @@ impl Poller {
         }
     }
 
-    fn has_mail(&self) -> bool {
+    /// Whether a mailbox has something in it.
+    pub(crate) fn has_mail(&self) -> bool {
         self.registry.commands.has_work() || self.inboxes.iter().any(|inbox| inbox.has_work())
     }
 
     /// Zero only if a deadline has come; it is the wait's business to round up to what the selector
     /// can express.
     fn until_deadline(&mut self) -> Option<Duration> {
-        let deadline = [
+        let deadline = self.next_deadline()?;
+        Some(deadline.saturating_duration_since(clock::now()))
+    }
+
+    /// When there is something to do though nobody tells.
+    pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
+        let deadlines = [
             self.hosts.call.timers.next_deadline(),
             self.acceptor.next_deadline(),
             self.hosts.stop,
-        ]
-        .into_iter()
-        .flatten()
-        .min()?;
-        Some(deadline.saturating_duration_since(clock::now()))
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     fn arm(&self) -> bool {
@@ -212,6 +252,12 @@ impl Poller {
         for inbox in &self.inboxes {
             inbox.disarm();
         }
+    }
+
+    /// Whether a wait would end at once; `false` where nobody may ask, see
+    /// [`Selector::is_ready`].
+    pub(crate) fn is_ready(&self) -> bool {
+        self.hosts.selector.is_ready()
     }
 
     fn handle_events(&mut self) {

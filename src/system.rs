@@ -18,7 +18,7 @@ use crate::listener::{Balance, ListenOptions, Listener};
 use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
 use crate::poller::Poller;
 use crate::registry::{Registry, Stats};
-use crate::sys::{BindOptions, Endpoint, ListenSocket, Peer, WakeFd};
+use crate::sys::{BindOptions, Endpoint, ListenSocket, Peer, Process, Selector, WakeFd};
 
 /// How a [`System`] is to be built.
 #[derive(Debug, Clone)]
@@ -91,26 +91,12 @@ impl Builder {
     ///
     /// When the system has no descriptor, memory or thread left for them.
     pub fn build(self) -> io::Result<System> {
-        let registries = (0..self.pollers as u32)
-            .map(|poller| {
-                Ok(Arc::new(Registry::new(
-                    poller,
-                    WakeFd::new()?,
-                    self.mailbox_bound,
-                )))
-            })
-            .collect::<io::Result<Vec<_>>>()?;
-        let shared = Arc::new(Shared::new(registries));
         // From here on whatever fails stops the threads that run already: by the drop of the
         // system.
-        let mut system = System {
-            handle: Handle { shared },
-            threads: Vec::new(),
-            listeners: AtomicUsize::new(0),
-        };
+        let mut system = self.system(WakeFd::new, None)?;
         let spawned = Arc::new(spawned_origin());
         for registry in &system.handle.shared.pollers {
-            let selector = Poller::selector(registry)?;
+            let selector = Poller::selector(Selector::new()?, registry)?;
             let (registry, shared, spawned) = (
                 registry.clone(),
                 system.handle.shared.clone(),
@@ -119,7 +105,7 @@ impl Builder {
             let name = format!("{}-{}", self.name, registry.door.poller);
             let busy_poll = self.busy_poll;
             let thread = thread::Builder::new().name(name).spawn(move || {
-                ask::mark_poller_thread();
+                ask::mark_poller_thread(true);
                 let mut others = StopOthers {
                     shared: shared.clone(),
                     failed: true,
@@ -131,6 +117,48 @@ impl Builder {
             system.threads.push(thread);
         }
         Ok(system)
+    }
+
+    /// The system without threads: whoever has the pollers runs them, on this thread.
+    pub(crate) fn simulated(&self, process: Process) -> io::Result<(System, Vec<Poller>)> {
+        let system = self.system(|| Ok(WakeFd::simulated()), Some(process))?;
+        let shared = &system.handle.shared;
+        let spawned = Arc::new(spawned_origin());
+        let poller = |registry: &Arc<Registry>| {
+            let selector = Poller::selector(Selector::simulated(), registry)?;
+            let (registry, shared, spawned) = (registry.clone(), shared.clone(), spawned.clone());
+            // A simulated clock stands still while a poller spins.
+            let busy_poll = Duration::ZERO;
+            Ok(Poller::new(selector, registry, shared, spawned, busy_poll))
+        };
+        let pollers = shared.pollers.iter().map(poller);
+        let pollers = pollers.collect::<io::Result<_>>()?;
+        Ok((system, pollers))
+    }
+
+    fn system(
+        &self,
+        waker: impl Fn() -> io::Result<WakeFd>,
+        simulated: Option<Process>,
+    ) -> io::Result<System> {
+        let registry = |poller| {
+            let registry = Registry::new(poller, waker()?, self.mailbox_bound);
+            Ok(Arc::new(registry))
+        };
+        let registries = (0..self.pollers as u32).map(registry);
+        let registries = registries.collect::<io::Result<_>>()?;
+        Ok(System {
+            handle: Handle {
+                shared: Arc::new(Shared::new(registries, simulated)),
+            },
+            threads: Vec::new(),
+            listeners: AtomicUsize::new(0),
+        })
+    }
+
+    /// What the pollers are called.
+    pub(crate) fn given_name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -281,6 +309,7 @@ impl System {
             nodelay: options.nodelay,
             send_buffer: options.send_buffer,
             receive_buffer: options.receive_buffer,
+            simulated: self.handle.shared.simulated,
         };
         let first = ListenSocket::bind(&endpoint, &bind)?;
         let local = first.local_addr()?;
@@ -352,8 +381,15 @@ impl System {
     ///
     /// # Errors
     ///
-    /// When a poller failed. The others are stopped then.
+    /// When a poller failed. The others are stopped then. And for a
+    /// [simulated](crate::testing::Simulation) system, which its simulation runs.
     pub fn run(mut self) -> io::Result<()> {
+        if self.handle.shared.simulated.is_some() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "run: this system is simulated, and has no threads; its simulation runs it",
+            ));
+        }
         self.join()
     }
 
@@ -371,7 +407,7 @@ impl System {
 
 impl Drop for System {
     fn drop(&mut self) {
-        if self.threads.is_empty() {
+        if self.threads.is_empty() && self.handle.shared.simulated.is_none() {
             return;
         }
         self.handle.stop(Duration::ZERO);

@@ -44,14 +44,16 @@
 //! - There is no kernel: what the actor writes is taken at once, or, after [`Stage::stall`], not at
 //!   all; bytes that are handed in together are received together, up to 64 KiB.
 //! - Time stands still but for [`Stage::advance`], and a timer fires at its deadline to the
-//!   nanosecond; a poller may be late by a millisecond or more. Only [`Handle::stop`] and
-//!   [`Addr::ask`] read the real clock.
+//!   nanosecond; a poller may be late by a millisecond or more. Outside a callback
+//!   [`Handle::stop`] and [`Addr::ask`] read the real clock.
 //! - There is one poller, number 0, no listener, and no other thread unless the test makes one.
-//!   Inside a callback [`Addr::ask`], which blocks, waits for its timeout instead of panicking.
 //! - The actor is dropped with the stage and not at its end, so that a test can look at it.
 
+mod client;
 mod observed;
 mod probe;
+mod seeds;
+mod simulation;
 
 use std::any::Any;
 use std::cell::{Ref, RefCell};
@@ -66,27 +68,26 @@ use bytes::Bytes;
 
 use crate::actor::{Actor, CloseReason};
 use crate::addr::Addr;
-use crate::ask::{AskError, Asked, Reply};
+use crate::ask::{self, AskError, Asked, Reply};
 use crate::call::Hosted;
-use crate::command::Command;
 use crate::flags::Flags;
 use crate::handle::{Handle, Shared};
-use crate::hosts::Hosts;
-use crate::inbox::AnyInbox;
 use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
+use crate::poller::Poller;
 use crate::registry::{ActorKey, Registry, Stats};
 use crate::sync::lock;
 use crate::sys::{Endpoint, Peer, Selector, WakeFd, Wire, clock};
 
+pub use client::Client;
 use observed::{Observed, Seen};
 pub use probe::Probe;
+pub use seeds::for_each_seed;
+pub use simulation::{Simulation, note};
+
+pub use crate::sys::{Fault, Faults, Random, Trace};
 
 /// As of a system whose builder was told nothing.
 const MAILBOX_BOUND: usize = 16_384;
-
-/// Calls and messages in one turn, as in a poller: an actor that floods itself does not keep the
-/// others from their turn.
-const PER_TURN: usize = 1024;
 
 /// Turns without rest after which a test is told that it would never end: two million messages, or
 /// 128 MiB of input.
@@ -110,10 +111,9 @@ const LOCAL: ([u8; 4], u16) = ([127, 0, 0, 1], 9000);
 /// text. To look at what follows a panic, catch that with
 /// [`catch_unwind`](std::panic::catch_unwind); the stage stays usable.
 pub struct Stage<A: Actor> {
-    hosts: Hosts,
-    inboxes: Vec<Box<dyn AnyInbox>>,
-    registry: Arc<Registry>,
+    poller: Poller,
     key: ActorKey,
+    now: Instant,
     /// The peer's end; `None` for an actor without a socket.
     wire: Option<Wire>,
     seen: Rc<RefCell<Seen<A>>>,
@@ -134,12 +134,14 @@ impl<A: Actor> Stage<A> {
     pub fn with_options(actor: A, options: ConnectionOptions) -> Stage<A> {
         let (mut stage, observed) = Stage::empty(actor);
         let origin = Arc::new(origin(options));
-        let (wire, socket) = Wire::new();
+        let (wire, socket) = Wire::pair();
         stage.wire = Some(wire);
         origin.live.fetch_add(1, Ordering::AcqRel);
-        stage.registry.door.sockets.fetch_add(1, Ordering::AcqRel);
+        let door = &stage.poller.registry.door;
+        door.sockets.fetch_add(1, Ordering::AcqRel);
         let peer = Peer::Tcp(SocketAddr::from(PEER));
-        stage.key = stage.hosts.host(&origin, socket, peer, observed);
+        let _time = Time::set(stage.now);
+        stage.key = stage.poller.hosts.host(&origin, socket, peer, observed);
         stage.run();
         stage
     }
@@ -147,26 +149,27 @@ impl<A: Actor> Stage<A> {
     /// Opens `actor` as one without a socket, as [`System::spawn`](crate::System::spawn) does.
     pub fn without_socket(actor: A) -> Stage<A> {
         let (mut stage, observed) = Stage::empty(actor);
-        stage.key = stage.registry.door.reserve();
-        stage.hosts.call.spawned.push((stage.key, observed));
-        stage.hosts.place_spawned();
+        stage.key = stage.poller.registry.door.reserve();
+        let hosts = &mut stage.poller.hosts;
+        hosts.call.spawned.push((stage.key, observed));
+        hosts.place_spawned();
         stage.run();
         stage
     }
 
     fn empty(actor: A) -> (Stage<A>, Box<dyn Hosted>) {
         let (observed, seen) = Observed::new(actor);
-        let registry = Arc::new(Registry::new(0, WakeFd::absent(), MAILBOX_BOUND));
-        let shared = Arc::new(Shared::new(vec![registry.clone()]));
+        let now = clock::now();
+        let _time = Time::set(now);
+        let registry = Arc::new(Registry::new(0, WakeFd::simulated(), MAILBOX_BOUND));
+        let shared = Arc::new(Shared::new(vec![registry.clone()], None));
         let spawned = Arc::new(origin(ConnectionOptions::default()));
-        let mut hosts = Hosts::new(Selector::absent(), registry.clone(), shared, spawned);
-        hosts.call.now = Some(clock::now());
-        hosts.call.by_hand = true;
+        let selector = Poller::selector(Selector::simulated(), &registry);
+        let selector = selector.expect("a simulated waker fits a simulated selector");
         let stage = Stage {
-            hosts,
-            inboxes: Vec::new(),
-            registry,
+            poller: Poller::new(selector, registry, shared, spawned, Duration::ZERO),
             key: ActorKey::default(),
+            now,
             wire: None,
             seen,
             reason: None,
@@ -185,10 +188,10 @@ impl<A: Actor> Stage<A> {
     /// When the actor has no socket, or the peer has half-closed.
     #[track_caller]
     pub fn receive(&mut self, bytes: impl AsRef<[u8]>) {
-        self.wire().with(|stream| {
-            assert!(!stream.ended, "receive: the peer has half-closed");
-            stream.incoming.extend(bytes.as_ref());
-        });
+        let wire = self.wire();
+        assert!(!wire.is_shut(), "receive: the peer has half-closed");
+        // An error says that the actor has closed.
+        let _ = wire.send(bytes.as_ref());
         self.run();
     }
 
@@ -199,7 +202,7 @@ impl<A: Actor> Stage<A> {
     /// When the actor has no socket.
     #[track_caller]
     pub fn half_close(&mut self) {
-        self.wire().with(|stream| stream.ended = true);
+        self.wire().half_close();
         self.run();
     }
 
@@ -210,7 +213,7 @@ impl<A: Actor> Stage<A> {
     /// When the actor has no socket.
     #[track_caller]
     pub fn reset(&mut self) {
-        self.wire().with(|stream| stream.reset = true);
+        self.wire().reset();
         self.run();
     }
 
@@ -221,9 +224,7 @@ impl<A: Actor> Stage<A> {
     /// When the actor has no socket.
     #[track_caller]
     pub fn output(&mut self) -> Bytes {
-        self.wire()
-            .with(|stream| std::mem::take(&mut stream.outgoing))
-            .into()
+        self.wire().take().into()
     }
 
     /// The peer takes nothing more: from here on what the actor writes waits, see
@@ -234,7 +235,7 @@ impl<A: Actor> Stage<A> {
     /// When the actor has no socket.
     #[track_caller]
     pub fn stall(&mut self) {
-        self.wire().with(|stream| stream.room = 0);
+        self.wire().set_room(0);
     }
 
     /// A peer that has [stalled](Stage::stall) takes up to `n` bytes of what waits; they are
@@ -245,7 +246,7 @@ impl<A: Actor> Stage<A> {
     /// When the actor has no socket.
     #[track_caller]
     pub fn take_output(&mut self, n: usize) -> Bytes {
-        self.wire().with(|stream| stream.room = n);
+        self.wire().set_room(n);
         self.run();
         self.stall();
         self.output()
@@ -258,7 +259,7 @@ impl<A: Actor> Stage<A> {
     /// When the actor has no socket.
     #[track_caller]
     pub fn unstall(&mut self) {
-        self.wire().with(|stream| stream.room = usize::MAX);
+        self.wire().set_room(usize::MAX);
         self.run();
     }
 
@@ -269,7 +270,7 @@ impl<A: Actor> Stage<A> {
     /// When the actor has no socket.
     #[track_caller]
     pub fn unread(&self) -> usize {
-        self.wire().with(|stream| stream.incoming.len())
+        self.wire().unread()
     }
 
     /// Whether the peer has seen the end of the stream: the writing side was shut down, or the
@@ -280,7 +281,7 @@ impl<A: Actor> Stage<A> {
     /// When the actor has no socket.
     #[track_caller]
     pub fn is_write_shut(&self) -> bool {
-        self.wire().with(|stream| stream.write_shut)
+        self.wire().has_ended() || self.is_reset()
     }
 
     /// Whether the peer has seen a reset: an abort, or a close while it had bytes under way.
@@ -290,15 +291,13 @@ impl<A: Actor> Stage<A> {
     /// When the actor has no socket.
     #[track_caller]
     pub fn is_reset(&self) -> bool {
-        self.wire().with(|stream| stream.aborted)
+        self.wire().is_reset()
     }
 
     /// Whether the socket is still open, which it is for a while after the actor's end when the
     /// close lingers. `false` for an actor without a socket.
     pub fn is_connected(&self) -> bool {
-        self.wire
-            .as_ref()
-            .is_some_and(|wire| wire.with(|stream| !stream.closed))
+        self.wire.as_ref().is_some_and(Wire::is_hosted)
     }
 
     #[track_caller]
@@ -348,28 +347,14 @@ impl<A: Actor> Stage<A> {
     /// Moves the clock by `time`, and fires the timers and timeouts that are due on the way, each
     /// at its deadline.
     pub fn advance(&mut self, time: Duration) {
-        let until = self.now() + time;
+        let until = self.now + time;
         for _ in 0..INSTANTS_MAX {
-            let timers = self.hosts.call.timers.next_deadline();
-            let Some(next) = timers
-                .into_iter()
-                .chain(self.hosts.stop)
-                .min()
-                .filter(|next| *next <= until)
-            else {
-                self.hosts.call.now = Some(until);
+            let next = self.poller.next_deadline();
+            let Some(next) = next.filter(|next| *next <= until) else {
+                self.now = until;
                 return self.run();
             };
-            let now = next.max(self.now());
-            self.hosts.call.now = Some(now);
-            self.hosts.call.timers.begin_turn(now);
-            while let Some(due) = self.hosts.call.timers.pop_due() {
-                self.hosts.timer(due);
-            }
-            if self.hosts.stop.is_some_and(|deadline| deadline <= now) {
-                self.hosts.end_all();
-                self.hosts.stop = None;
-            }
+            self.now = next.max(self.now);
             self.run();
         }
         panic!("advance: timers have fired at {INSTANTS_MAX} instants, and the time is not over");
@@ -377,87 +362,48 @@ impl<A: Actor> Stage<A> {
 
     /// The time of the stage: that of the test's start and what it was advanced by.
     pub fn now(&self) -> Instant {
-        self.hosts.call.now.expect("a stage has its own time")
+        self.now
     }
 
     /// The system stops: the actor is told, and at the deadline, `within` from now, it is closed.
     /// Unlike in a server an actor without a socket is served until then.
     pub fn stop(&mut self, within: Duration) {
-        let deadline = self.now() + within;
-        self.hosts.begin_stop(deadline);
+        self.poller.hosts.begin_stop(self.now + within);
         self.run();
     }
 
-    /// Runs until nothing is left to do. Only needed after something was done past the stage, with
-    /// an [`Addr`] or a [`Probe`].
+    /// Runs until nothing is left to do at this time. Only needed after something was done past the
+    /// stage, with an [`Addr`] or a [`Probe`].
     ///
     /// # Panics
     ///
     /// When a callback panicked, see [`Stage`]; when it never ends because actors keep sending each
-    /// other messages.
+    /// other messages, or set a timer for this very moment again and again.
     pub fn run(&mut self) {
-        // In the order of a poller's turn.
-        for turn in 0.. {
-            assert!(
-                turn < TURNS_MAX,
-                "the actors have not come to rest after {TURNS_MAX} turns"
-            );
-            self.handle_readiness();
-            self.hosts.pay(PER_TURN);
-            self.take_commands();
-            for inbox in &mut self.inboxes {
-                inbox.drain(&mut self.hosts, PER_TURN);
-            }
-            self.hosts.flush_dirty();
-            self.forget_ended();
-            if self.is_at_rest() {
-                break;
-            }
-        }
+        let _time = Time::set(self.now);
+        let before = ask::mark_poller_thread(true);
+        let is_at_rest = (0..TURNS_MAX).any(|_| self.turn());
+        ask::mark_poller_thread(before);
+        assert!(
+            is_at_rest,
+            "the actors have not come to rest after {TURNS_MAX} turns"
+        );
         self.reason = self.reason.take().or(self.seen.borrow_mut().reason.take());
         self.show_panics();
     }
 
-    fn handle_readiness(&mut self) {
-        let Some(wire) = &self.wire else { return };
-        let (readable, writable) = wire.with(|stream| (stream.is_readable(), stream.is_writable()));
-        self.hosts
-            .handle_ready(self.key.token(), readable, writable);
-    }
-
-    fn take_commands(&mut self) {
-        while let Some(command) = self.registry.commands.pop() {
-            match command {
-                Command::Inbox(inbox) => self.inboxes.push(inbox),
-                Command::Stop(deadline) => self.hosts.begin_stop(deadline),
-                // Of listeners, which are not here, and of the end of a poller.
-                _ => {}
-            }
+    /// One turn of the poller; whether it would sleep then.
+    fn turn(&mut self) -> bool {
+        let up = self.poller.get_up(Some(Duration::ZERO));
+        up.expect("a simulated selector does not fail");
+        self.poller.turn(|| ());
+        let hosts = &mut self.poller.hosts;
+        if hosts.stop.is_some_and(|deadline| deadline <= self.now) {
+            hosts.end_all();
+            hosts.stop = None;
         }
-    }
-
-    fn forget_ended(&mut self) {
-        while let Some(key) = self.hosts.ended.pop() {
-            for inbox in &mut self.inboxes {
-                inbox.forget(key, &mut self.hosts);
-            }
-        }
-        self.hosts.count_freed();
-    }
-
-    /// Whether a poller would sleep now.
-    fn is_at_rest(&self) -> bool {
-        let ready = self.wire.as_ref().is_some_and(|wire| {
-            let asked = |interest| self.hosts.has(self.key, interest);
-            wire.with(|stream| {
-                stream.is_readable() && asked(Flags::REG_READ)
-                    || stream.is_writable() && asked(Flags::REG_WRITE)
-            })
-        });
-        let may_sleep = self.registry.commands.arm() & self.inboxes.iter().all(|inbox| inbox.arm());
-        self.registry.commands.disarm();
-        self.inboxes.iter().for_each(|inbox| inbox.disarm());
-        !ready && !self.hosts.owes() && may_sleep
+        let timeout = self.poller.fall_asleep();
+        timeout != Some(Duration::ZERO) && !self.poller.is_ready()
     }
 
     fn show_panics(&mut self) {
@@ -489,38 +435,38 @@ impl<A: Actor> Stage<A> {
 
     /// The address of the actor. After a send through it, call [`run`](Stage::run).
     pub fn addr(&self) -> Addr<A> {
-        Addr::new(self.registry.post::<Observed<A>>(), self.key)
+        Addr::new(self.poller.registry.post::<Observed<A>>(), self.key)
     }
 
     /// Bytes that the actor wrote and the peer has not taken.
     pub fn queued(&self) -> usize {
-        self.hosts.queued(self.key)
+        self.poller.hosts.queued(self.key)
     }
 
     /// Whether the actor has [paused](crate::Context::pause) its reading.
     pub fn is_paused(&self) -> bool {
-        self.hosts.has(self.key, Flags::PAUSED)
+        self.poller.hosts.has(self.key, Flags::PAUSED)
     }
 
     /// Whether the actor [waits for room](crate::Context::wait_for_room).
     pub fn is_waiting(&self) -> bool {
-        self.hosts.is_waiting(self.key)
+        self.poller.hosts.is_waiting(self.key)
     }
 
     /// Whether bytes of the peer are received: the actor neither paused nor waits, no policy holds
     /// it back, and the peer has not half-closed.
     pub fn is_reading(&self) -> bool {
-        self.hosts.has(self.key, Flags::REG_READ)
+        self.poller.hosts.has(self.key, Flags::REG_READ)
     }
 
     /// Whether the system has been stopped, by [`stop`](Stage::stop) or by an actor.
     pub fn is_stopping(&self) -> bool {
-        self.hosts.stop.is_some()
+        self.poller.hosts.stop.is_some()
     }
 
     /// The actors of type `B` that are on the stage because the actor spawned them.
     pub fn spawned<B: Actor>(&self) -> Vec<&B> {
-        let actors = self.hosts.actors();
+        let actors = self.poller.hosts.actors();
         actors
             .filter_map(|actor| (actor as &dyn Any).downcast_ref())
             .collect()
@@ -534,7 +480,7 @@ impl<A: Actor> Stage<A> {
     /// The system that the actor lives in.
     pub fn handle(&self) -> Handle {
         Handle {
-            shared: self.hosts.call.shared.clone(),
+            shared: self.poller.hosts.call.shared.clone(),
         }
     }
 }
@@ -552,17 +498,30 @@ fn origin(options: ConnectionOptions) -> Origin {
     }
 }
 
-/// The end of a poller.
+/// The end of a poller, at the time of the stage.
 impl<A: Actor> Drop for Stage<A> {
     fn drop(&mut self) {
-        self.registry.commands.close(&mut Vec::new());
-        self.take_commands();
-        self.hosts.end_all();
-        self.forget_ended();
-        for inbox in &mut self.inboxes {
-            inbox.close(&mut self.hosts);
+        let _time = Time::set(self.now);
+        self.poller.end();
+    }
+}
+
+/// The time of this thread, until it is dropped.
+struct Time {
+    before: Option<Instant>,
+}
+
+impl Time {
+    fn set(now: Instant) -> Time {
+        Time {
+            before: clock::set(Some(now)),
         }
-        self.registry.forget_posts();
+    }
+}
+
+impl Drop for Time {
+    fn drop(&mut self) {
+        clock::set(self.before);
     }
 }
 
@@ -600,30 +559,30 @@ mod tests {
     #[test]
     fn an_idle_connection_owns_no_buffers() {
         let mut stage = Stage::new(Lines);
-        assert!(!stage.hosts.keeps(stage.key), "opened");
+        assert!(!stage.poller.hosts.keeps(stage.key), "opened");
         stage.receive("one\n");
-        assert!(!stage.hosts.keeps(stage.key), "after an echo");
+        assert!(!stage.poller.hosts.keeps(stage.key), "after an echo");
         stage.receive("tw");
-        assert!(stage.hosts.keeps(stage.key), "half a line is kept");
+        assert!(stage.poller.hosts.keeps(stage.key), "half a line is kept");
         stage.receive("o\n");
-        assert!(!stage.hosts.keeps(stage.key), "after the other half");
+        assert!(!stage.poller.hosts.keeps(stage.key), "after the other half");
         stage.stall();
         stage.receive("three\n");
-        assert!(stage.hosts.keeps(stage.key), "output waits");
+        assert!(stage.poller.hosts.keeps(stage.key), "output waits");
         stage.unstall();
-        assert!(!stage.hosts.keeps(stage.key), "after it has left");
+        assert!(!stage.poller.hosts.keeps(stage.key), "after it has left");
     }
 
     #[test]
     fn an_idle_timeout_costs_no_timer_operation_per_message() {
         let options = ConnectionOptions::new().idle_timeout(Duration::from_secs(10));
         let mut stage = Stage::with_options(Lines, options);
-        let armed = stage.hosts.call.timers.next_deadline();
+        let armed = stage.poller.hosts.call.timers.next_deadline();
         for _ in 0..1000 {
-            stage.hosts.call.now = Some(stage.now() + Duration::from_millis(5));
+            stage.now += Duration::from_millis(5);
             stage.receive("line\n");
-            assert_eq!(stage.hosts.call.timers.next_deadline(), armed);
-            assert_eq!(stage.hosts.call.timers.len(), 1);
+            assert_eq!(stage.poller.hosts.call.timers.next_deadline(), armed);
+            assert_eq!(stage.poller.hosts.call.timers.len(), 1);
         }
         // 5 s have passed with messages: it is not idle at the first deadline, but 10 s after the
         // last.

@@ -175,8 +175,7 @@ impl Hosts {
         };
         // Before it is closed: a duplicate of the descriptor would be reported on for ever.
         if slot.flags.has(Flags::REGISTERED)
-            && let Some(fd) = socket.fd()
-            && let Err(error) = self.selector.deregister(fd)
+            && let Err(error) = self.selector.deregister(socket.source())
         {
             log::warn!("deregister: {error}");
         }

@@ -98,6 +98,30 @@ impl Hosts {
         key
     }
 
+    /// Hosts a connection that was made from here.
+    pub(crate) fn connected(
+        &mut self,
+        origin: &Arc<Origin>,
+        socket: Socket,
+        peer: Peer,
+        actor: Box<dyn Hosted>,
+    ) {
+        origin.live.fetch_add(1, Ordering::AcqRel);
+        let door = &self.call.registry.door;
+        door.sockets.fetch_add(1, Ordering::AcqRel);
+        self.host(origin, socket, peer, actor);
+    }
+
+    /// A connect has come to nothing: the actor is told why by `closed` alone. It counts as one that
+    /// was opened and closed.
+    pub(crate) fn not_connected(&mut self, actor: Box<dyn Hosted>, reason: CloseReason) {
+        let key = self.call.registry.door.reserve();
+        let index = self.place(key, Some(actor));
+        Counters::add(&self.call.registry.door.counters.opened, 1);
+        self.slots[index].flags.set(Flags::OPENED);
+        self.end(index, reason);
+    }
+
     /// Sends `farewell` to a connection that nobody will serve, and closes it.
     pub(crate) fn refuse(
         &mut self,

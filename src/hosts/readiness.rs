@@ -49,12 +49,11 @@ impl Hosts {
             interest = interest | Interest::WRITE;
         }
         let token = ActorKey::new(index as u32, slot.generation).token();
-        let done = match (socket.fd(), have, wanted) {
-            // Simulated: whoever drives it looks at the flags.
-            (None, ..) => Ok(()),
-            (Some(fd), (false, false), _) => self.selector.register(fd, token, interest),
-            (Some(fd), _, (false, false)) => self.selector.deregister(fd),
-            (Some(fd), ..) => self.selector.reregister(fd, token, interest),
+        let source = socket.source();
+        let done = match (have, wanted) {
+            ((false, false), _) => self.selector.register(source, token, interest),
+            (_, (false, false)) => self.selector.deregister(source),
+            _ => self.selector.reregister(source, token, interest),
         };
         slot.flags.clear(Flags::REGISTERED);
         slot.flags.set(want);

@@ -1,13 +1,15 @@
 //! Listening sockets, TCP and Unix, and what accepting may come to.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use libc::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET, c_int};
 
 use super::addr::{Endpoint, Peer, SockAddr};
-use super::socket::{self, Socket, set_option};
+use super::selector::Source;
+use super::simulated::{Number, Process};
+use super::socket::{self, End, Socket, set_option};
 use super::unix_path::{UnixPath, remove_dead_socket};
 
 /// How to listen.
@@ -25,6 +27,8 @@ pub(crate) struct BindOptions {
     /// TCP only.
     pub(crate) send_buffer: Option<c_int>,
     pub(crate) receive_buffer: Option<c_int>,
+    /// The program on this thread's simulated network that listens; `None` for the real one.
+    pub(crate) simulated: Option<Process>,
 }
 
 /// What an accept came to, each calling for a step of its own.
@@ -51,7 +55,7 @@ pub(crate) struct ListenSocket {
     /// The file of a Unix socket. Declared first, because fields are dropped in order and it has to
     /// be removed while the socket is open: see `UnixPath`.
     path: Option<UnixPath>,
-    fd: OwnedFd,
+    end: End,
 }
 
 impl ListenSocket {
@@ -68,9 +72,13 @@ impl ListenSocket {
     /// They name the endpoint. `AddrInUse` if a server is there already, `AlreadyExists` if the
     /// path is that of another kind of file, `InvalidInput` if it is not fit for a Unix socket.
     pub(crate) fn bind(endpoint: &Endpoint, options: &BindOptions) -> io::Result<ListenSocket> {
-        match endpoint {
-            Endpoint::Tcp(_) => ListenSocket::bind_tcp(endpoint, options),
-            Endpoint::Unix(path) => ListenSocket::bind_unix(endpoint, path, options),
+        match (options.simulated, endpoint) {
+            (Some(process), _) => Number::listen(endpoint, options, process).map(|number| {
+                let (path, end) = (None, End::simulated(number));
+                ListenSocket { path, end }
+            }),
+            (None, Endpoint::Tcp(_)) => ListenSocket::bind_tcp(endpoint, options),
+            (None, Endpoint::Unix(path)) => ListenSocket::bind_unix(endpoint, path, options),
         }
         .map_err(|error| {
             io::Error::new(
@@ -103,7 +111,8 @@ impl ListenSocket {
         }
         bind(&fd, &addr)?;
         listen(&fd, options.backlog)?;
-        Ok(ListenSocket { path: None, fd })
+        let (path, end) = (None, End::of(fd));
+        Ok(ListenSocket { path, end })
     }
 
     /// Listens on the path of a Unix socket.
@@ -123,17 +132,27 @@ impl ListenSocket {
         }
         // Owned from here on, so that the file goes again if listen fails.
         let path = Some(UnixPath::of(path)?);
-        let listener = ListenSocket { path, fd };
-        listen(&listener.fd, options.backlog)?;
-        Ok(listener)
+        let listening = listen(&fd, options.backlog);
+        let end = End::of(fd);
+        let listener = ListenSocket { path, end };
+        listening.map(|()| listener)
     }
 
     /// Takes one connection from the backlog.
     pub(crate) fn accept(&self) -> Accepted {
+        let fd = match self.end.source() {
+            Source::Fd(fd) => fd.as_raw_fd(),
+            Source::Simulated(listener) => {
+                return match listener.accept() {
+                    Ok((end, peer)) => Accepted::Connection(Socket::simulated(end), peer),
+                    Err(error) => classify(error),
+                };
+            }
+        };
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let accepted = SockAddr::filled_by(|addr, len| {
             // SAFETY: `addr` is writable for `len` bytes, and both outlive the call.
-            let fd = unsafe { syscall!(accept4(self.fd.as_raw_fd(), addr, len, flags)) }?;
+            let fd = unsafe { syscall!(accept4(fd, addr, len, flags)) }?;
             // SAFETY: the call has just made the descriptor, and nothing else owns it.
             Ok(unsafe { OwnedFd::from_raw_fd(fd) })
         });
@@ -149,19 +168,18 @@ impl ListenSocket {
 
     /// The address that it listens on, with the port that the system chose.
     pub(crate) fn local_addr(&self) -> io::Result<Endpoint> {
-        socket::local_addr(self.fd.as_fd())
+        self.end.local_addr()
+    }
+
+    /// What a selector watches.
+    pub(crate) fn source(&self) -> Source<'_> {
+        self.end.source()
     }
 
     /// Removes the file of a Unix socket ahead of the close: nobody connects any more, and the
     /// backlog can be accepted to its end. Nothing to do for TCP.
     pub(crate) fn remove_path(&mut self) {
         self.path = None;
-    }
-}
-
-impl AsFd for ListenSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }
 
@@ -207,6 +225,7 @@ mod tests {
     use std::fs;
     use std::io::{Read, Write};
     use std::net::{SocketAddr, TcpStream};
+    use std::os::fd::BorrowedFd;
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
     use std::path::PathBuf;
 
@@ -214,12 +233,22 @@ mod tests {
     use crate::sys::Interest;
     use crate::sys::test_util::{TempDir, wait_for};
 
+    impl AsFd for ListenSocket {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            match self.source() {
+                Source::Fd(fd) => fd,
+                Source::Simulated(_) => panic!("a simulated socket has no descriptor"),
+            }
+        }
+    }
+
     const OPTIONS: BindOptions = BindOptions {
         backlog: 16,
         reuse_port: false,
         nodelay: false,
         send_buffer: None,
         receive_buffer: None,
+        simulated: None,
     };
 
     fn bind(endpoint: impl Into<Endpoint>) -> io::Result<ListenSocket> {

@@ -10,7 +10,8 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use super::epoll::Epoll;
-use super::wake_fd::WakeFd;
+use super::simulated::{Number, SimulatedSelector};
+use super::wake_fd::{WakeFd, WakeSource};
 
 /// A set of the directions in which a descriptor is asked for, or is ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,11 @@ impl Interest {
     /// Whether every direction of `other` is in the set.
     pub(crate) fn contains(self, other: Interest) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// The directions that are in both sets.
+    pub(super) fn and(self, other: Interest) -> Interest {
+        Interest(self.0 & other.0)
     }
 
     /// Whether the set has no direction.
@@ -148,6 +154,21 @@ impl Events {
     }
 }
 
+/// What a selector watches.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source<'a> {
+    /// A descriptor of the process.
+    Fd(BorrowedFd<'a>),
+    /// A socket of this thread's simulated network.
+    Simulated(Number),
+}
+
+impl<'a> From<BorrowedFd<'a>> for Source<'a> {
+    fn from(fd: BorrowedFd<'a>) -> Source<'a> {
+        Source::Fd(fd)
+    }
+}
+
 /// Tells which of the registered descriptors are ready.
 ///
 /// Level-triggered: a descriptor is reported again by every wait until its cause is dealt with. So
@@ -161,19 +182,26 @@ pub(crate) struct Selector {
     backend: Backend,
 }
 
-/// The ways to wait; kqueue, poll(2), io_uring and a simulated one are variants to come.
+/// The ways to wait; kqueue, poll(2) and io_uring are variants to come.
 #[derive(Debug)]
 enum Backend {
     Epoll(Epoll),
-    /// Reports nothing: for actors that are driven by hand.
-    Absent,
+    Simulated(SimulatedSelector),
 }
 
 impl Selector {
-    /// A selector for sockets that have no descriptor to be registered.
-    pub(crate) fn absent() -> Selector {
+    /// A selector on the simulated network of this thread.
+    pub(crate) fn simulated() -> Selector {
         Selector {
-            backend: Backend::Absent,
+            backend: Backend::Simulated(SimulatedSelector::new()),
+        }
+    }
+
+    /// Whether a wait would end at once, for whoever runs a simulated poller: it must not wait.
+    pub(crate) fn is_ready(&self) -> bool {
+        match &self.backend {
+            Backend::Epoll(_) => false,
+            Backend::Simulated(simulated) => simulated.is_ready(),
         }
     }
 
@@ -184,56 +212,66 @@ impl Selector {
         })
     }
 
-    /// Starts to report on `fd` under `token`.
+    /// Starts to report on `source` under `token`.
     ///
     /// `interest` must not be empty, here and in [`reregister`](Selector::reregister): a descriptor
     /// with no direction asked for still reports a hang-up, again and again. To pause it,
     /// deregister it.
     pub(crate) fn register(
         &mut self,
-        fd: BorrowedFd<'_>,
+        source: Source<'_>,
         token: u64,
         interest: Interest,
     ) -> io::Result<()> {
         debug_assert!(!interest.is_empty(), "register without interest");
-        match &mut self.backend {
-            Backend::Epoll(epoll) => epoll.register(fd, token, interest),
-            Backend::Absent => Ok(()),
+        match (&mut self.backend, source) {
+            (Backend::Epoll(epoll), Source::Fd(fd)) => epoll.register(fd, token, interest),
+            (Backend::Simulated(simulated), Source::Simulated(number)) => {
+                simulated.register(number, token, interest)
+            }
+            _ => Err(another_world()),
         }
     }
 
-    /// Replaces the token and the interest of a registered `fd`.
+    /// Replaces the token and the interest of a registered `source`.
     pub(crate) fn reregister(
         &mut self,
-        fd: BorrowedFd<'_>,
+        source: Source<'_>,
         token: u64,
         interest: Interest,
     ) -> io::Result<()> {
         debug_assert!(!interest.is_empty(), "reregister without interest");
-        match &mut self.backend {
-            Backend::Epoll(epoll) => epoll.reregister(fd, token, interest),
-            Backend::Absent => Ok(()),
+        match (&mut self.backend, source) {
+            (Backend::Epoll(epoll), Source::Fd(fd)) => epoll.reregister(fd, token, interest),
+            (Backend::Simulated(simulated), Source::Simulated(number)) => {
+                simulated.reregister(number, token, interest)
+            }
+            _ => Err(another_world()),
         }
     }
 
-    /// Stops reporting on `fd`. Events of the last wait that were not looked at yet are still
+    /// Stops reporting on `source`. Events of the last wait that were not looked at yet are still
     /// there.
-    pub(crate) fn deregister(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        match &mut self.backend {
-            Backend::Epoll(epoll) => epoll.deregister(fd),
-            Backend::Absent => Ok(()),
+    pub(crate) fn deregister(&mut self, source: Source<'_>) -> io::Result<()> {
+        match (&mut self.backend, source) {
+            (Backend::Epoll(epoll), Source::Fd(fd)) => epoll.deregister(fd),
+            (Backend::Simulated(simulated), Source::Simulated(number)) => {
+                simulated.deregister(number)
+            }
+            _ => Err(another_world()),
         }
     }
 
     /// Reports every wake of `wake_fd`, under `token`, to the wait of this moment or else to the
     /// next.
     pub(crate) fn register_waker(&mut self, wake_fd: &WakeFd, token: u64) -> io::Result<()> {
-        let Some(fd) = wake_fd.as_fd() else {
-            return Ok(());
-        };
-        match &mut self.backend {
-            Backend::Epoll(epoll) => epoll.register_waker(fd, token),
-            Backend::Absent => Ok(()),
+        match (&mut self.backend, wake_fd.source()) {
+            (Backend::Epoll(epoll), WakeSource::Fd(fd)) => epoll.register_waker(fd, token),
+            (Backend::Simulated(simulated), WakeSource::Flag(flag)) => {
+                simulated.register_waker(flag.clone(), token);
+                Ok(())
+            }
+            _ => Err(another_world()),
         }
     }
 
@@ -249,12 +287,20 @@ impl Selector {
     ) -> io::Result<()> {
         match &mut self.backend {
             Backend::Epoll(epoll) => epoll.wait(events, timeout),
-            Backend::Absent => {
-                events.refill(std::iter::empty());
+            Backend::Simulated(simulated) => {
+                simulated.wait(events);
                 Ok(())
             }
         }
     }
+}
+
+/// A simulated socket in a real selector, or the other way round.
+fn another_world() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "a simulated socket and a real selector know nothing of one another",
+    )
 }
 
 #[cfg(test)]
@@ -296,7 +342,7 @@ mod tests {
         let mut selector = Selector::new().unwrap();
         let (socket, mut peer) = UnixStream::pair().unwrap();
         selector
-            .register(socket.as_fd(), 7, Interest::READ)
+            .register(socket.as_fd().into(), 7, Interest::READ)
             .unwrap();
         assert_eq!(ready(&mut selector, Duration::ZERO), []);
 
@@ -311,10 +357,10 @@ mod tests {
         let (socket, mut peer) = UnixStream::pair().unwrap();
         peer.write_all(b"x").unwrap();
         let both = Interest::READ | Interest::WRITE;
-        selector.register(socket.as_fd(), 1, both).unwrap();
+        selector.register(socket.as_fd().into(), 1, both).unwrap();
         assert_eq!(ready(&mut selector, TIMEOUT), [(1, true, true)]);
         selector
-            .reregister(socket.as_fd(), u64::MAX, Interest::WRITE)
+            .reregister(socket.as_fd().into(), u64::MAX, Interest::WRITE)
             .unwrap();
         assert_eq!(ready(&mut selector, TIMEOUT), [(u64::MAX, false, true)]);
     }
@@ -325,7 +371,7 @@ mod tests {
         let (socket, peer) = UnixStream::pair().unwrap();
         drop(peer);
         selector
-            .register(socket.as_fd(), 1, Interest::READ)
+            .register(socket.as_fd().into(), 1, Interest::READ)
             .unwrap();
         assert_eq!(ready(&mut selector, TIMEOUT), [(1, true, true)]);
     }
@@ -337,10 +383,10 @@ mod tests {
         let _duplicate = socket.try_clone().unwrap();
         peer.write_all(b"x").unwrap();
         selector
-            .register(socket.as_fd(), 1, Interest::READ)
+            .register(socket.as_fd().into(), 1, Interest::READ)
             .unwrap();
         assert_eq!(ready(&mut selector, TIMEOUT), [(1, true, false)]);
-        selector.deregister(socket.as_fd()).unwrap();
+        selector.deregister(socket.as_fd().into()).unwrap();
         drop(socket);
         assert_eq!(ready(&mut selector, Duration::ZERO), []);
     }
@@ -353,7 +399,7 @@ mod tests {
         let _duplicate = socket.try_clone().unwrap();
         peer.write_all(b"x").unwrap();
         selector
-            .register(socket.as_fd(), 1, Interest::READ)
+            .register(socket.as_fd().into(), 1, Interest::READ)
             .unwrap();
         drop(socket);
         assert_eq!(ready(&mut selector, TIMEOUT), [(1, true, false)]);
@@ -363,13 +409,13 @@ mod tests {
     fn misuse_of_a_descriptor_is_an_error() {
         let mut selector = Selector::new().unwrap();
         let (socket, _peer) = UnixStream::pair().unwrap();
-        let error = selector.deregister(socket.as_fd()).unwrap_err();
+        let error = selector.deregister(socket.as_fd().into()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         selector
-            .register(socket.as_fd(), 1, Interest::READ)
+            .register(socket.as_fd().into(), 1, Interest::READ)
             .unwrap();
         let error = selector
-            .register(socket.as_fd(), 2, Interest::READ)
+            .register(socket.as_fd().into(), 2, Interest::READ)
             .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
     }
@@ -381,7 +427,7 @@ mod tests {
             (0..3).map(|_| UnixStream::pair().unwrap()).collect();
         for (token, (socket, _)) in (0..).zip(&sockets) {
             selector
-                .register(socket.as_fd(), token, Interest::WRITE)
+                .register(socket.as_fd().into(), token, Interest::WRITE)
                 .unwrap();
         }
         let mut events = Events::with_capacity(0);
@@ -440,7 +486,7 @@ mod tests {
         let mut selector = Selector::new().unwrap();
         let wake_fd = WakeFd::new().unwrap();
         selector.register_waker(&wake_fd, 9).unwrap();
-        let counter: OwnedFd = wake_fd.as_fd().unwrap().try_clone_to_owned().unwrap();
+        let counter: OwnedFd = wake_fd.as_fd().try_clone_to_owned().unwrap();
         std::fs::File::from(counter)
             .write_all(&(u64::MAX - 1).to_ne_bytes())
             .unwrap();
@@ -451,12 +497,25 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_waker_registers_and_wakes_nothing() {
-        let mut selector = Selector::new().unwrap();
-        let wake_fd = WakeFd::absent();
+    fn a_simulated_wake_is_reported_once() {
+        let mut selector = Selector::simulated();
+        let wake_fd = WakeFd::simulated();
         selector.register_waker(&wake_fd, 9).unwrap();
+        assert!(!selector.is_ready());
         wake_fd.wake();
-        assert!(wake_fd.as_fd().is_none());
+        wake_fd.wake();
+        assert!(selector.is_ready());
+        assert_eq!(ready(&mut selector, Duration::ZERO), [(9, true, false)]);
         assert_eq!(ready(&mut selector, Duration::ZERO), []);
+    }
+
+    #[test]
+    fn what_is_simulated_is_not_for_a_real_selector() {
+        let error = Selector::new()
+            .unwrap()
+            .register_waker(&WakeFd::simulated(), 9);
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        let error = Selector::simulated().register_waker(&WakeFd::new().unwrap(), 9);
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

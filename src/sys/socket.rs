@@ -12,7 +12,8 @@ use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, c_int, socklen_t};
 use super::addr::Peer;
 use super::addr::{Endpoint, SockAddr};
 use super::retry_interrupted;
-use super::simulated;
+use super::selector::Source;
+use super::simulated::{Network, Number, Process};
 
 /// The most slices that the kernel takes in one call (`IOV_MAX` of Linux; more is an error there).
 const SLICES_MAX: usize = libc::UIO_MAXIOV as usize;
@@ -52,21 +53,22 @@ impl Socket {
         Ok(Socket { end: End::of(fd) })
     }
 
-    /// Our end of a simulated stream.
-    pub(super) fn simulated(number: simulated::Number) -> Socket {
+    /// Starts a connection on this thread's simulated network; the number tells what comes of it.
+    pub(crate) fn connect_simulated(to: &Endpoint, process: Process) -> (Number, Socket) {
+        let number = Network::with(|network| network.connect(to, process));
+        (number, Socket::simulated(number))
+    }
+
+    /// Our end of a simulated connection.
+    pub(super) fn simulated(number: Number) -> Socket {
         Socket {
             end: End::simulated(number),
         }
     }
 
-    /// The descriptor, for a selector; a simulated socket has none.
-    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.end.get().ok()
-    }
-
-    /// The descriptor, for what only the kernel can tell.
-    fn kernel(&self) -> io::Result<BorrowedFd<'_>> {
-        self.fd().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    /// What a selector watches.
+    pub(crate) fn source(&self) -> Source<'_> {
+        self.end.source()
     }
 
     /// Receives into `buffer`, which must not be empty. 0 is the end of the stream.
@@ -76,9 +78,9 @@ impl Socket {
     /// echo.
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         debug_assert!(!buffer.is_empty(), "an empty receive looks like the end");
-        let fd = match self.end.get() {
-            Ok(fd) => fd.as_raw_fd(),
-            Err(stream) => return stream.recv(buffer),
+        let fd = match self.end.source() {
+            Source::Fd(fd) => fd.as_raw_fd(),
+            Source::Simulated(end) => return retry_interrupted(|| end.recv(buffer)),
         };
         retry_interrupted(|| {
             // SAFETY: `buffer` is writable for its length and borrowed for the whole call.
@@ -99,9 +101,9 @@ impl Socket {
 
     /// Sends the beginning of `bytes`; says how much of it.
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        let fd = match self.end.get() {
-            Ok(fd) => fd.as_raw_fd(),
-            Err(stream) => return stream.send(bytes),
+        let fd = match self.end.source() {
+            Source::Fd(fd) => fd.as_raw_fd(),
+            Source::Simulated(end) => return retry_interrupted(|| end.send(bytes)),
         };
         retry_interrupted(|| {
             // SAFETY: `bytes` is readable for its length and borrowed for the whole call.
@@ -124,9 +126,9 @@ impl Socket {
     ///
     /// By sendmsg, since writev takes no flags and a peer that has gone would raise `SIGPIPE`.
     pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let fd = match self.end.get() {
-            Ok(fd) => fd.as_raw_fd(),
-            Err(stream) => return stream.send_vectored(slices),
+        let fd = match self.end.source() {
+            Source::Fd(fd) => fd.as_raw_fd(),
+            Source::Simulated(end) => return retry_interrupted(|| end.send_vectored(slices)),
         };
         // SAFETY: made of integers and pointers alone, for which zero is a valid value.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
@@ -153,9 +155,9 @@ impl Socket {
     /// Nothing is left to be ended on a connection that the peer has reset, and that is no error
     /// here: the next receive tells the reset.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
-        let fd = match self.end.get() {
-            Ok(fd) => fd.as_raw_fd(),
-            Err(stream) => return stream.shutdown_write(),
+        let fd = match self.end.source() {
+            Source::Fd(fd) => fd.as_raw_fd(),
+            Source::Simulated(end) => return end.shutdown_write(),
         };
         // SAFETY: takes no pointer.
         match unsafe { syscall!(shutdown(fd, libc::SHUT_WR)) } {
@@ -173,17 +175,25 @@ impl Socket {
             l_onoff: 1,
             l_linger: 0,
         };
-        match self.end.get() {
+        match self.end.source() {
             // The descriptor is closed in any case, and an ordinary close is the next best thing.
-            Ok(fd) => drop(set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, now)),
-            Err(stream) => stream.abort(),
+            Source::Fd(fd) => drop(set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, now)),
+            Source::Simulated(end) => end.abort(),
+        }
+    }
+
+    #[cfg(test)]
+    fn kernel(&self) -> BorrowedFd<'_> {
+        match self.source() {
+            Source::Fd(fd) => fd,
+            Source::Simulated(_) => panic!("a simulated socket has no descriptor"),
         }
     }
 
     /// The error that was left on the socket, if any, and clears it.
     #[cfg(test)]
     pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
-        let fd = self.kernel()?.as_raw_fd();
+        let fd = self.kernel().as_raw_fd();
         let mut errno: c_int = 0;
         let mut len = mem::size_of_val(&errno) as socklen_t;
         // SAFETY: `errno` is writable for the `len` bytes that it has, and both outlive the call.
@@ -201,13 +211,13 @@ impl Socket {
 
     /// The address of this end. On the connecting side of a Unix socket the path is empty.
     pub(crate) fn local_addr(&self) -> io::Result<Endpoint> {
-        local_addr(self.kernel()?)
+        self.end.local_addr()
     }
 
     /// Who is at the other end; an error once it has gone.
     #[cfg(test)]
     pub(crate) fn peer(&self) -> io::Result<Peer> {
-        let fd = self.kernel()?.as_raw_fd();
+        let fd = self.kernel().as_raw_fd();
         let ((), addr) = SockAddr::filled_by(|addr, len| {
             // SAFETY: `addr` is writable for `len` bytes, and both outlive the call.
             unsafe { syscall!(getpeername(fd, addr, len)) }.map(drop)
@@ -219,7 +229,7 @@ impl Socket {
     #[cfg(test)]
     pub(crate) fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
         set_option(
-            self.kernel()?,
+            self.kernel(),
             libc::IPPROTO_TCP,
             libc::TCP_NODELAY,
             c_int::from(nodelay),
@@ -233,39 +243,46 @@ impl From<OwnedFd> for Socket {
     }
 }
 
-/// What a socket owns: a descriptor, or the number of a simulated stream.
+/// What a socket owns: a descriptor, or the number of an end on the simulated network.
 ///
 /// In the four bytes of an `OwnedFd`, niche included, because there is one for each connection.
-/// Invariant: negative for a descriptor, whose complement it is, and above 0 for the number of a
-/// stream.
+/// Invariant: negative for a descriptor, whose complement it is, and above 0 for such a number.
 #[derive(Debug)]
-struct End(NonZeroI32);
+pub(super) struct End(NonZeroI32);
 
 impl End {
-    fn of(fd: OwnedFd) -> End {
+    pub(super) fn of(fd: OwnedFd) -> End {
         End(NonZeroI32::new(!fd.into_raw_fd()).expect("-1 is no descriptor"))
     }
 
-    fn simulated(number: simulated::Number) -> End {
+    pub(super) fn simulated(number: Number) -> End {
         debug_assert!(number.0 > 0);
-        End(NonZeroI32::new(number.0).expect("streams are numbered from 1"))
+        End(NonZeroI32::new(number.0).expect("ends are numbered from 1"))
     }
 
-    fn get(&self) -> Result<BorrowedFd<'_>, simulated::Number> {
+    pub(super) fn source(&self) -> Source<'_> {
         let fd: RawFd = !self.0.get();
         if fd < 0 {
-            return Err(simulated::Number(self.0.get()));
+            return Source::Simulated(Number(self.0.get()));
         }
         // SAFETY: the descriptor is open: `of` has taken it over, and only our drop closes it.
-        Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+        Source::Fd(unsafe { BorrowedFd::borrow_raw(fd) })
+    }
+
+    /// The address that it is bound to.
+    pub(super) fn local_addr(&self) -> io::Result<Endpoint> {
+        match self.source() {
+            Source::Fd(fd) => local_addr(fd),
+            Source::Simulated(end) => end.local_addr(),
+        }
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        let fd: RawFd = match self.get() {
-            Ok(fd) => fd.as_raw_fd(),
-            Err(stream) => return stream.close(),
+        let fd: RawFd = match self.source() {
+            Source::Fd(fd) => fd.as_raw_fd(),
+            Source::Simulated(end) => return end.close(),
         };
         // SAFETY: ours since `of` took it over, and nobody uses it after this drop.
         drop(unsafe { OwnedFd::from_raw_fd(fd) });
@@ -325,7 +342,7 @@ mod tests {
 
     impl AsFd for Socket {
         fn as_fd(&self) -> BorrowedFd<'_> {
-            self.fd().unwrap()
+            self.kernel()
         }
     }
 
@@ -394,7 +411,7 @@ mod tests {
         let mut selector = Selector::new().unwrap();
         let mut events = Events::with_capacity(1);
         selector
-            .register(socket.as_fd(), 0, Interest::WRITE)
+            .register(socket.source(), 0, Interest::WRITE)
             .unwrap();
         while sent < bytes.len() {
             selector.wait(&mut events, Some(TIMEOUT)).unwrap();

@@ -17,7 +17,9 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) fn wait_for(source: &impl AsFd, interest: Interest) {
     let mut selector = Selector::new().unwrap();
     let mut events = Events::with_capacity(1);
-    selector.register(source.as_fd(), 0, interest).unwrap();
+    selector
+        .register(source.as_fd().into(), 0, interest)
+        .unwrap();
     selector.wait(&mut events, Some(TIMEOUT)).unwrap();
     assert_eq!(events.len(), 1, "not ready for {interest:?}");
 }

@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 #[cfg(test)]
 use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Wakes the poller in whose selector it is registered.
 ///
@@ -21,8 +22,14 @@ pub(crate) struct WakeFd {
 enum Kind {
     /// A `File` for its safe read and write; it owns the descriptor.
     Eventfd(File),
-    /// Nothing.
-    Absent,
+    /// Set, and cleared by the simulated selector that reports it.
+    Flag(Arc<AtomicBool>),
+}
+
+/// What a selector registers of it.
+pub(super) enum WakeSource<'a> {
+    Fd(BorrowedFd<'a>),
+    Flag(&'a Arc<AtomicBool>),
 }
 
 impl WakeFd {
@@ -38,10 +45,10 @@ impl WakeFd {
         })
     }
 
-    /// A waker for actors that are driven by hand, with no poller that could be asleep.
-    pub(crate) fn absent() -> WakeFd {
+    /// The waker of a simulated poller.
+    pub(crate) fn simulated() -> WakeFd {
         WakeFd {
-            kind: Kind::Absent,
+            kind: Kind::Flag(Arc::default()),
             wakes: AtomicU64::new(0),
         }
     }
@@ -54,8 +61,9 @@ impl WakeFd {
     /// Ends the wait of the poller, or its next one if it is awake. One system call, never blocks.
     pub(crate) fn wake(&self) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
-        let Kind::Eventfd(counter) = &self.kind else {
-            return;
+        let counter = match &self.kind {
+            Kind::Eventfd(counter) => counter,
+            Kind::Flag(flag) => return flag.store(true, Ordering::Release),
         };
         if add_one(counter).is_err() {
             // The counter, which nobody reads, has come to its maximum. That wakes were reported
@@ -89,11 +97,18 @@ impl WakeFd {
         let _ = (&*counter).read(&mut [0; 8]);
     }
 
-    /// The descriptor to register, if there is one.
-    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(super) fn source(&self) -> WakeSource<'_> {
         match &self.kind {
-            Kind::Eventfd(counter) => Some(counter.as_fd()),
-            Kind::Absent => None,
+            Kind::Eventfd(counter) => WakeSource::Fd(counter.as_fd()),
+            Kind::Flag(flag) => WakeSource::Flag(flag),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.source() {
+            WakeSource::Fd(fd) => fd,
+            WakeSource::Flag(_) => panic!("a simulated waker has no descriptor"),
         }
     }
 }

@@ -57,7 +57,7 @@ impl<M: Send + 'static> Probe<M> {
         // No two probes have one identity, as if each lived on a poller of its own.
         static POLLER: AtomicU32 = AtomicU32::new(u32::MAX);
         let poller = POLLER.fetch_sub(1, Ordering::Relaxed);
-        let door = Registry::new(poller, WakeFd::absent(), messages)
+        let door = Registry::new(poller, WakeFd::simulated(), messages)
             .door
             .clone();
         let key = door.reserve();

@@ -1,0 +1,293 @@
+//! Listening, connecting and accepting.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::faults::Fault;
+use super::network::{
+    CLIENT, Connection, Fate, Happening, Network, Number, Place, Process, ROOM, SERVER, errno,
+    nanos, simulate,
+};
+use super::selector::Watched;
+use super::trace::{OfConnection, What};
+use crate::sys::{BindOptions, Endpoint, Peer};
+
+/// How often a connect is made that is lost on its way, or finds the backlog full.
+const TRIES: u32 = 6;
+
+/// From one to the next.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The first port that is given to who asks for any.
+const FREE_PORT: u16 = 40_000;
+
+/// Peers of one address, told apart by their ports from [`PEER_PORT`] on.
+const PEERS_PER_ADDRESS: u32 = 28_000;
+const PEER_PORT: u16 = 32_768;
+
+pub(super) struct Listener {
+    pub(super) endpoint: Endpoint,
+    process: Process,
+    reuse_port: bool,
+    backlog_max: usize,
+    /// Places of connections.
+    pub(super) backlog: VecDeque<u32>,
+    pub(super) watched: Watched,
+    is_open: bool,
+}
+
+/// As a [`ListenSocket`](crate::sys::ListenSocket) uses it.
+impl Number {
+    pub(in crate::sys) fn listen(
+        endpoint: &Endpoint,
+        options: &BindOptions,
+        process: Process,
+    ) -> io::Result<Number> {
+        simulate(|network| network.listen(endpoint, options, process))?
+    }
+
+    pub(in crate::sys) fn accept(self) -> io::Result<(Number, Peer)> {
+        simulate(|network| network.accept(self))?
+    }
+}
+
+impl Network {
+    fn listen(
+        &mut self,
+        endpoint: &Endpoint,
+        options: &BindOptions,
+        process: Process,
+    ) -> io::Result<Number> {
+        let mut endpoint = endpoint.clone();
+        if let Endpoint::Tcp(addr) = &mut endpoint
+            && addr.port() == 0
+        {
+            addr.set_port(FREE_PORT + self.listeners.len() as u16);
+        }
+        let taken = self.listeners.iter().any(|listener| {
+            let shared = listener.reuse_port && options.reuse_port && listener.process == process;
+            listener.is_open && listener.endpoint == endpoint && !shared
+        });
+        if taken {
+            return Err(errno(libc::EADDRINUSE));
+        }
+        self.listeners.push(Listener {
+            endpoint,
+            process,
+            reuse_port: options.reuse_port,
+            backlog_max: options.backlog.max(1) as usize,
+            backlog: VecDeque::new(),
+            watched: Watched::default(),
+            is_open: true,
+        });
+        Ok(Number::listener(self.listeners.len() - 1))
+    }
+
+    fn accept(&mut self, number: Number) -> io::Result<(Number, Peer)> {
+        let Place::Listener(place) = number.place() else {
+            return Err(errno(libc::EINVAL));
+        };
+        if self.happens(Fault::Interrupt) {
+            return Err(errno(libc::EINTR));
+        }
+        let Some(&at) = self.listeners[place].backlog.front() else {
+            return Err(errno(libc::EAGAIN));
+        };
+        let process = self.listeners[place].process;
+        let is_full = self
+            .program(process)
+            .is_some_and(|program| program.open >= program.descriptors_max);
+        if is_full || self.happens(Fault::Exhaust) {
+            self.record(|| What::AcceptFails("no descriptor is left"));
+            return Err(errno(libc::EMFILE));
+        }
+        self.listeners[place].backlog.pop_front();
+        let at = at as usize;
+        if self.happens(Fault::Refuse) {
+            self.record_of(at, || OfConnection::Fails("lost before it is accepted"));
+            self.give_up(at);
+            return Err(errno(libc::ECONNABORTED));
+        }
+        self.take_descriptor(at, SERVER, process);
+        self.record_of(at, || OfConnection::Accepted);
+        let peer = peer_of(&self.connections[at], &self.listeners[place].endpoint);
+        Ok((Number::end(at, SERVER), peer))
+    }
+
+    /// An end that nobody has accepted: its client is reset.
+    fn give_up(&mut self, at: usize) {
+        let number = Number::end(at, SERVER);
+        self.abort(number);
+        self.close(number);
+    }
+
+    pub(super) fn close_listener(&mut self, place: usize) {
+        let listener = &mut self.listeners[place];
+        listener.is_open = false;
+        listener.watched = Watched::default();
+        for at in std::mem::take(&mut listener.backlog) {
+            self.give_up(at as usize);
+        }
+    }
+
+    // ---- the client's side ----------------------------------------------------------------------
+
+    fn place(&mut self) -> usize {
+        let at = match self.free.pop() {
+            Some(at) => at as usize,
+            None => {
+                self.connections.push(Connection::default());
+                self.connections.len() - 1
+            }
+        };
+        self.serial += 1;
+        self.connections[at].serial = self.serial;
+        at
+    }
+
+    /// A connection whose client end is in somebody's hands: both ends are there at once, nothing
+    /// goes wrong on the way, and there is room for whatever is sent.
+    pub(super) fn pair(&mut self) -> [Number; 2] {
+        let at = self.place();
+        let connection = &mut self.connections[at];
+        connection.is_calm = true;
+        connection.answered = Some(true);
+        for side in [CLIENT, SERVER] {
+            connection.ends[side].is_held = true;
+            connection.pipes[side].room = usize::MAX;
+        }
+        [CLIENT, SERVER].map(|side| Number::end(at, side))
+    }
+
+    /// Begins to connect, and returns the client's end;
+    /// [`take_answered`](Network::take_answered) tells what came of it.
+    pub(crate) fn connect(&mut self, to: &Endpoint, process: Process) -> Number {
+        let at = self.place();
+        for side in [CLIENT, SERVER] {
+            self.connections[at].pipes[side].room = if self.happens(Fault::SmallBuffers) {
+                1 + self.random.below(100) as usize
+            } else {
+                ROOM
+            };
+        }
+        if self.happens(Fault::Delay) {
+            let delay = self.random.duration(Duration::from_millis(50));
+            self.connections[at].delay_us = delay.as_micros() as u32;
+        }
+        for (fault, fate) in [(Fault::Reset, Fate::Reset), (Fault::Die, Fate::Dies)] {
+            if self.happens(fault) {
+                self.doom(at, fate);
+            }
+        }
+        self.connections[at].ends[CLIENT].is_held = true;
+        self.take_descriptor(at, CLIENT, process);
+        self.record_of(at, || OfConnection::Connects(to.to_string()));
+        let arrives = self.nanos() + self.delay(at);
+        let to = Box::new(to.clone());
+        self.put(at, arrives, Happening::Connect { tries: 1, to });
+        Number::end(at, CLIENT)
+    }
+
+    /// The connects that were answered since the last look, and why if they came to nothing.
+    pub(crate) fn take_answered(&mut self) -> Vec<(Number, Option<io::ErrorKind>)> {
+        std::mem::take(&mut self.answered)
+    }
+
+    pub(super) fn arrive_connect(&mut self, at: usize, tries: u32, to: Box<Endpoint>) {
+        let found = self.listener_at(&to);
+        let is_full = found.is_some_and(|place| {
+            let listener = &self.listeners[place];
+            listener.backlog.len() >= listener.backlog_max
+        });
+        if is_full || self.happens(Fault::LostConnect) {
+            if tries == TRIES {
+                return self.answer(at, Some(io::ErrorKind::TimedOut));
+            }
+            let arrives = self.nanos() + nanos(AGAIN);
+            let tries = tries + 1;
+            return self.put(at, arrives, Happening::Connect { tries, to });
+        }
+        let Some(place) = found else {
+            return self.answer(at, Some(io::ErrorKind::ConnectionRefused));
+        };
+        if self.happens(Fault::Refuse) {
+            return self.answer(at, Some(io::ErrorKind::ConnectionRefused));
+        }
+        let connection = &mut self.connections[at];
+        connection.listener = place as u32;
+        connection.ends[SERVER].is_held = true;
+        self.listeners[place].backlog.push_back(at as u32);
+        self.touch_listener(place);
+        self.answer(at, None);
+    }
+
+    fn answer(&mut self, at: usize, refused: Option<io::ErrorKind>) {
+        let arrives = self.nanos() + self.delay(at);
+        // What the server sends comes after its answer.
+        let pipe = &mut self.connections[at].pipes[SERVER];
+        pipe.last_at = pipe.last_at.max(arrives);
+        self.put(at, arrives, Happening::Answer { refused });
+    }
+
+    pub(super) fn arrive_answer(&mut self, at: usize, refused: Option<io::ErrorKind>) {
+        match refused {
+            None => self.record_of(at, || OfConnection::Connected),
+            Some(io::ErrorKind::TimedOut) => {
+                self.record_of(at, || OfConnection::Refused("timed out"));
+            }
+            Some(_) => self.record_of(at, || OfConnection::Refused("refused")),
+        }
+        let connection = &mut self.connections[at];
+        connection.answered = Some(refused.is_none());
+        if connection.ends[CLIENT].is_held {
+            self.answered.push((Number::end(at, CLIENT), refused));
+        }
+        let early = std::mem::take(&mut self.connections[at].early);
+        if refused.is_none() {
+            for what in early {
+                self.dispatch(at, CLIENT, what);
+            }
+        }
+    }
+
+    /// Who listens there; of several that share an address any.
+    fn listener_at(&mut self, to: &Endpoint) -> Option<usize> {
+        let listens = |listener: &Listener| {
+            listener.is_open
+                && match (&listener.endpoint, to) {
+                    (Endpoint::Tcp(here), Endpoint::Tcp(there)) => {
+                        here.port() == there.port()
+                            && (here.ip() == there.ip() || here.ip().is_unspecified())
+                    }
+                    (here, there) => here == there,
+                }
+        };
+        let found: Vec<usize> = (0..self.listeners.len())
+            .filter(|place| listens(&self.listeners[*place]))
+            .collect();
+        match found.as_slice() {
+            [] => None,
+            [only] => Some(*only),
+            several => Some(*self.random.pick(several)),
+        }
+    }
+}
+
+/// An address that no other connection has, of the listener's family.
+fn peer_of(connection: &Connection, listener: &Endpoint) -> Peer {
+    let address = connection.serial / PEERS_PER_ADDRESS;
+    let port = PEER_PORT + (connection.serial % PEERS_PER_ADDRESS) as u16;
+    match listener {
+        Endpoint::Tcp(SocketAddr::V4(_)) => {
+            let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 1)) + address);
+            Peer::Tcp((ip, port).into())
+        }
+        Endpoint::Tcp(SocketAddr::V6(_)) => {
+            let ip = Ipv6Addr::from((0xfd00 << 112) + 1 + u128::from(address));
+            Peer::Tcp((ip, port).into())
+        }
+        Endpoint::Unix(_) => Peer::Unix,
+    }
+}

@@ -1,0 +1,416 @@
+//! What the two ends of a connection do, and what comes of it at the other end.
+
+use std::io::{self, IoSlice, Read};
+use std::time::Duration;
+
+use super::faults::Fault;
+use super::network::{
+    CLIENT, Doom, Fate, Happening, Network, Number, Place, Process, SERVER, errno, nanos, simulate,
+};
+use super::trace::{OfConnection, excerpt};
+use crate::sys::{Endpoint, Interest};
+
+/// As a [`Socket`](crate::sys::Socket) uses it.
+impl Number {
+    pub(in crate::sys) fn recv(self, buffer: &mut [u8]) -> io::Result<usize> {
+        simulate(|network| network.recv(self, buffer))?
+    }
+
+    pub(in crate::sys) fn send(self, bytes: &[u8]) -> io::Result<usize> {
+        simulate(|network| network.send(self, &[IoSlice::new(bytes)]))?
+    }
+
+    pub(in crate::sys) fn send_vectored(self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        simulate(|network| network.send(self, slices))?
+    }
+
+    pub(in crate::sys) fn shutdown_write(self) -> io::Result<()> {
+        simulate(|network| network.shutdown_write(self))
+    }
+
+    /// To be followed by [`close`](Number::close).
+    pub(in crate::sys) fn abort(self) {
+        let _ = simulate(|network| network.abort(self));
+    }
+
+    /// A listener's, too.
+    pub(in crate::sys) fn close(self) {
+        let _ = simulate(|network| network.close(self));
+    }
+
+    pub(in crate::sys) fn local_addr(self) -> io::Result<Endpoint> {
+        simulate(|network| network.local_addr(self))
+    }
+}
+
+fn other(side: usize) -> usize {
+    1 - side
+}
+
+impl Network {
+    fn end_of(number: Number) -> (usize, usize) {
+        match number.place() {
+            Place::End { connection, side } => (connection, side),
+            Place::Listener(_) => unreachable!("a listener is no end of a connection"),
+        }
+    }
+
+    /// Whether this goes wrong now on this connection.
+    fn happens_to(&mut self, connection: usize, fault: Fault) -> bool {
+        !self.connections[connection].is_calm && self.happens(fault)
+    }
+
+    /// Some of `n`, at least one.
+    fn some_of(&mut self, connection: usize, n: usize) -> usize {
+        if n > 1 && self.happens_to(connection, Fault::Split) {
+            1 + self.random.below(n as u64) as usize
+        } else {
+            n
+        }
+    }
+
+    // ---- what an end does -----------------------------------------------------------------------
+
+    pub(super) fn recv(&mut self, number: Number, buffer: &mut [u8]) -> io::Result<usize> {
+        let (at, side) = Network::end_of(number);
+        if self.happens_to(at, Fault::Interrupt) {
+            return Err(errno(libc::EINTR));
+        }
+        let available = self.connections[at].pipes[other(side)].arrived.len();
+        if available == 0 {
+            let connection = &self.connections[at];
+            if connection.ends[side].is_reset {
+                return Err(errno(libc::ECONNRESET));
+            }
+            if !connection.pipes[other(side)].has_ended {
+                return Err(errno(libc::EAGAIN));
+            }
+            self.record_of(at, || OfConnection::ReceivesEnd);
+            return Ok(0);
+        }
+        let len = self.some_of(at, available.min(buffer.len()));
+        let arrived = &mut self.connections[at].pipes[other(side)].arrived;
+        let len = arrived.read(&mut buffer[..len])?;
+        if arrived.is_empty() {
+            // An idle connection owns no buffers here, either.
+            *arrived = Default::default();
+        }
+        if !self.connections[at].is_calm {
+            self.give_room(at, other(side), len);
+        }
+        self.record_of(at, || OfConnection::Receives {
+            len,
+            excerpt: excerpt(&buffer[..len]),
+        });
+        Ok(len)
+    }
+
+    pub(super) fn send(&mut self, number: Number, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let (at, side) = Network::end_of(number);
+        if self.happens_to(at, Fault::Interrupt) {
+            return Err(errno(libc::EINTR));
+        }
+        let connection = &self.connections[at];
+        if connection.ends[side].is_reset || connection.pipes[side].is_shut {
+            return Err(errno(libc::EPIPE));
+        }
+        let of: usize = slices.iter().map(|slice| slice.len()).sum();
+        let room = connection.pipes[side].room;
+        if room == 0 && of > 0 {
+            return Err(errno(libc::EAGAIN));
+        }
+        if self.happens_to(at, Fault::NoMemory) {
+            self.record_of(at, || OfConnection::Fails("no memory for a send"));
+            return Err(errno(libc::ENOBUFS));
+        }
+        let len = self.some_of(at, of.min(room));
+        let mut bytes = Vec::with_capacity(len);
+        for slice in slices {
+            bytes.extend_from_slice(&slice[..slice.len().min(len - bytes.len())]);
+        }
+        self.record_of(at, || OfConnection::Sends {
+            len,
+            of,
+            excerpt: excerpt(&bytes),
+        });
+        let pipe = &mut self.connections[at].pipes[side];
+        // Not from a room without bounds, that of somebody's hands.
+        if pipe.room != usize::MAX {
+            pipe.room -= len;
+        }
+        while !bytes.is_empty() {
+            let rest = bytes.split_off(self.some_of(at, bytes.len()));
+            let epoch = self.connections[at].pipes[side].epoch;
+            self.dispatch(at, side, Happening::Bytes { side, epoch, bytes });
+            bytes = rest;
+        }
+        Ok(len)
+    }
+
+    /// Puts something that `side` sends under way; where nothing delays it, it arrives at once.
+    pub(super) fn dispatch(&mut self, at: usize, side: usize, what: Happening) {
+        let connection = &mut self.connections[at];
+        if side == CLIENT && connection.answered.is_none() {
+            return connection.early.push(what);
+        }
+        let mut arrives = self.nanos() + self.delay(at);
+        if self.happens_to(at, Fault::Freeze) {
+            let freeze = self.random.duration(Duration::from_secs(300));
+            arrives += nanos(freeze);
+        }
+        let pipe = &mut self.connections[at].pipes[side];
+        arrives = arrives.max(pipe.last_at);
+        pipe.last_at = arrives;
+        pipe.pieces += 1;
+        let here = pipe.pieces == 1 && arrives <= self.nanos();
+        match what {
+            Happening::Bytes { side, epoch, bytes } if here => {
+                self.arrive(at, side, epoch, &bytes);
+            }
+            Happening::End { side, epoch } if here => self.arrive_end(at, side, epoch),
+            what => self.put(at, arrives, what),
+        }
+    }
+
+    /// How long a piece of this connection takes this time, in nanoseconds.
+    pub(super) fn delay(&mut self, at: usize) -> u64 {
+        let mut delay = u64::from(self.connections[at].delay_us) * 1000;
+        if delay > 0 {
+            delay += self.random.below(delay);
+            if self.random.one_in(100) {
+                delay += nanos(self.random.duration(Duration::from_millis(500)));
+            }
+        }
+        delay
+    }
+
+    pub(super) fn shutdown_write(&mut self, number: Number) {
+        let (at, side) = Network::end_of(number);
+        let connection = &mut self.connections[at];
+        if connection.ends[side].is_reset || connection.pipes[side].is_shut {
+            return;
+        }
+        self.record_of(at, || OfConnection::Shuts);
+        self.shut(at, side);
+    }
+
+    fn shut(&mut self, at: usize, side: usize) {
+        let pipe = &mut self.connections[at].pipes[side];
+        pipe.is_shut = true;
+        let epoch = pipe.epoch;
+        self.dispatch(at, side, Happening::End { side, epoch });
+    }
+
+    pub(super) fn abort(&mut self, number: Number) {
+        let (at, side) = Network::end_of(number);
+        if !self.connections[at].ends[side].is_reset {
+            self.record_of(at, || OfConnection::Resets);
+            self.connections[at].ends[side].is_reset = true;
+            self.send_reset(at, side);
+        }
+    }
+
+    /// What `side` has under way is lost, and its peer learns why.
+    fn send_reset(&mut self, at: usize, side: usize) {
+        self.connections[at].pipes[side].epoch += 1;
+        let arrives = self.nanos() + self.delay(at);
+        if arrives <= self.nanos() {
+            self.reset(at, other(side), "by its peer");
+        } else {
+            let side = other(side);
+            self.put(at, arrives, Happening::Reset { side });
+        }
+    }
+
+    pub(super) fn close(&mut self, number: Number) {
+        let (at, side) = match number.place() {
+            Place::Listener(place) => return self.close_listener(place),
+            Place::End { connection, side } => (connection, side),
+        };
+        let connection = &mut self.connections[at];
+        let end = &mut connection.ends[side];
+        end.is_held = false;
+        end.watched = Default::default();
+        let process = end.process;
+        let is_reset = end.is_reset;
+        // As a kernel does: what was not received makes a close a reset.
+        let unread = !connection.pipes[other(side)].arrived.is_empty();
+        connection.pipes[other(side)].arrived = Default::default();
+        let is_shut = connection.pipes[side].is_shut;
+        if let Some(program) = self.program(process) {
+            program.open -= 1;
+        }
+        if unread && !is_reset {
+            self.abort(number);
+        } else if !is_reset {
+            self.record_of(at, || OfConnection::Closes);
+            if !is_shut {
+                self.shut(at, side);
+            }
+        }
+        self.release(at);
+    }
+
+    /// Gives the place back if nobody has either end any more.
+    fn release(&mut self, at: usize) {
+        let connection = &mut self.connections[at];
+        if connection.ends.iter().all(|end| !end.is_held) {
+            *connection = super::network::Connection {
+                generation: connection.generation.wrapping_add(1),
+                ..Default::default()
+            };
+            self.free.push(at as u32);
+        }
+    }
+
+    // ---- what comes of it -----------------------------------------------------------------------
+
+    pub(super) fn arrive(&mut self, at: usize, side: usize, epoch: u32, bytes: &[u8]) {
+        let connection = &mut self.connections[at];
+        let pipe = &mut connection.pipes[side];
+        pipe.pieces -= 1;
+        if pipe.epoch != epoch {
+            return;
+        }
+        let receiver = &connection.ends[other(side)];
+        if !receiver.is_held || receiver.is_reset {
+            // Nobody takes it any more: that end's kernel says so.
+            if !connection.ends[side].is_reset {
+                self.reset(at, side, "as its peer has gone");
+            }
+            return;
+        }
+        let mut bytes = bytes;
+        let mut befalls = None;
+        if let Some(doom) = &mut connection.doom
+            && doom.side == side
+        {
+            if doom.bytes <= bytes.len() {
+                bytes = &bytes[..doom.bytes];
+                befalls = Some(doom.fate);
+            } else {
+                doom.bytes -= bytes.len();
+            }
+        }
+        pipe.arrived.extend(bytes);
+        if receiver.takes && pipe.room != usize::MAX {
+            pipe.room += bytes.len();
+            self.touch(at, side);
+        }
+        self.touch(at, other(side));
+        if let Some(fate) = befalls {
+            self.befall(at, fate);
+        }
+    }
+
+    pub(super) fn arrive_end(&mut self, at: usize, side: usize, epoch: u32) {
+        let pipe = &mut self.connections[at].pipes[side];
+        pipe.pieces -= 1;
+        if pipe.epoch == epoch {
+            pipe.has_ended = true;
+            self.touch(at, other(side));
+        }
+    }
+
+    /// A reset has come to this end.
+    pub(super) fn reset(&mut self, at: usize, side: usize, why: &'static str) {
+        let connection = &self.connections[at];
+        if connection.ends[side].is_reset || !connection.ends[side].is_held {
+            return;
+        }
+        self.record_of(at, || OfConnection::IsReset(why));
+        // What has arrived may still be received, or not: that depends on the kernel and on luck.
+        let is_lost = !self.connections[at].is_calm && self.random.one_in(2);
+        let connection = &mut self.connections[at];
+        connection.ends[side].is_reset = true;
+        connection.pipes[side].epoch += 1;
+        if is_lost {
+            connection.pipes[other(side)].arrived = Default::default();
+        }
+        self.touch(at, side);
+    }
+
+    /// Decides when a connection ends before its time: after some bytes, or after some time.
+    pub(super) fn doom(&mut self, at: usize, fate: Fate) {
+        if self.random.one_in(2) {
+            let side = match fate {
+                Fate::Reset => *self.random.pick(&[CLIENT, SERVER]),
+                Fate::Dies => CLIENT,
+            };
+            let bits = self.random.below(14);
+            let bytes = self.random.below(1 << bits) as usize;
+            self.connections[at].doom = Some(Box::new(Doom { fate, side, bytes }));
+        } else {
+            let after = self.random.duration(Duration::from_secs(120));
+            let at_nanos = self.nanos() + nanos(after);
+            self.put(at, at_nanos, Happening::Befalls(fate));
+        }
+    }
+
+    pub(super) fn befall(&mut self, at: usize, fate: Fate) {
+        self.connections[at].doom = None;
+        match fate {
+            Fate::Reset => {
+                self.reset(at, CLIENT, "in the middle");
+                self.reset(at, SERVER, "in the middle");
+            }
+            Fate::Dies => {
+                if self.connections[at].ends[CLIENT].is_reset {
+                    return;
+                }
+                // What has not arrived is lost with it, and its kernel ends the stream.
+                self.reset(at, CLIENT, "as it dies");
+                let pipe = &mut self.connections[at].pipes[CLIENT];
+                pipe.is_shut = true;
+                pipe.has_ended = true;
+                self.touch(at, SERVER);
+            }
+        }
+    }
+
+    // ---- what the ends can see ------------------------------------------------------------------
+
+    /// What `side` may send grows.
+    pub(super) fn give_room(&mut self, at: usize, side: usize, len: usize) {
+        let room = &mut self.connections[at].pipes[side].room;
+        *room = room.saturating_add(len);
+        self.touch(at, side);
+    }
+
+    /// In which directions a call of this end gets further.
+    pub(super) fn readiness(&self, at: usize, side: usize) -> Interest {
+        let connection = &self.connections[at];
+        let incoming = &connection.pipes[other(side)];
+        let outgoing = &connection.pipes[side];
+        let mut ready = Interest::NONE;
+        if incoming.has_ended || !incoming.arrived.is_empty() {
+            ready = ready | Interest::READ;
+        }
+        if outgoing.room > 0 {
+            ready = ready | Interest::WRITE;
+        }
+        ready
+    }
+
+    /// Whether it has an error or is ended in both directions, which is reported asked for or not.
+    pub(super) fn is_down(&self, at: usize, side: usize) -> bool {
+        let connection = &self.connections[at];
+        let pipes = &connection.pipes;
+        connection.ends[side].is_reset || pipes[other(side)].has_ended && pipes[side].is_shut
+    }
+
+    fn local_addr(&self, number: Number) -> Endpoint {
+        let listener = match number.place() {
+            Place::Listener(place) => place,
+            Place::End { connection, .. } => self.connections[connection].listener as usize,
+        };
+        self.listeners[listener].endpoint.clone()
+    }
+
+    pub(super) fn take_descriptor(&mut self, at: usize, side: usize, process: Process) {
+        self.connections[at].ends[side].process = process;
+        if let Some(program) = self.program(process) {
+            program.open += 1;
+        }
+    }
+}

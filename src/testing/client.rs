@@ -1,0 +1,138 @@
+//! A client that a test plays itself.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::sys::{Endpoint, Wire};
+
+use super::simulation::Simulation;
+
+/// How long [`Client::line`] waits: longer than anything that a healthy server does.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The client's end of a connection in a [`Simulation`], in the hands of the test. Dropping it
+/// closes it.
+///
+/// It takes whatever arrives into its memory at once, unless it
+/// [stops reading](Client::stop_reading).
+pub struct Client {
+    wire: Wire,
+    /// Arrived and not looked at.
+    got: RefCell<Vec<u8>>,
+}
+
+impl Client {
+    pub(super) fn connect(to: &Endpoint) -> Client {
+        Client {
+            wire: Wire::connect(to),
+            got: RefCell::default(),
+        }
+    }
+
+    /// Sends, before it is connected, too: it then waits for that. Lost when the connection is.
+    pub fn send(&self, bytes: impl AsRef<[u8]>) {
+        // An error says that nobody is there any more, as `is_reset` does.
+        let _ = self.wire.send(bytes.as_ref());
+    }
+
+    /// Takes what has come since the last look.
+    pub fn received(&self) -> Bytes {
+        self.fetch();
+        self.got.take().into()
+    }
+
+    /// Runs the simulation until a whole line has come, takes it, and returns it without its end.
+    ///
+    /// # Panics
+    ///
+    /// When the connection ends before, when none comes within ten minutes of simulated time, or
+    /// when it is not UTF-8.
+    #[track_caller]
+    pub fn line(&self, simulation: &mut Simulation) -> String {
+        let until = simulation.elapsed() + PATIENCE;
+        let end = loop {
+            self.fetch();
+            let got = self.got.borrow();
+            if let Some(end) = got.iter().position(|byte| *byte == b'\n') {
+                break end;
+            }
+            let waits = !self.is_closed() && simulation.elapsed() < until;
+            assert!(
+                waits && {
+                    drop(got);
+                    simulation.step()
+                },
+                "line: none comes (closed: {}), but: {:?}",
+                self.is_closed(),
+                Bytes::from(self.got.take())
+            );
+        };
+        let line: Vec<u8> = self.got.borrow_mut().drain(..=end).collect();
+        let line = String::from_utf8(line).expect("line: not UTF-8");
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    }
+
+    /// Ends what it sends, behind all that it has sent.
+    pub fn half_close(&self) {
+        self.wire.half_close();
+    }
+
+    /// Resets the connection.
+    pub fn reset(&self) {
+        self.wire.reset();
+    }
+
+    /// Reads nothing any more: the server may send what the kernels in between hold, 64 KiB.
+    pub fn stop_reading(&self) {
+        self.wire.set_takes(false);
+    }
+
+    /// Reads again, what has waited meanwhile first.
+    pub fn read_on(&self) {
+        self.wire.set_takes(true);
+        self.fetch();
+    }
+
+    /// Whether the server's side has taken the connect.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.wire.is_connected()
+    }
+
+    /// Whether the connect was refused, or came to nothing.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.wire.is_refused()
+    }
+
+    /// Whether no more bytes will come than [`received`](Client::received) has: the server has
+    /// ended its stream, or the connection is lost or was never made.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.wire.has_ended() || self.wire.is_reset() || self.wire.is_refused()
+    }
+
+    /// Whether the connection was reset, from either side.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        self.wire.is_reset()
+    }
+
+    fn fetch(&self) {
+        if self.wire.takes() {
+            self.got.borrow_mut().extend(self.wire.take());
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("is_connected", &self.is_connected())
+            .field("is_closed", &self.is_closed())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,729 @@
+//! A whole system on the thread of a test.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::actor::{Actor, CloseReason};
+use crate::addr::Addr;
+use crate::ask::{self, AskError, Asked, Reply};
+use crate::call::Hosted;
+use crate::handle::Handle;
+use crate::origin::{ConnectionOptions, Origin};
+use crate::poller::Poller;
+use crate::registry::Stats;
+use crate::sync::lock;
+use crate::sys::{
+    Endpoint, Fault, Faults, Network, Number, Peer, Process, Random, Socket, Trace, Who, clock,
+};
+use crate::system::{Builder, System};
+
+use super::client::Client;
+
+/// Events that a trace keeps unless it is told otherwise: the last second or so of a busy run.
+const TRACE_KEPT: usize = 10_000;
+
+/// Simulated time after which a run that has been [finished](Simulation::finish), and does not
+/// come to an end, is said never to.
+const REST: Duration = Duration::from_secs(600);
+
+/// Turns without the clock moving by more than their own time, after which it is said that nothing
+/// else will ever come: actors that keep sending one another messages.
+const TURNS_MAX: u64 = 10_000_000;
+
+/// What a turn takes: the processor is not infinitely fast, and who turns for ever gets older.
+const TURN_NS: u64 = 1000;
+
+/// Pollers, listeners, actors, mailboxes and timers as they are shipped, on a simulated selector,
+/// network and clock, on the thread of a test. See the [module](super#a-whole-system).
+///
+/// It begins with a seed, which decides all that is left to chance: in which order pollers and
+/// their events come, where another poller comes in between, and what goes wrong
+/// ([`faults`](Simulation::faults)). The same seed is the same run, to the byte, on every machine.
+///
+/// Nothing happens but in [`step`](Simulation::step) and what calls it; time passes there and
+/// nowhere else.
+///
+/// # Panics
+///
+/// A second one on a thread that has one panics. While there is one, the time of the thread is its
+/// own, and [`Stage`](super::Stage)s and real systems on this thread are not to be mixed with it.
+///
+/// Actors' panics are contained as in a server; then the method that brought one about panics,
+/// unless they are [allowed](Simulation::allow_panics).
+pub struct Simulation {
+    seed: u64,
+    start: Instant,
+    /// Decides for the pollers.
+    order: Random,
+    /// Decides for the test.
+    random: Random,
+    programs: Vec<Program>,
+    pollers: Vec<Runner>,
+    /// Which program the clients are, once there is one.
+    clients: Option<(usize, System)>,
+    /// Client actors that wait for their connect.
+    connecting: BTreeMap<Number, (Socket, Peer, Box<dyn Hosted>)>,
+    origin: Arc<Origin>,
+    scripts: BinaryHeap<Reverse<Script>>,
+    scripted: u64,
+    /// Turns since the clock moved by itself.
+    turns: u64,
+    panics: u64,
+    panics_allowed: bool,
+    is_finished: bool,
+    /// The network is that of the thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+/// A system, as the simulation sees it.
+struct Program {
+    process: Process,
+    handle: Handle,
+}
+
+/// A poller and its place in time.
+struct Runner {
+    program: usize,
+    number: u16,
+    /// Not here while it is in a turn.
+    poller: Option<Box<Poller>>,
+    /// When its wait is over, if no event ends it before.
+    until: Option<Duration>,
+    /// It gets no processor before that.
+    stalled: Duration,
+    has_stopped: bool,
+}
+
+struct Script {
+    at: Duration,
+    number: u64,
+    what: Box<dyn FnOnce(&mut Simulation)>,
+}
+
+impl PartialEq for Script {
+    fn eq(&self, other: &Script) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Script {}
+
+impl PartialOrd for Script {
+    fn partial_cmp(&self, other: &Script) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Script {
+    fn cmp(&self, other: &Script) -> std::cmp::Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// Adds a line to the [trace](Simulation::trace) of this thread's simulation: for actors and tests
+/// that have something to say. Does nothing where there is none.
+pub fn note(text: impl fmt::Display) {
+    Network::with(|network| network.note(text));
+}
+
+impl Simulation {
+    /// Begins one in which nothing goes wrong until [`faults`](Simulation::faults) says so.
+    ///
+    /// # Panics
+    ///
+    /// When this thread has one already.
+    #[must_use]
+    pub fn new(seed: u64) -> Simulation {
+        assert!(
+            !Network::with(|network| network.is_simulated()),
+            "simulation: this thread has one already"
+        );
+        let mut random = Random::new(seed);
+        let (order, network) = (random.split(), random.split());
+        let start = Network::begin(network);
+        Network::with(|network| network.keep_trace(TRACE_KEPT));
+        Simulation {
+            seed,
+            start,
+            order,
+            random,
+            programs: Vec::new(),
+            pollers: Vec::new(),
+            clients: None,
+            connecting: BTreeMap::new(),
+            origin: Arc::new(super::origin(ConnectionOptions::default())),
+            scripts: BinaryHeap::new(),
+            scripted: 0,
+            turns: 0,
+            panics: 0,
+            panics_allowed: false,
+            is_finished: false,
+            _not_send: PhantomData,
+        }
+    }
+
+    /// What it was begun with.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// For the choices of the test itself; the simulation does not draw from it.
+    pub fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+
+    // ---- what goes wrong ------------------------------------------------------------------------
+
+    /// From here on these things may go wrong; which of them do, and how often, is drawn from the
+    /// seed.
+    pub fn faults(&mut self, faults: Faults) {
+        Network::with(|network| network.set_faults(faults));
+    }
+
+    /// Nothing goes wrong any more: the quiet phase, in which everything has to come to its end.
+    /// What was frozen, stalled or late goes on; what is lost stays lost.
+    pub fn heal(&mut self) {
+        Network::with(Network::heal);
+        for runner in &mut self.pollers {
+            runner.stalled = Duration::ZERO;
+        }
+    }
+
+    /// What goes wrong how often in this run, for a person to read: `Delay 1/2, Reset 1/10`.
+    #[must_use]
+    pub fn rates(&self) -> String {
+        Network::with(|network| network.rates().to_string())
+    }
+
+    /// From here on an accept of this system fails (`EMFILE`) while it has so many sockets.
+    ///
+    /// # Panics
+    ///
+    /// When the system is not of a simulation.
+    pub fn limit_descriptors(&mut self, system: &System, max: usize) {
+        let process = system.handle().shared.simulated;
+        let process = process.expect("limit_descriptors: this system is not simulated");
+        Network::with(|network| network.limit_descriptors(process, max));
+    }
+
+    /// Panics of actors are no failure of the run from here on.
+    pub fn allow_panics(&mut self) {
+        self.panics_allowed = true;
+    }
+
+    // ---- who takes part -------------------------------------------------------------------------
+
+    /// Builds a system here, instead of by [`Builder::build`]: its pollers run when the simulation
+    /// does. [`Builder::busy_poll`] has no effect.
+    ///
+    /// There may be several, which meet on the network.
+    pub fn system(&mut self, builder: Builder) -> System {
+        let name = builder.given_name();
+        let process = Network::with(|network| network.process(name));
+        let (system, pollers) = builder
+            .simulated(process)
+            .expect("what is simulated takes no descriptor");
+        let handle = system.handle();
+        for (number, poller) in (0..).zip(pollers) {
+            self.pollers.push(Runner {
+                program: self.programs.len(),
+                number,
+                poller: Some(Box::new(poller)),
+                until: Some(Duration::ZERO),
+                stalled: Duration::ZERO,
+                has_stopped: false,
+            });
+        }
+        self.programs.push(Program { process, handle });
+        system
+    }
+
+    /// Has `client`, an actor like those of the server, connect to a listener. All clients live on
+    /// a poller of their own, whose system is called `clients`.
+    ///
+    /// When the connect fails, [`closed`](Actor::closed) is all that it is told.
+    ///
+    /// # Panics
+    ///
+    /// When `to` is not an address.
+    pub fn connect<E, A: Actor>(&mut self, to: E, client: A)
+    where
+        E: TryInto<Endpoint>,
+        E::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let to = endpoint(to);
+        let peer = match &to {
+            Endpoint::Tcp(addr) => Peer::Tcp(*addr),
+            Endpoint::Unix(_) => Peer::Unix,
+        };
+        let program = self.clients();
+        let process = self.programs[program].process;
+        let (number, socket) = Socket::connect_simulated(&to, process);
+        let client: Box<dyn Hosted> = Box::new(client);
+        self.connecting.insert(number, (socket, peer, client));
+    }
+
+    /// A client that the test plays itself.
+    ///
+    /// # Panics
+    ///
+    /// When `to` is not an address.
+    pub fn client<E>(&mut self, to: E) -> Client
+    where
+        E: TryInto<Endpoint>,
+        E::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        Client::connect(&endpoint(to))
+    }
+
+    /// The program of the client actors.
+    fn clients(&mut self) -> usize {
+        if let Some((clients, _)) = self.clients {
+            return clients;
+        }
+        let system = self.system(System::builder().pollers(1).name("clients"));
+        let clients = self.programs.len() - 1;
+        self.clients = Some((clients, system));
+        clients
+    }
+
+    /// Calls `what` when so much time has passed, from within [`step`](Simulation::step).
+    pub fn after(&mut self, delay: Duration, what: impl FnOnce(&mut Simulation) + 'static) {
+        self.scripted += 1;
+        self.scripts.push(Reverse(Script {
+            at: self.elapsed() + delay,
+            number: self.scripted,
+            what: Box::new(what),
+        }));
+    }
+
+    // ---- time -----------------------------------------------------------------------------------
+
+    /// The simulated time, as [`Context::now`](crate::Context::now) tells it.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    /// How much time has passed.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        clock::now().saturating_duration_since(self.start)
+    }
+
+    /// Lets one poller have a turn, or, when none has anything to do, moves the clock to where
+    /// something is. `false` when nothing will ever happen any more by itself.
+    ///
+    /// # Panics
+    ///
+    /// When an actor panicked, and when the framework breaks a promise: a poller that sleeps while
+    /// there is a message for it.
+    pub fn step(&mut self) -> bool {
+        self.happen();
+        let moved = match self.choose() {
+            Some(at) => {
+                self.run_turn(at);
+                self.pass(Duration::from_nanos(TURN_NS));
+                self.turns += 1;
+                assert!(
+                    self.turns < TURNS_MAX,
+                    "{TURNS_MAX} turns without rest: some actors keep one another busy for ever"
+                );
+                true
+            }
+            None => {
+                self.check_sleepers();
+                self.turns = 0;
+                match self.next_at() {
+                    Some(next) => {
+                        self.pass(next.saturating_sub(self.elapsed()));
+                        true
+                    }
+                    None => false,
+                }
+            }
+        };
+        self.show_panics();
+        moved
+    }
+
+    /// Runs until so much time has passed.
+    pub fn run_for(&mut self, time: Duration) {
+        let until = self.elapsed() + time;
+        // In its place among all else that happens.
+        self.after(time, |_| ());
+        while self.elapsed() < until && self.step() {}
+    }
+
+    /// Runs until `done` says so; it is asked after each step.
+    ///
+    /// # Panics
+    ///
+    /// When it has not after so much simulated time, or when nothing will happen any more.
+    #[track_caller]
+    pub fn run_until(&mut self, within: Duration, mut done: impl FnMut(&mut Simulation) -> bool) {
+        let until = self.elapsed() + within;
+        while !done(self) {
+            let elapsed = self.elapsed();
+            assert!(
+                elapsed < until,
+                "run_until: not after {within:?}, at {elapsed:?}"
+            );
+            assert!(
+                self.step(),
+                "run_until: nothing will happen any more, at {elapsed:?}"
+            );
+        }
+    }
+
+    /// Asks an actor, and runs until it has answered.
+    ///
+    /// # Errors
+    ///
+    /// As [`Addr::ask`].
+    pub fn ask<A: Actor, R: Send + 'static>(
+        &mut self,
+        addr: &Addr<A>,
+        timeout: Duration,
+        question: impl FnOnce(Reply<R>) -> A::Message,
+    ) -> Result<R, AskError> {
+        let answer = Arc::new(Mutex::new(None));
+        let put = answer.clone();
+        let (reply, asked) = Asked::new(move |result| *lock(&put) = Some(result));
+        match addr.send(question(reply)) {
+            Ok(()) => {}
+            Err(error) if error.is_full() => asked.fail(AskError::Full),
+            Err(_) => asked.fail(AskError::Gone),
+        }
+        let until = self.elapsed() + timeout;
+        self.after(timeout, |_| ());
+        while lock(&answer).is_none() && self.elapsed() < until && self.step() {}
+        asked.fail(AskError::TimedOut);
+        let answer = lock(&answer).take();
+        answer.unwrap_or(Err(AskError::Unanswered))
+    }
+
+    /// Ends the run as a server ends: [heals](Simulation::heal), stops all systems within that time
+    /// ([`Handle::stop`]), the client actors after them, and runs until all pollers have ended. What
+    /// is still to be done by a script is not done.
+    ///
+    /// # Panics
+    ///
+    /// When they do not end, when an actor was opened and not closed, or when a socket is left. A
+    /// healed run that does not come to its end has a livelock in it, or somebody waits for what
+    /// will never come.
+    pub fn finish(&mut self, within: Duration) {
+        self.heal();
+        self.scripts.clear();
+        self.is_finished = true;
+        let clients = self.clients.as_ref().map(|(clients, _)| *clients);
+        let is_server = |program: usize| Some(program) != clients;
+        for (at, program) in self.programs.iter().enumerate() {
+            if is_server(at) {
+                program.handle.stop(within);
+            }
+        }
+        self.run_to_end(within, is_server);
+        if let Some(clients) = clients {
+            self.programs[clients].handle.stop(Duration::ZERO);
+            self.run_to_end(Duration::ZERO, |_| true);
+        }
+        for program in &self.programs {
+            let stats = program.handle.stats();
+            assert_eq!(stats.opened, stats.closed, "actors opened and closed");
+            assert_eq!(stats.connections, 0, "sockets that are left");
+        }
+    }
+
+    fn run_to_end(&mut self, within: Duration, of: impl Fn(usize) -> bool) {
+        let until = self.elapsed() + within + REST;
+        loop {
+            let left: Vec<String> = self
+                .pollers
+                .iter()
+                .filter(|runner| of(runner.program) && !runner.has_stopped)
+                .map(|runner| format!("{}.{}", runner.program, runner.number))
+                .collect();
+            if left.is_empty() {
+                return;
+            }
+            let moves = self.step();
+            assert!(
+                moves && self.elapsed() < until,
+                "finish: pollers {} have not ended at {:?}",
+                left.join(", "),
+                self.elapsed()
+            );
+        }
+    }
+
+    // ---- what there is to see -------------------------------------------------------------------
+
+    /// What has happened so far. The same seed gives the same text.
+    #[must_use]
+    pub fn trace(&self) -> Trace {
+        Network::with(|network| network.trace())
+    }
+
+    /// How many of the last events the trace keeps, from here on: 10,000 by default, 0 for none at
+    /// all, which makes a long run faster.
+    pub fn keep_trace(&mut self, events: usize) {
+        Network::with(|network| network.keep_trace(events));
+    }
+
+    /// The counters of the client actors' system.
+    #[must_use]
+    pub fn client_stats(&self) -> Stats {
+        let clients = self.clients.as_ref();
+        clients.map_or_else(Stats::default, |(_, system)| system.stats())
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.is_finished
+    }
+
+    // ---- the pollers ----------------------------------------------------------------------------
+
+    fn pass(&mut self, time: Duration) {
+        let to = self.elapsed() + time;
+        Network::with(|network| network.advance(to));
+    }
+
+    /// What is due: connects that were answered, scripts.
+    fn happen(&mut self) {
+        if Network::with(|network| network.happens(Fault::ClockJump)) {
+            let jump = self.order.duration(Duration::from_secs(10));
+            note(format_args!("the clock jumps by {jump:?}"));
+            self.pass(jump);
+        }
+        for (number, refused) in Network::with(Network::take_answered) {
+            // A client that the test plays looks for itself.
+            if let Some((socket, peer, actor)) = self.connecting.remove(&number) {
+                self.host(socket, peer, actor, refused);
+            }
+        }
+        while let Some(Reverse(first)) = self.scripts.peek()
+            && first.at <= self.elapsed()
+            && let Some(Reverse(script)) = self.scripts.pop()
+        {
+            (script.what)(self);
+        }
+    }
+
+    /// A client actor is connected, or will not be.
+    fn host(
+        &mut self,
+        socket: Socket,
+        peer: Peer,
+        actor: Box<dyn Hosted>,
+        refused: Option<io::ErrorKind>,
+    ) {
+        let program = self.clients();
+        let runner = |runner: &Runner| runner.program == program;
+        let at = self.pollers.iter().position(runner);
+        let at = at.expect("the clients have a poller");
+        if self.pollers[at].has_stopped {
+            return;
+        }
+        let origin = self.origin.clone();
+        self.enter(at, |poller| match refused {
+            None => poller.hosts.connected(&origin, socket, peer, actor),
+            Some(kind) => {
+                drop(socket);
+                poller
+                    .hosts
+                    .not_connected(actor, CloseReason::Io(kind.into()));
+            }
+        });
+    }
+
+    /// Which poller is to have the next turn.
+    fn choose(&mut self) -> Option<usize> {
+        let now = self.elapsed();
+        let able: Vec<usize> = (0..self.pollers.len())
+            .filter(|at| self.pollers[*at].is_able(now))
+            .collect();
+        if able.is_empty() {
+            return None;
+        }
+        if Network::with(|network| network.happens(Fault::Interrupt)) {
+            // A signal: somebody gets up for nothing.
+            let at = self.order.below(self.pollers.len() as u64) as usize;
+            let runner = &self.pollers[at];
+            if runner.poller.is_some() && !runner.has_stopped && runner.stalled <= now {
+                return Some(at);
+            }
+        }
+        Some(*self.order.pick(&able))
+    }
+
+    fn run_turn(&mut self, at: usize) {
+        if Network::with(|network| network.happens(Fault::Stall)) {
+            let time = self.order.duration(Duration::from_secs(2));
+            self.pollers[at].stalled = self.elapsed() + time;
+            self.note_of(at, format_args!("gets no processor for {time:?}"));
+            return;
+        }
+        self.enter(at, |_| ());
+    }
+
+    fn note_of(&self, at: usize, text: fmt::Arguments<'_>) {
+        let who = self.who(at);
+        Network::with(|network| {
+            let before = network.acts(Some(who));
+            network.note(text);
+            network.acts(before);
+        });
+    }
+
+    fn who(&self, at: usize) -> Who {
+        let runner = &self.pollers[at];
+        Who {
+            process: self.programs[runner.program].process,
+            poller: runner.number,
+        }
+    }
+
+    /// Ends the wait of a poller, has it do `what` and a turn, and lets it fall asleep again.
+    fn enter(&mut self, at: usize, what: impl FnOnce(&mut Poller)) {
+        let Some(mut poller) = self.pollers[at].poller.take() else {
+            return;
+        };
+        let who = self.who(at);
+        let acted = Network::with(|network| network.acts(Some(who)));
+        let was_poller = ask::mark_poller_thread(true);
+        poller
+            .get_up(Some(Duration::ZERO))
+            .expect("a simulated selector does not fail");
+        what(&mut poller);
+        let has_stopped = poller.turn(|| self.interleave(who));
+        if has_stopped {
+            self.note_of(at, format_args!("has stopped"));
+            // Its end, as when its thread ends.
+            drop(poller);
+            self.pollers[at].has_stopped = true;
+        } else {
+            let timeout = poller.fall_asleep();
+            // A wait is never shorter than asked for, and ends on a whole millisecond.
+            self.pollers[at].until = timeout.map(|timeout| self.elapsed() + whole_ms(timeout));
+            self.pollers[at].poller = Some(poller);
+        }
+        ask::mark_poller_thread(was_poller);
+        Network::with(|network| network.acts(acted));
+    }
+
+    /// Between two steps of a poller's turn another one may come in.
+    fn interleave(&mut self, who: Who) {
+        if self.pollers.len() > 1 && self.order.one_in(16) {
+            let now = self.elapsed();
+            let at = self.order.below(self.pollers.len() as u64) as usize;
+            if self.pollers[at].is_able(now) {
+                self.run_turn(at);
+                Network::with(|network| network.acts(Some(who)));
+            }
+        }
+    }
+
+    /// When something is to happen, while nothing does.
+    fn next_at(&self) -> Option<Duration> {
+        let now = self.elapsed();
+        let pollers = self.pollers.iter().filter_map(|runner| runner.next_at(now));
+        let scripts = self.scripts.peek().map(|Reverse(script)| script.at);
+        let network = Network::with(|network| network.next_at());
+        pollers.chain(scripts).chain(network).min()
+    }
+
+    /// Promise 4: no wake is lost. Nobody is able to run here, so whoever has a message sleeps.
+    fn check_sleepers(&self) {
+        let now = self.elapsed();
+        for (at, runner) in self.pollers.iter().enumerate() {
+            if let Some(poller) = &runner.poller
+                && !runner.has_stopped
+                && runner.stalled <= now
+            {
+                assert!(
+                    !poller.has_mail(),
+                    "poller {} of system {} sleeps while a mailbox of its has a message (at {at})",
+                    runner.number,
+                    runner.program
+                );
+            }
+        }
+    }
+
+    fn show_panics(&mut self) {
+        let programs = self.programs.iter();
+        let panics = programs.map(|program| program.handle.shared.panics()).sum();
+        if std::mem::replace(&mut self.panics, panics) != panics && !self.panics_allowed {
+            panic!("an actor, or what belongs to one, panicked: see above");
+        }
+    }
+}
+
+impl Runner {
+    /// Whether its wait is over, or there is something to end it.
+    fn is_able(&self, now: Duration) -> bool {
+        let Some(poller) = &self.poller else {
+            return false;
+        };
+        !self.has_stopped
+            && self.stalled <= now
+            && (self.until.is_some_and(|until| until <= now) || poller.is_ready())
+    }
+
+    /// When it will be able to, as far as it depends on the time.
+    fn next_at(&self, now: Duration) -> Option<Duration> {
+        let poller = self.poller.as_ref()?;
+        if self.has_stopped {
+            return None;
+        }
+        let ready = poller.is_ready().then_some(now);
+        let until = self.until.into_iter().chain(ready).min()?;
+        Some(until.max(self.stalled))
+    }
+}
+
+fn whole_ms(time: Duration) -> Duration {
+    let ms = time.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
+}
+
+#[track_caller]
+fn endpoint<E>(to: E) -> Endpoint
+where
+    E: TryInto<Endpoint>,
+    E::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    to.try_into().unwrap_or_else(|error| {
+        let error: Box<dyn Error + Send + Sync> = error.into();
+        panic!("connect: {error}")
+    })
+}
+
+/// Ends all that is left, and gives the thread its own time back.
+impl Drop for Simulation {
+    fn drop(&mut self) {
+        self.connecting.clear();
+        self.scripts.clear();
+        let was_poller = ask::mark_poller_thread(true);
+        self.pollers.clear();
+        ask::mark_poller_thread(was_poller);
+        Network::end();
+    }
+}
+
+impl fmt::Debug for Simulation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulation")
+            .field("seed", &self.seed)
+            .field("elapsed", &self.elapsed())
+            .finish_non_exhaustive()
+    }
+}
