@@ -1,4 +1,6 @@
-//! Tests of actors without sockets, threads or sleeps.
+//! Tests without sockets, threads or sleeps: of one actor, and of a whole system.
+//!
+//! # One actor
 //!
 //! A [`Stage`] hosts one actor as a poller would, with the poller's own code, on the thread of the
 //! test. The test is the peer, the senders and the clock: it hands in bytes, messages and time, and
@@ -32,14 +34,12 @@
 //! assert_eq!(stage.reason().unwrap().to_string(), "line or frame longer than its limit of 80 bytes");
 //! ```
 //!
-//! # What is the same as in a server
-//!
-//! All that stands in the documentation of [`Actor`] and [`Context`](crate::Context): kept input
+//! What is the same as in a server: all that stands in the documentation of [`Actor`] and [`Context`](crate::Context): kept input
 //! and [`Input::need`](crate::Input::need), the order of the calls, pausing, watermarks, budgets
 //! and timeouts, waiting for room, half-close, lingering close, errors, panics, actors that are
 //! spawned, and mailboxes with their bounds. Nothing of it is a second implementation.
 //!
-//! # What is not
+//! What is not:
 //!
 //! - There is no kernel: what the actor writes is taken at once, or, after [`Stage::stall`], not at
 //!   all; bytes that are handed in together are received together, up to 64 KiB.
@@ -48,6 +48,54 @@
 //!   [`Handle::stop`] and [`Addr::ask`] read the real clock.
 //! - There is one poller, number 0, no listener, and no other thread unless the test makes one.
 //! - The actor is dropped with the stage and not at its end, so that a test can look at it.
+//!
+//! # A whole system
+//!
+//! A [`Simulation`] runs a server as it is, its [`System`](crate::System) with listeners, pollers,
+//! actors, mailboxes and timers, on a simulated network and clock, on the thread of the test. A seed
+//! decides in which order pollers and messages come, how bytes are cut into pieces and how long they
+//! take, and what goes wrong ([`Faults`]). Hours pass in seconds, and a run that fails is the same
+//! run again under the same seed.
+//!
+//! ```
+//! use greenroom::testing::{Faults, for_each_seed};
+//! use greenroom::*;
+//! # struct Shout;
+//! # impl Actor for Shout {
+//! #     type Message = ();
+//! #     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+//! #         while let Some(line) = input.line(80)? {
+//! #             ctx.write_parts(&[&line.to_ascii_uppercase(), b"\n"]);
+//! #         }
+//! #         Ok(())
+//! #     }
+//! # }
+//!
+//! for_each_seed(20, |simulation| {
+//!     simulation.faults(Faults::harmless());
+//!     let system = simulation.system(System::builder().pollers(2));
+//!     system.listen("127.0.0.1:9000", |_peer| Shout).unwrap();
+//!
+//!     let client = simulation.client("127.0.0.1:9000");
+//!     client.send("hello\nworld\n");
+//!     assert_eq!(client.line(simulation), "HELLO");
+//!     assert_eq!(client.line(simulation), "WORLD");
+//! });
+//! ```
+//!
+//! Clients are played by the test ([`Simulation::client`]) or are actors
+//! ([`Simulation::connect`]); [`note`] and the [`Trace`] show what happened.
+//!
+//! What is the same as in a server: everything above the system calls. What is not:
+//!
+//! - All pollers share one thread: a turn of one is interrupted by turns of others only between its
+//!   steps. What two threads may do to one another within a step, loom checks for the framework.
+//! - Code that asks somebody else than the simulation is no part of it: threads of one's own,
+//!   [`Instant::now`] ([`Context::now`](crate::Context::now) is simulated), files. Nor is what an
+//!   iteration over a std `HashMap` gives, whose order is another in each process: where the order
+//!   can be seen, a `BTreeMap` keeps the run the same under its seed.
+//! - [`Builder::busy_poll`](crate::Builder::busy_poll) and the sizes of kernel buffers are not
+//!   looked at; a kernel holds 64 KiB for each direction, or less.
 
 mod client;
 mod observed;
