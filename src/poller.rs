@@ -232,6 +232,7 @@ impl Poller {
     }
 
     /// When there is something to do though nobody tells.
+    #[inline]
     pub(crate) fn next_deadline(&mut self) -> Option<Instant> {
         let deadlines = [
             self.hosts.call.timers.next_deadline(),

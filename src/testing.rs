@@ -100,6 +100,7 @@
 mod client;
 mod observed;
 mod probe;
+mod runner;
 mod seeds;
 mod simulation;
 

@@ -80,7 +80,7 @@ impl Socket {
         debug_assert!(!buffer.is_empty(), "an empty receive looks like the end");
         let fd = match self.end.source() {
             Source::Fd(fd) => fd.as_raw_fd(),
-            Source::Simulated(end) => return retry_interrupted(|| end.recv(buffer)),
+            Source::Simulated(end) => return end.recv(buffer),
         };
         retry_interrupted(|| {
             // SAFETY: `buffer` is writable for its length and borrowed for the whole call.
@@ -103,7 +103,7 @@ impl Socket {
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let fd = match self.end.source() {
             Source::Fd(fd) => fd.as_raw_fd(),
-            Source::Simulated(end) => return retry_interrupted(|| end.send(bytes)),
+            Source::Simulated(end) => return end.send(bytes),
         };
         retry_interrupted(|| {
             // SAFETY: `bytes` is readable for its length and borrowed for the whole call.
@@ -128,7 +128,7 @@ impl Socket {
     pub(crate) fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let fd = match self.end.source() {
             Source::Fd(fd) => fd.as_raw_fd(),
-            Source::Simulated(end) => return retry_interrupted(|| end.send_vectored(slices)),
+            Source::Simulated(end) => return end.send_vectored(slices),
         };
         // SAFETY: made of integers and pointers alone, for which zero is a valid value.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };

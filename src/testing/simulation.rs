@@ -24,6 +24,7 @@ use crate::sys::{
 use crate::system::{Builder, System};
 
 use super::client::Client;
+use super::runner::{Runner, Script, whole_ms};
 
 /// Events that a trace keeps unless it is told otherwise: the last second or so of a busy run.
 const TRACE_KEPT: usize = 10_000;
@@ -85,45 +86,6 @@ pub struct Simulation {
 struct Program {
     process: Process,
     handle: Handle,
-}
-
-/// A poller and its place in time.
-struct Runner {
-    program: usize,
-    number: u16,
-    /// Not here while it is in a turn.
-    poller: Option<Box<Poller>>,
-    /// When its wait is over, if no event ends it before.
-    until: Option<Duration>,
-    /// It gets no processor before that.
-    stalled: Duration,
-    has_stopped: bool,
-}
-
-struct Script {
-    at: Duration,
-    number: u64,
-    what: Box<dyn FnOnce(&mut Simulation)>,
-}
-
-impl PartialEq for Script {
-    fn eq(&self, other: &Script) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Script {}
-
-impl PartialOrd for Script {
-    fn partial_cmp(&self, other: &Script) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Script {
-    fn cmp(&self, other: &Script) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
 }
 
 /// Adds a line to the [trace](Simulation::trace) of this thread's simulation: for actors and tests
@@ -665,34 +627,6 @@ impl Simulation {
             panic!("an actor, or what belongs to one, panicked: see above");
         }
     }
-}
-
-impl Runner {
-    /// Whether its wait is over, or there is something to end it.
-    fn is_able(&self, now: Duration) -> bool {
-        let Some(poller) = &self.poller else {
-            return false;
-        };
-        !self.has_stopped
-            && self.stalled <= now
-            && (self.until.is_some_and(|until| until <= now) || poller.is_ready())
-    }
-
-    /// When it will be able to, as far as it depends on the time.
-    fn next_at(&self, now: Duration) -> Option<Duration> {
-        let poller = self.poller.as_ref()?;
-        if self.has_stopped {
-            return None;
-        }
-        let ready = poller.is_ready().then_some(now);
-        let until = self.until.into_iter().chain(ready).min()?;
-        Some(until.max(self.stalled))
-    }
-}
-
-fn whole_ms(time: Duration) -> Duration {
-    let ms = time.as_nanos().div_ceil(1_000_000);
-    Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX))
 }
 
 #[track_caller]

@@ -8,20 +8,24 @@ use super::network::{
     CLIENT, Doom, Fate, Happening, Network, Number, Place, Process, SERVER, errno, nanos, simulate,
 };
 use super::trace::{OfConnection, excerpt};
-use crate::sys::{Endpoint, Interest};
+use crate::sys::{Endpoint, Interest, retry_interrupted};
 
-/// As a [`Socket`](crate::sys::Socket) uses it.
+/// As a [`Socket`](crate::sys::Socket) uses it. Cold, so that the way of a byte to the kernel stays
+/// in one piece.
 impl Number {
+    #[cold]
     pub(in crate::sys) fn recv(self, buffer: &mut [u8]) -> io::Result<usize> {
-        simulate(|network| network.recv(self, buffer))?
+        retry_interrupted(|| simulate(|network| network.recv(self, buffer))?)
     }
 
+    #[cold]
     pub(in crate::sys) fn send(self, bytes: &[u8]) -> io::Result<usize> {
-        simulate(|network| network.send(self, &[IoSlice::new(bytes)]))?
+        self.send_vectored(&[IoSlice::new(bytes)])
     }
 
+    #[cold]
     pub(in crate::sys) fn send_vectored(self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        simulate(|network| network.send(self, slices))?
+        retry_interrupted(|| simulate(|network| network.send(self, slices))?)
     }
 
     pub(in crate::sys) fn shutdown_write(self) -> io::Result<()> {
