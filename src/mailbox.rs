@@ -345,12 +345,15 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::thread;
 
-    // The two places where these tests know what a `WakeFd` is.
+    // The three places where these tests know what a `WakeFd` is.
     fn waker() -> Arc<Waker> {
         Arc::new(Waker::new(WakeFd::new().expect("an eventfd")))
     }
     fn block(waker: &Waker) {
         waker.fd().wait();
+    }
+    fn wakes(waker: &Waker) -> u64 {
+        waker.fd().wakes()
     }
 
     fn mailbox(bound: usize) -> Mailbox<u32, char> {
@@ -383,6 +386,60 @@ mod tests {
         assert_eq!(mailbox.admit(), Admission::Full);
         mailbox.release(1, &mut Vec::new());
         assert_eq!(mailbox.admit(), Admission::Room { count: 1 });
+    }
+
+    #[test]
+    fn a_push_takes_the_places_that_it_is_given() {
+        let mailbox = mailbox(4);
+        assert_eq!(mailbox.bound(), 4);
+        assert_eq!(mailbox.push(1, 0), None);
+        assert_eq!((mailbox.count(), mailbox.has_entries()), (0, true));
+        assert_eq!(mailbox.push(2, 3), None);
+        assert_eq!(mailbox.admit(), Admission::Room { count: 3 });
+        mailbox.occupy(2);
+        assert_eq!((mailbox.count(), mailbox.admit()), (5, Admission::Full));
+        mailbox.release(5, &mut Vec::new());
+        assert_eq!(mailbox.count(), 0);
+        assert_eq!((mailbox.pop(), mailbox.pop()), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn what_is_taken_all_at_once_is_counted_until_it_is_released() {
+        let mailbox = mailbox(4);
+        let mut batch = VecDeque::new();
+        for round in 1..3 {
+            assert_eq!(mailbox.push(round, 1), None);
+            assert_eq!(mailbox.push(round + 10, 1), None);
+            mailbox.take(&mut batch);
+            assert_eq!(batch, [round, round + 10]);
+            batch.clear();
+            assert!(!mailbox.has_entries() && !mailbox.has_work() && mailbox.arm());
+            assert_eq!(mailbox.count(), 2);
+            mailbox.release(2, &mut Vec::new());
+        }
+    }
+
+    #[test]
+    fn the_first_push_into_an_armed_mailbox_wakes_and_no_other() {
+        let mailbox = mailbox(8);
+        let waker = &mailbox.waker;
+        // Asleep from here on, so that each call of it would count.
+        let push_while_asleep = || {
+            waker.fall_asleep();
+            assert_eq!(mailbox.push(0, 1), None);
+            wakes(waker)
+        };
+        assert_eq!(push_while_asleep(), 0, "it was never armed");
+        for armed in 1..3 {
+            drain(&mailbox, mailbox.count());
+            assert!(mailbox.arm());
+            assert_eq!(push_while_asleep(), armed);
+            assert_eq!(push_while_asleep(), armed, "somebody has woken already");
+        }
+        drain(&mailbox, 2);
+        assert!(mailbox.arm());
+        mailbox.disarm();
+        assert_eq!(push_while_asleep(), 2, "it was disarmed");
     }
 
     #[test]
@@ -440,8 +497,12 @@ mod tests {
     fn a_closed_mailbox_gives_back_what_is_pushed() {
         let mailbox = mailbox(4);
         fill(&mailbox, 1);
-        mailbox.close(&mut Vec::new());
-        assert_eq!(mailbox.admit(), Admission::Closed);
+        assert!(!mailbox.is_closed());
+        for _ in 0..2 {
+            mailbox.close(&mut Vec::new());
+            assert!(mailbox.is_closed(), "for good");
+        }
+        assert_eq!((mailbox.admit(), mailbox.count()), (Admission::Closed, 1));
         assert_eq!(mailbox.pop(), Some(0));
         assert_eq!(mailbox.push(7, 1), Some(7));
         assert!(!mailbox.has_entries());
