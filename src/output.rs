@@ -58,7 +58,8 @@ impl Output {
         // ever waited.
         let is_full = self.copied.len() + bytes.len() > self.copied.capacity();
         if is_full && self.head > self.copied.len() / 2 {
-            self.move_down();
+            self.copied.drain(..self.head);
+            self.head = 0;
         }
         self.copied.extend_from_slice(bytes);
     }
@@ -151,24 +152,6 @@ impl Output {
     /// The heap held, in bytes, payloads not included: those are shared with others.
     pub(crate) fn capacity(&self) -> usize {
         self.copied.capacity() + self.shared.capacity() * size_of::<(u64, Bytes)>()
-    }
-
-    /// Gives back memory after a burst: keeps room for what waits, or for `keep` bytes if that is
-    /// more.
-    pub(crate) fn trim(&mut self, keep: usize) {
-        if self.copied.capacity() > keep {
-            self.move_down();
-            self.copied.shrink_to(keep);
-        }
-        let parts = MAX_PARTS.min(keep / size_of::<(u64, Bytes)>());
-        if self.shared.capacity() > parts {
-            self.shared.shrink_to(parts);
-        }
-    }
-
-    fn move_down(&mut self) {
-        self.copied.drain(..self.head);
-        self.head = 0;
     }
 }
 
@@ -292,10 +275,12 @@ impl Staged {
     /// Forgets what was written, and gives back what a large write had allocated.
     pub(crate) fn clear(&mut self) {
         self.shown = 0..0;
-        self.rest.copied.clear();
-        if self.rest.head > 0 || self.rest.shared_len > 0 || self.rest.copied.capacity() > KEEP {
-            self.rest.clear();
-            self.rest.trim(KEEP);
+        let rest = &mut self.rest;
+        rest.copied.clear();
+        if rest.head > 0 || rest.shared_len > 0 || rest.copied.capacity() > KEEP {
+            rest.clear();
+            rest.copied.shrink_to(KEEP);
+            rest.shared.shrink_to(MAX_PARTS);
         }
     }
 }
@@ -321,7 +306,6 @@ mod tests {
         Bytes(usize),
         /// A share of what waits, in 1/16.
         Advance(usize),
-        Trim(usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -335,7 +319,6 @@ mod tests {
             4 => len.clone().prop_map(Step::Slice),
             3 => len.prop_map(Step::Bytes),
             4 => (0..=16_usize).prop_map(Step::Advance),
-            1 => (0..5_000_usize).prop_map(Step::Trim),
         ]
     }
 
@@ -397,10 +380,6 @@ mod tests {
                         output.advance(n);
                         model.drain(..n);
                     }
-                    Step::Trim(keep) => {
-                        output.trim(keep);
-                        assert!(output.copied.capacity() <= output.copied.len().max(keep));
-                    }
                 }
                 check(&output, &model);
             }
@@ -443,13 +422,16 @@ mod tests {
                     _ => {}
                 }
             }
-            prop_assert_eq!(staged.len(), written.len());
+            prop_assert_eq!((staged.len(), staged.is_empty()), (written.len(), written.is_empty()));
             prop_assert!(staged.parts(&input).all(|part| !part.is_empty()));
             prop_assert!(staged.parts(&input).flatten().eq(&written));
             prop_assert_eq!(staged.parts(&input).count() <= 1, staged.as_slice(&input).is_some());
             if let Some(slice) = staged.as_slice(&input) {
                 prop_assert!(slice.iter().eq(&written));
             }
+            let mut slices = [IoSlice::new(&[]); 64];
+            let count = staged.io_slices(&input, &mut slices);
+            prop_assert!(slices[..count].iter().flat_map(|slice| slice.iter()).eq(&written));
             let skip = written.len() * skip / 16;
             staged.move_into(&mut output, skip, &input);
             model.extend(written.range(skip..));
@@ -509,24 +491,54 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_given_back() {
-        let mut staged = Staged::default();
-        staged.push_slice(&vec![1; 4 * KEEP]);
-        for _ in 0..1_000 {
-            staged.push_bytes(Bytes::from_static(&[1; COPY_MAX]));
-        }
-        staged.clear();
-        assert!(staged.rest.copied.capacity() <= KEEP);
-        assert!(staged.rest.shared.capacity() <= MAX_PARTS);
+    fn bytes_move_down_when_there_is_no_room_behind_them_over_a_larger_part_that_is_sent() {
+        let grown = |waits: usize, sent: usize, more: usize| {
+            let mut output = Output::default();
+            output.copied.reserve_exact(100);
+            output.push_slice(&vec![1; waits]);
+            output.advance(sent);
+            output.push_slice(&vec![2; more]);
+            (output.head, output.copied.capacity() > 100)
+        };
+        assert_eq!(grown(100, 60, 1), (0, false));
+        assert_eq!(grown(90, 60, 10), (60, false), "there was just room");
+        let (head, is_grown) = grown(100, 50, 1);
+        assert!(head == 50 && is_grown, "only half is sent");
+    }
 
+    #[test]
+    fn a_payload_is_copied_below_copy_max_and_the_heap_held_is_told_without_payloads() {
         let mut output = Output::default();
-        output.push_slice(&[1; 100_000]);
-        output.advance(99_990);
-        output.trim(64);
-        assert!(output.capacity() <= 64 && output.len() == 10);
-        output.clear();
-        output.trim(0);
-        assert_eq!(output.capacity(), 0);
+        output.push_bytes(Bytes::from(vec![1; COPY_MAX - 1]));
+        assert_eq!(output.copied.len(), COPY_MAX - 1);
+        for _ in 0..100 {
+            output.push_bytes(Bytes::from(vec![1; COPY_MAX]));
+        }
+        assert_eq!(
+            (output.copied.len(), output.shared.len()),
+            (COPY_MAX - 1, 100)
+        );
+        let held = COPY_MAX - 1 + 100 * size_of::<(u64, Bytes)>();
+        assert!((held..2 * held).contains(&output.capacity()));
+    }
+
+    #[test]
+    fn memory_is_given_back_but_for_what_a_usual_callback_needs() {
+        let mut staged = Staged::default();
+        let write = |staged: &mut Staged, bytes: usize, payloads: usize| {
+            staged.push_slice(&vec![1; bytes]);
+            for _ in 0..payloads {
+                staged.push_bytes(Bytes::from_static(&[1; COPY_MAX]));
+            }
+            staged.clear();
+            (staged.rest.copied.capacity(), staged.rest.shared.capacity())
+        };
+        let usual = write(&mut staged, 200_000, MAX_PARTS);
+        assert!(usual.0 >= 200_000 && usual.1 >= MAX_PARTS);
+        assert!(write(&mut staged, 4 * KEEP, 0).0 <= KEEP);
+        let large = write(&mut staged, 4 * KEEP, 1_000);
+        assert!(large.0 <= KEEP && large.1 <= MAX_PARTS);
+        assert_eq!(write(&mut staged, 200_000, MAX_PARTS), large, "kept");
     }
 
     #[test]

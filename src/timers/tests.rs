@@ -139,7 +139,8 @@ fn deadlines_beyond_the_clock_are_far_and_do_not_panic() {
     timers.set(0, deadline_after(t0, Duration::MAX), None, "never");
     timers.set(0, t0, Some(Duration::MAX), "once");
     assert_eq!(fire(&mut timers, t0 + ms(2)), ["once"]);
-    assert!(timers.next_deadline().unwrap() > t0 + Duration::from_secs(3600));
+    let years = Duration::from_secs(29 * 365 * 24 * 3600);
+    assert!(timers.next_deadline().unwrap() > t0 + years);
     assert_eq!(fire(&mut timers, t0 + ms(3)).len(), 0);
     // Time that steps back before the start is no worse.
     assert_eq!(fire(&mut timers, t0).len(), 0);
@@ -178,6 +179,35 @@ fn a_burst_gives_its_memory_back_though_late_timers_come_and_go() {
     assert!(timers.slots.capacity() <= SPARE_MIN && timers.places.capacity() <= SPARE_MIN);
     timers.cancel_all(4);
     assert!(timers.slots.is_empty());
+}
+
+#[test]
+fn a_slot_of_the_lowest_eighth_is_the_next_to_be_used_and_any_other_the_last() {
+    let t0 = Instant::now();
+    for (freed, next) in [(11, 11), (12, 50), (95, 50)] {
+        let mut timers = Timers::new(t0);
+        let keys: Vec<_> = (0..97)
+            .map(|_| timers.set(0, t0 + ms(9), None, ()))
+            .collect();
+        for slot in [50, freed] {
+            assert!(timers.cancel(keys[slot], 0).is_some());
+        }
+        assert_eq!(timers.set(0, t0, None, ()).slot, next, "freed: {freed}");
+    }
+}
+
+#[test]
+fn a_vector_shrinks_below_a_quarter_to_twice_of_what_is_used() {
+    let shrunk = |capacity: usize, len: usize| {
+        let mut vec = Vec::with_capacity(capacity);
+        vec.resize(len, 0_u8);
+        (shrink(&mut vec), vec.capacity())
+    };
+    assert_eq!(shrunk(SPARE_MIN, 0), (false, SPARE_MIN));
+    assert!(!shrunk(4 * SPARE_MIN, SPARE_MIN).0);
+    assert_eq!(shrunk(SPARE_MIN + 1, 0), (true, SPARE_MIN));
+    let (is_shrunk, capacity) = shrunk(8 * SPARE_MIN, SPARE_MIN);
+    assert!(is_shrunk && (2 * SPARE_MIN..4 * SPARE_MIN).contains(&capacity));
 }
 
 #[derive(Clone, Debug)]
