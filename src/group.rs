@@ -98,3 +98,66 @@ impl Group {
         self.places.shrink_to_fit();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+
+    impl Notice for Nobody {
+        fn left(&self, _: ActorId) {}
+    }
+
+    fn key(index: u32) -> ActorKey {
+        ActorKey::new(index, 1)
+    }
+
+    fn group(members: u32) -> Group {
+        let mut group = Group::new(Arc::new(Nobody));
+        (0..members).for_each(|index| group.join(key(index)));
+        group
+    }
+
+    /// What a walk visits.
+    fn walk(group: &Group) -> Vec<ActorKey> {
+        (0..group.places()).map(|place| group.at(place)).collect()
+    }
+
+    #[test]
+    fn members_stand_in_the_order_in_which_they_joined_and_leave_gaps() {
+        let mut group = group(3);
+        group.join(key(1));
+        assert_eq!(walk(&group), [key(0), key(1), key(2)]);
+        assert!(group.leave(key(1)) && !group.leave(key(1)));
+        assert_eq!(walk(&group), [key(0), ActorKey::default(), key(2)]);
+        group.join(key(1));
+        assert_eq!(walk(&group)[2..], [key(2), key(1)]);
+        let mut keys: Vec<_> = group.keys().collect();
+        keys.sort();
+        assert_eq!(keys, [key(0), key(1), key(2)]);
+        assert!(!group.is_empty() && keys.iter().all(|member| group.leave(*member)));
+        assert!(group.is_empty() && group.keys().next().is_none());
+    }
+
+    #[test]
+    fn gaps_are_closed_when_they_are_more_than_the_members_and_sixteen() {
+        let mut group = group(36);
+        (0..26).for_each(|index| assert!(group.leave(key(index))));
+        group.compact();
+        assert_eq!(group.places(), 36, "2 * 10 + 16");
+        assert!(group.leave(key(30)));
+        group.compact();
+        let left: Vec<_> = (26..36).filter(|index| *index != 30).map(key).collect();
+        assert_eq!(walk(&group), left);
+        // Each is found at its new place.
+        assert!(group.leave(key(31)));
+        assert_eq!(group.at(4), ActorKey::default());
+        assert!(group.members.capacity() < 36, "the room is given back");
+    }
+
+    #[test]
+    fn no_two_groups_have_one_name() {
+        assert_ne!(GroupId::next(), GroupId::next());
+    }
+}

@@ -160,6 +160,53 @@ mod tests {
     }
 
     #[test]
+    fn the_numbers_of_a_small_burst_stay() {
+        let now = Instant::now();
+        let mut extras = Extras::default();
+        let mut ids = vec![None; 4 * SPARE_MAX];
+        for id in &mut ids {
+            extras.get_or_take(id, now);
+        }
+        for id in &ids {
+            extras.give_back(id.expect("taken"));
+        }
+        assert_eq!(extras.places.len(), 4 * SPARE_MAX);
+    }
+
+    #[test]
+    fn an_extra_with_more_than_a_little_buffer_is_not_held_in_reserve() {
+        let now = Instant::now();
+        let spare_after = |kept: usize, output: usize| {
+            let mut extras = Extras::default();
+            let mut id = None;
+            let extra = extras.get_or_take(&mut id, now);
+            extra.kept.reserve(kept);
+            extra.output.push_slice(&vec![0; output]);
+            extras.give_back(id.expect("taken"));
+            (extras.spare.len(), extras.free.len())
+        };
+        assert_eq!(spare_after(SPARE_BYTES_MAX, 0), (1, 0));
+        assert_eq!(spare_after(SPARE_BYTES_MAX + 1, 0), (0, 1));
+        assert_eq!(spare_after(SPARE_BYTES_MAX / 2, SPARE_BYTES_MAX), (0, 1));
+        assert_eq!(spare_after(1_000, 1_000), (1, 0));
+    }
+
+    #[test]
+    fn an_extra_is_idle_when_none_of_its_four_things_is_there() {
+        let new = || Extra::new(Instant::now());
+        assert!(new().is_idle());
+        let mut extra = new();
+        extra.kept.extend_from_slice(b"kept");
+        assert!(!extra.is_idle());
+        let mut extra = new();
+        extra.output.push_slice(b"waits");
+        assert!(!extra.is_idle());
+        assert!(!Extra { need: 1, ..new() }.is_idle());
+        let reason = Some(CloseReason::Finished);
+        assert!(!Extra { reason, ..new() }.is_idle());
+    }
+
+    #[test]
     fn what_comes_from_the_reserve_is_as_new() {
         let now = Instant::now();
         let mut extras = Extras::default();

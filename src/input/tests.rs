@@ -226,3 +226,18 @@ fn buf_consumes_and_debug_hides_the_bytes() {
 fn consuming_more_than_there_is_panics() {
     Input::new(b"ab", false).consume(3);
 }
+
+#[test]
+fn an_input_tells_what_is_left_and_whether_more_may_come() {
+    let mut input = Input::new(b"ab", false);
+    assert_eq!((input.bytes(), input.at_end()), (&b"ab"[..], false));
+    assert!(!input.is_empty());
+    input.consume(1);
+    assert_eq!((input.bytes(), input.take_all()), (&b"b"[..], &b"b"[..]));
+    assert!(input.is_empty() && input.bytes().is_empty());
+    assert!(Input::new(b"", true).at_end());
+    assert_eq!(
+        FrameError::TooLong { limit: 80 }.to_string(),
+        "line or frame longer than its limit of 80 bytes"
+    );
+}
