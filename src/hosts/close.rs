@@ -246,3 +246,88 @@ impl Hosts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::actor::Actor;
+    use crate::handle::Shared;
+    use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
+    use crate::registry::Registry;
+    use crate::sys::{Endpoint, Peer, Selector, WakeFd, Wire};
+
+    struct Idle;
+
+    impl Actor for Idle {
+        type Message = ();
+    }
+
+    fn origin() -> Origin {
+        Origin {
+            make: Box::new(|_| Box::new(Idle)),
+            options: ConnectionOptions::default(),
+            live: AtomicUsize::new(0),
+            max: usize::MAX,
+            at_limit: AtLimit::Wait,
+            local: Endpoint::Unix("".into()),
+            homes: Vec::new(),
+            spread: Spread::Here,
+        }
+    }
+
+    /// Hosts with so many connections, in slots from 0 on.
+    fn hosts(connections: usize) -> Hosts {
+        let registry = Arc::new(Registry::new(0, WakeFd::absent(), 16));
+        let shared = Arc::new(Shared::new(vec![registry.clone()]));
+        let spawned = Arc::new(origin());
+        let mut hosts = Hosts::new(Selector::absent(), registry.clone(), shared, spawned);
+        let origin = Arc::new(origin());
+        for _ in 0..connections {
+            origin.live.fetch_add(1, Ordering::AcqRel);
+            registry.door.sockets.fetch_add(1, Ordering::AcqRel);
+            hosts.adopt(&origin, Wire::new().1, Peer::Unix);
+        }
+        hosts
+    }
+
+    /// The end of a turn in which all connections but the first `left` ended.
+    fn end_but(hosts: &mut Hosts, left: usize) {
+        for index in left..hosts.slots.len() {
+            hosts.end(index, CloseReason::Finished);
+        }
+        hosts.count_freed();
+        let sockets = &hosts.call.registry.door.sockets;
+        assert_eq!((hosts.freed, sockets.load(Ordering::Acquire)), (0, left));
+        assert_eq!(hosts.slots.len(), left, "those at the end are vacant");
+    }
+
+    #[test]
+    fn slots_that_a_burst_has_left_behind_are_given_back_but_for_some_room() {
+        let mut hosts = hosts(8 * SLOTS_KEPT);
+        let room = hosts.slots.capacity();
+        for left in [3 * SLOTS_KEPT, 2 * SLOTS_KEPT] {
+            end_but(&mut hosts, left);
+            assert_eq!(hosts.slots.capacity(), room, "a quarter is used");
+        }
+        end_but(&mut hosts, SLOTS_KEPT);
+        let twice = 2 * SLOTS_KEPT..=4 * SLOTS_KEPT;
+        assert!(twice.contains(&hosts.slots.capacity()));
+        end_but(&mut hosts, 10);
+        let room = SLOTS_KEPT..=2 * SLOTS_KEPT;
+        assert!(room.contains(&hosts.slots.capacity()));
+    }
+
+    #[test]
+    fn a_vacant_slot_below_one_that_is_used_stays() {
+        let mut hosts = hosts(3);
+        hosts.end(1, CloseReason::Finished);
+        hosts.count_freed();
+        assert_eq!((hosts.slots.len(), hosts.freed), (3, 0));
+        hosts.end(2, CloseReason::Finished);
+        hosts.count_freed();
+        assert_eq!(hosts.slots.len(), 1);
+    }
+}
