@@ -221,6 +221,16 @@ fn a_frame_has_its_time_anew_when_some_of_it_is_consumed() {
     }
 }
 
+#[test]
+fn a_pause_does_not_count_against_a_frame() {
+    let (mut stage, _seen) = keeping(a_second_for_a_frame());
+    stage.receive("frag");
+    tell(&mut stage, |ctx| ctx.pause());
+    stage.advance(SECOND * 9 / 10);
+    tell(&mut stage, |ctx| ctx.resume());
+    assert_ends_in(&mut stage, SECOND);
+}
+
 // ---- output -------------------------------------------------------------------------------------
 
 #[test]

@@ -56,8 +56,12 @@ impl Hosts {
     /// Shows again what was kept, after a pause.
     pub(super) fn show_kept(&mut self, index: usize) {
         let flags = self.slots[index].flags;
-        if flags.has(Flags::NOT_READING | Flags::CLOSING) || !flags.has(Flags::SOCKET) {
+        if flags.has(Flags::NOT_READING) || !flags.has(Flags::SOCKET) {
             return;
+        }
+        if let Some(extra) = self.extras.get_mut(self.slots[index].extra) {
+            // The pause was not the peer's fault: the time of its frame begins anew.
+            extra.input_since = self.call.now();
         }
         if flags.has(Flags::EOF) {
             return self.show_end(index);
