@@ -280,15 +280,15 @@ mod tests {
 
     /// Hosts with so many connections, in slots from 0 on.
     fn hosts(connections: usize) -> Hosts {
-        let registry = Arc::new(Registry::new(0, WakeFd::absent(), 16));
-        let shared = Arc::new(Shared::new(vec![registry.clone()]));
+        let registry = Arc::new(Registry::new(0, WakeFd::simulated(), 16));
+        let shared = Arc::new(Shared::new(vec![registry.clone()], None));
         let spawned = Arc::new(origin());
-        let mut hosts = Hosts::new(Selector::absent(), registry.clone(), shared, spawned);
+        let mut hosts = Hosts::new(Selector::simulated(), registry.clone(), shared, spawned);
         let origin = Arc::new(origin());
         for _ in 0..connections {
             origin.live.fetch_add(1, Ordering::AcqRel);
             registry.door.sockets.fetch_add(1, Ordering::AcqRel);
-            hosts.adopt(&origin, Wire::new().1, Peer::Unix);
+            hosts.adopt(&origin, Wire::pair().1, Peer::Unix);
         }
         hosts
     }
