@@ -45,13 +45,17 @@ fn told(seen: &Receiver<Event>) -> Vec<String> {
     seen.try_iter().map(text).collect()
 }
 
-fn tell(stage: &mut Stage<Probe>, job: impl FnOnce(&mut Context<'_, Probe>) + Send + 'static) {
+/// Has the actor do this, whatever comes of it.
+fn tell<T>(
+    stage: &mut Stage<Probe>,
+    job: impl FnOnce(&mut Context<'_, Probe>) -> T + Send + 'static,
+) {
     put(stage, job);
     stage.run();
 }
 
 /// Sends without letting the actor run, so that the next one comes in the same turn.
-fn put(stage: &Stage<Probe>, job: impl FnOnce(&mut Context<'_, Probe>) + Send + 'static) {
+fn put<T>(stage: &Stage<Probe>, job: impl FnOnce(&mut Context<'_, Probe>) -> T + Send + 'static) {
     let sent = stage.addr().send(Box::new(move |ctx| {
         job(ctx);
         Ok(())
@@ -247,6 +251,100 @@ fn who_was_told_false_with_nothing_that_waits_is_not_told_drained() {
     assert_eq!(stage.output().len(), 1);
 }
 
+#[test]
+fn what_else_is_asked_for_beside_a_write_is_no_high_watermark() {
+    let (mut stage, seen) = connection(ConnectionOptions::new(), |probe| probe);
+    stage.stall();
+    tell(&mut stage, |ctx| {
+        ctx.write(b"little");
+        ctx.pause();
+    });
+    tell(&mut stage, |ctx| assert!(!ctx.is_above_high_watermark()));
+    stage.unstall();
+    assert_eq!(told(&seen), [""; 0]);
+}
+
+#[test]
+fn what_one_turn_writes_waits_for_its_end_below_the_high_watermark_and_not_from_there_on() {
+    let options = ConnectionOptions::new().watermarks(1, 10);
+    let (mut stage, seen) = connection(options, |probe| probe);
+    put(&stage, |ctx| ctx.write([b'a'; 1]));
+    put(&stage, |ctx| assert_eq!(ctx.queued(), 1));
+    put(&stage, |ctx| ctx.write([b'b'; 9]));
+    put(&stage, |ctx| assert_eq!(ctx.queued(), 0));
+    stage.run();
+    assert_eq!(stage.output(), "abbbbbbbbb");
+    assert_eq!(told(&seen), ["drained"]);
+}
+
+#[test]
+fn an_answer_comes_behind_what_the_same_turn_wrote_before() {
+    let options = ConnectionOptions::new()
+        .watermarks(1, 20)
+        .slow_reader(SlowReader::PauseSource);
+    let (mut stage, seen) = connection(options, |probe| {
+        probe
+            .on_drained(|ctx| {
+                ctx.write(b" then");
+                Ok(())
+            })
+            .on_readable(|input, ctx| {
+                input.take_all();
+                ctx.write(b" that");
+                Ok(())
+            })
+    });
+    stage.stall();
+    tell(&mut stage, |ctx| ctx.write(b"twenty bytes before:"));
+    // It is told that its output has left, and shown its input, in one turn.
+    stage.unstall();
+    assert_eq!(stage.output(), "twenty bytes before: then that");
+    assert_eq!(told(&seen), ["drained", "readable "]);
+}
+
+#[test]
+fn a_reader_is_stuck_from_its_last_byte_on_however_much_more_is_written() {
+    let options = ConnectionOptions::new().stuck_timeout(SECOND);
+    let (mut stage, _seen) = keeping(options);
+    // So that something is kept for it already.
+    stage.receive("kept");
+    stage.advance(SECOND);
+    stage.stall();
+    tell(&mut stage, |ctx| ctx.write(b"some"));
+    stage.advance(SECOND / 2);
+    tell(&mut stage, |ctx| ctx.write(b"more"));
+    stage.advance(SECOND / 2 - Duration::from_nanos(1));
+    assert!(stage.reason().is_none());
+    stage.advance(Duration::from_nanos(1));
+    let reason = stage.reason();
+    assert!(
+        matches!(reason, Some(CloseReason::StuckReader { queued: 8, .. })),
+        "{reason:?}"
+    );
+}
+
+#[test]
+fn the_reason_counts_what_waited_what_was_taken_and_what_was_too_much() {
+    let (mut stage, _seen) = connection(ConnectionOptions::new().output_max(100), |probe| probe);
+    stage.stall();
+    tell(&mut stage, |ctx| ctx.write([0; 50]));
+    tell(&mut stage, |ctx| {
+        ctx.write([0; 30]);
+        ctx.write([0; 60]);
+    });
+    let reason = stage.reason();
+    assert!(
+        matches!(
+            reason,
+            Some(CloseReason::SlowReader {
+                queued: 140,
+                limit: 100
+            })
+        ),
+        "{reason:?}"
+    );
+}
+
 // ---- ends ---------------------------------------------------------------------------------------
 
 #[test]
@@ -258,4 +356,43 @@ fn a_reset_ends_a_linger() {
     stage.reset();
     assert!(!stage.is_connected());
     assert_eq!(stage.stats().connections, 0);
+}
+
+#[test]
+fn a_close_is_done_when_the_last_byte_is_taken_though_there_is_no_room_behind_it() {
+    let (mut stage, seen) = connection(ConnectionOptions::new(), |probe| probe);
+    stage.stall();
+    tell(&mut stage, |ctx| {
+        ctx.write(b"last words");
+        ctx.close();
+    });
+    assert_eq!(stage.take_output(9), "last word");
+    assert_eq!(told(&seen), [""; 0]);
+    assert_eq!(stage.take_output(1), "s");
+    assert_eq!(told(&seen), ["closed: finished"]);
+}
+
+#[test]
+fn a_half_close_waits_for_the_output_and_an_actor_that_is_shut_on_both_sides_for_its_half_close() {
+    let (mut stage, seen) = keeping(ConnectionOptions::new());
+    stage.half_close();
+    assert_eq!(told(&seen), ["readclosed"]);
+    stage.stall();
+    tell(&mut stage, |ctx| {
+        ctx.write(b"last words");
+        ctx.shutdown_write();
+    });
+    assert!(!stage.is_write_shut() && stage.reason().is_none());
+    let (heard, hears) = channel();
+    tell(&mut stage, move |_| heard.send(()).unwrap());
+    assert_eq!(hears.try_recv(), Ok(()), "it is not closing yet");
+    assert_eq!(stage.take_output(10), "last words");
+    assert!(stage.is_write_shut());
+    assert_eq!(told(&seen), ["closed: closed by the peer"]);
+
+    let (mut stage, seen) = keeping(ConnectionOptions::new());
+    tell(&mut stage, |ctx| ctx.shutdown_write());
+    assert!(stage.is_write_shut() && stage.reason().is_none());
+    stage.half_close();
+    assert_eq!(told(&seen), ["readclosed", "closed: closed by the peer"]);
 }

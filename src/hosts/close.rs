@@ -254,9 +254,10 @@ mod tests {
 
     use super::*;
     use crate::actor::Actor;
+    use crate::call::Wants;
     use crate::handle::Shared;
     use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
-    use crate::registry::Registry;
+    use crate::registry::{Registry, Stats};
     use crate::sys::{Endpoint, Peer, Selector, WakeFd, Wire};
 
     struct Idle;
@@ -278,7 +279,8 @@ mod tests {
         }
     }
 
-    /// Hosts with so many connections, in slots from 0 on.
+    /// Hosts with so many connections, in slots from 0 on, whose peers have gone: each call of a
+    /// socket is an error.
     fn hosts(connections: usize) -> Hosts {
         let registry = Arc::new(Registry::new(0, WakeFd::simulated(), 16));
         let shared = Arc::new(Shared::new(vec![registry.clone()], None));
@@ -329,5 +331,43 @@ mod tests {
         hosts.end(2, CloseReason::Finished);
         hosts.count_freed();
         assert_eq!(hosts.slots.len(), 1);
+    }
+
+    /// By name, the reasons of which there were any.
+    fn reasons(hosts: &Hosts) -> Vec<&'static str> {
+        let mut stats = Stats::default();
+        hosts.call.registry.add_to(&mut stats);
+        let counts = stats.closed_by.into_iter();
+        counts
+            .filter(|(_, n)| *n > 0)
+            .map(|(name, _)| name)
+            .collect()
+    }
+
+    #[test]
+    fn an_error_of_the_socket_is_the_reason_unless_it_tells_that_the_peer_has_gone() {
+        for (kind, told) in [
+            (io::ErrorKind::TimedOut, "io"),
+            (io::ErrorKind::ConnectionReset, "reset"),
+            (io::ErrorKind::BrokenPipe, "reset"),
+            (io::ErrorKind::ConnectionAborted, "reset"),
+        ] {
+            let mut hosts = hosts(1);
+            hosts.fail(0, kind.into());
+            assert_eq!(reasons(&hosts), [told], "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_socket_that_fails_to_receive_or_to_shut_down_ends_its_connection() {
+        let mut hosts = hosts(2);
+        hosts.receive(0);
+        hosts.call(1, |_, call| {
+            call.wants.set(Wants::SHUTDOWN_WRITE);
+            Ok(())
+        });
+        hosts.count_freed();
+        assert!(hosts.slots.is_empty());
+        assert_eq!(reasons(&hosts), ["io"]);
     }
 }

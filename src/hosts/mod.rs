@@ -145,7 +145,7 @@ impl Hosts {
     fn find(&self, key: ActorKey) -> Option<usize> {
         let index = key.index() as usize;
         let slot = self.slots.get(index)?;
-        (slot.generation == key.generation() && slot.generation != 0).then_some(index)
+        (slot.generation == key.generation()).then_some(index)
     }
 
     /// Where messages for this key go now. An actor that is still to be opened is opened first.
