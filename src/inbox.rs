@@ -467,7 +467,8 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
     }
 
     fn arm(&self) -> bool {
-        self.post.mailbox.arm()
+        let has_rest = self.walk.is_some() || !self.batch.is_empty() || !self.resumed.is_empty();
+        self.post.mailbox.arm() && !has_rest
     }
 
     fn disarm(&self) {

@@ -63,6 +63,20 @@ fn put<T>(stage: &Stage<Probe>, job: impl FnOnce(&mut Context<'_, Probe>) -> T +
     assert!(sent.is_ok());
 }
 
+// ---- messages -----------------------------------------------------------------------------------
+
+#[test]
+fn messages_of_more_than_one_turn_are_all_there_when_the_stage_rests() {
+    let (mut stage, _seen) = connection(ConnectionOptions::new(), |probe| probe);
+    let (count, counted) = channel();
+    for n in 0..5_000 {
+        let count = count.clone();
+        put(&stage, move |_| count.send(n).unwrap());
+    }
+    stage.run();
+    assert!(counted.try_iter().eq(0..5_000));
+}
+
 // ---- input --------------------------------------------------------------------------------------
 
 #[test]
