@@ -3,6 +3,7 @@
 #[path = "../util/mod.rs"]
 mod util;
 
+mod by_hand;
 mod members;
 
 use std::collections::HashMap;
