@@ -63,6 +63,13 @@ fn put<T>(stage: &Stage<Probe>, job: impl FnOnce(&mut Context<'_, Probe>) -> T +
     assert!(sent.is_ok());
 }
 
+/// Whether it still takes messages: one that closes does not.
+fn hears(stage: &mut Stage<Probe>) -> bool {
+    let (heard, hears) = channel();
+    tell(stage, move |_| heard.send(()).unwrap());
+    hears.try_recv().is_ok()
+}
+
 // ---- messages -----------------------------------------------------------------------------------
 
 #[test]
@@ -178,7 +185,8 @@ fn who_is_held_back_by_its_own_output_may_have_more_kept_than_its_limit_until_it
     });
     stage.stall();
     stage.receive("abcde");
-    assert!(stage.reason().is_none() && !stage.is_reading());
+    assert!(!stage.is_reading());
+    assert!(hears(&mut stage), "it is not closing");
     stage.unstall();
     let reason = stage.reason();
     assert!(
@@ -317,6 +325,21 @@ fn an_answer_comes_behind_what_the_same_turn_wrote_before() {
 }
 
 #[test]
+fn drained_is_told_of_an_answer_that_leaves_at_once() {
+    let options = ConnectionOptions::new().watermarks(1, 10);
+    let (mut stage, seen) = connection(options, |probe| {
+        probe.on_readable(|input, ctx| {
+            ctx.write([b'x'; 5].repeat(input.take_all().len()));
+            Ok(())
+        })
+    });
+    stage.receive("1");
+    assert_eq!(told(&seen), ["readable 1"]);
+    stage.receive("22");
+    assert_eq!(told(&seen), ["readable 22", "drained"]);
+}
+
+#[test]
 fn a_reader_is_stuck_from_its_last_byte_on_however_much_more_is_written() {
     let options = ConnectionOptions::new().stuck_timeout(SECOND);
     let (mut stage, _seen) = keeping(options);
@@ -387,26 +410,77 @@ fn a_close_is_done_when_the_last_byte_is_taken_though_there_is_no_room_behind_it
 }
 
 #[test]
-fn a_half_close_waits_for_the_output_and_an_actor_that_is_shut_on_both_sides_for_its_half_close() {
+fn a_half_close_waits_for_what_was_written_before() {
     let (mut stage, seen) = keeping(ConnectionOptions::new());
-    stage.half_close();
-    assert_eq!(told(&seen), ["readclosed"]);
     stage.stall();
-    tell(&mut stage, |ctx| {
-        ctx.write(b"last words");
-        ctx.shutdown_write();
+    tell(&mut stage, |ctx| ctx.write(b"last words"));
+    tell(&mut stage, |ctx| ctx.shutdown_write());
+    assert!(!stage.is_write_shut());
+    stage.unstall();
+    assert!(stage.is_write_shut() && stage.is_reading());
+    assert_eq!((stage.output(), told(&seen)), ("last words".into(), vec![]));
+}
+
+#[test]
+fn an_answer_may_be_the_last_word() {
+    let (mut stage, seen) = connection(ConnectionOptions::new(), |probe| {
+        probe.on_readable(|input, ctx| {
+            ctx.write(input.take_all());
+            ctx.shutdown_write();
+            Ok(())
+        })
     });
-    assert!(!stage.is_write_shut() && stage.reason().is_none());
-    let (heard, hears) = channel();
-    tell(&mut stage, move |_| heard.send(()).unwrap());
-    assert_eq!(hears.try_recv(), Ok(()), "it is not closing yet");
-    assert_eq!(stage.take_output(10), "last words");
-    assert!(stage.is_write_shut());
-    assert_eq!(told(&seen), ["closed: closed by the peer"]);
+    stage.receive("question");
+    assert!(stage.is_write_shut() && stage.is_connected());
+    assert_eq!(stage.output(), "question");
+    assert_eq!(told(&seen), ["readable question"]);
+}
+
+#[test]
+fn one_that_is_shut_on_both_sides_ends_when_its_output_has_left() {
+    // Whichever side was the first.
+    for half_closed in [false, true] {
+        let (mut stage, seen) = keeping(ConnectionOptions::new());
+        stage.stall();
+        if half_closed {
+            stage.half_close();
+        }
+        tell(&mut stage, |ctx| {
+            ctx.write(b"last words");
+            ctx.shutdown_write();
+        });
+        if !half_closed {
+            stage.half_close();
+        }
+        assert_eq!(told(&seen), ["readclosed"]);
+        assert!(hears(&mut stage), "it is not closing");
+        assert_eq!(stage.take_output(10), "last words");
+        assert!(stage.is_write_shut());
+        assert_eq!(told(&seen), ["closed: closed by the peer"]);
+    }
 
     let (mut stage, seen) = keeping(ConnectionOptions::new());
     tell(&mut stage, |ctx| ctx.shutdown_write());
     assert!(stage.is_write_shut() && stage.reason().is_none());
     stage.half_close();
     assert_eq!(told(&seen), ["readclosed", "closed: closed by the peer"]);
+}
+
+#[test]
+fn an_error_of_the_actor_is_its_reason_also_where_what_it_wrote_never_leaves() {
+    let ends: [fn(&mut Stage<Probe>); 2] = [Stage::reset, |stage| {
+        stage.stop(SECOND);
+        stage.advance(SECOND);
+    }];
+    for end in ends {
+        let (mut stage, seen) = connection(ConnectionOptions::new(), |probe| probe);
+        stage.stall();
+        stage.send(Box::new(|ctx| {
+            ctx.write(b"last words");
+            Err("no such thing".into())
+        }));
+        assert_eq!(told(&seen), [""; 0]);
+        end(&mut stage);
+        assert_eq!(told(&seen), ["closed: no such thing"]);
+    }
 }

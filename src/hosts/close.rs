@@ -288,11 +288,19 @@ mod tests {
         let mut hosts = Hosts::new(Selector::simulated(), registry.clone(), shared, spawned);
         let origin = Arc::new(origin());
         for _ in 0..connections {
-            origin.live.fetch_add(1, Ordering::AcqRel);
-            registry.door.sockets.fetch_add(1, Ordering::AcqRel);
-            hosts.adopt(&origin, Wire::pair().1, Peer::Unix);
+            adopt(&mut hosts, &origin);
         }
         hosts
+    }
+
+    /// One more connection; the peer's end of it.
+    fn adopt(hosts: &mut Hosts, origin: &Arc<Origin>) -> Wire {
+        origin.live.fetch_add(1, Ordering::AcqRel);
+        let sockets = &hosts.call.registry.door.sockets;
+        sockets.fetch_add(1, Ordering::AcqRel);
+        let (wire, socket) = Wire::pair();
+        hosts.adopt(origin, socket, Peer::Unix);
+        wire
     }
 
     /// The end of a turn in which all connections but the first `left` ended.
@@ -369,5 +377,38 @@ mod tests {
         hosts.count_freed();
         assert!(hosts.slots.is_empty());
         assert_eq!(reasons(&hosts), ["io"]);
+    }
+
+    #[test]
+    fn a_socket_with_nothing_to_receive_is_left_alone() {
+        let mut hosts = hosts(0);
+        let wire = adopt(&mut hosts, &Arc::new(origin()));
+        hosts.receive(0);
+        assert!(hosts.slots[0].actor.is_some());
+        hosts.close(0, CloseReason::Finished);
+        assert!(hosts.slots[0].flags.has(Flags::LINGERING));
+        hosts.receive(0);
+        assert!(hosts.slots[0].flags.has(Flags::LINGERING));
+        wire.with(|stream| assert!(stream.write_shut && !stream.closed));
+    }
+
+    #[test]
+    fn an_origin_that_serves_nobody_gives_its_number_to_the_next() {
+        let mut hosts = hosts(0);
+        let origins: Vec<_> = (0..4).map(|_| Arc::new(origin())).collect();
+        let _wires = [0, 1, 2].map(|n| adopt(&mut hosts, &origins[n]));
+        let numbers = |hosts: &Hosts| {
+            hosts
+                .slots
+                .iter()
+                .map(|slot| slot.origin)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(&hosts), [1, 2, 3]);
+        hosts.end(1, CloseReason::Finished);
+        let _wire = adopt(&mut hosts, &origins[3]);
+        assert_eq!(numbers(&hosts), [1, 2, 3], "in the slot that was vacant");
+        assert!(Arc::ptr_eq(&hosts.call.origins[2], &origins[3]));
+        assert_eq!(hosts.call.origins.len(), 4);
     }
 }
