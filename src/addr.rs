@@ -570,15 +570,15 @@ where
         N: Clone,
     {
         match self.mailbox.admit() {
-            Admission::Room { .. } => {
+            Admission::Closed => Err(SendErrorKind::Gone),
+            Admission::Full if !self.is_granted() => Err(SendErrorKind::Full),
+            Admission::Full | Admission::Room { .. } => {
                 Counters::add(&self.door.counters.pushes, 1);
                 let make = Box::new(move || M::from(message.clone()));
                 let push = Box::new(Push { group, make });
                 self.put(Entry::new(ActorKey::default(), What::Push(push)));
                 Ok(())
             }
-            Admission::Full => Err(SendErrorKind::Full),
-            Admission::Closed => Err(SendErrorKind::Gone),
         }
     }
 }

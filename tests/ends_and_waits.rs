@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -194,6 +194,157 @@ fn hubs_that_wait_for_another_of_their_type_go_on() {
         next(&numbers);
     }
     sender.join().unwrap();
+}
+
+/// The same with rooms: hands on each number to its members, and waits where their mailbox is full.
+struct Room {
+    members: Members<u32>,
+    refused: Option<Refused<u32>>,
+    kept: VecDeque<u32>,
+    got: Sender<u32>,
+}
+
+enum ToRoom {
+    Join(Recipient<u32>),
+    Number(u32),
+    Left,
+}
+
+impl From<u32> for ToRoom {
+    fn from(number: u32) -> ToRoom {
+        ToRoom::Number(number)
+    }
+}
+
+impl From<Left> for ToRoom {
+    fn from(_: Left) -> ToRoom {
+        ToRoom::Left
+    }
+}
+
+impl Room {
+    fn pass(&mut self, ctx: &mut Context<'_, Room>) {
+        while self.refused.is_none()
+            && let Some(number) = self.kept.pop_front()
+        {
+            self.keep(|members| members.push(number), ctx);
+        }
+    }
+
+    fn keep(
+        &mut self,
+        push: impl FnOnce(&mut Members<u32>) -> Result<(), Refused<u32>>,
+        ctx: &mut Context<'_, Room>,
+    ) {
+        self.refused = push(&mut self.members).err();
+        if let Some(refused) = &self.refused {
+            ctx.wait_for_room(refused);
+        }
+    }
+}
+
+impl Actor for Room {
+    type Message = ToRoom;
+
+    fn message(&mut self, message: ToRoom, ctx: &mut Context<'_, Self>) -> Outcome {
+        match message {
+            ToRoom::Join(member) => drop(self.members.join(&member, ctx)),
+            ToRoom::Number(number) if self.members.is_empty() => self.got.send(number)?,
+            ToRoom::Number(number) => {
+                self.kept.push_back(number);
+                self.pass(ctx);
+            }
+            ToRoom::Left => {}
+        }
+        Ok(())
+    }
+
+    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        if let Some(refused) = self.refused.take() {
+            self.keep(|members| members.push_again(refused), ctx);
+        }
+        self.pass(ctx);
+        Ok(())
+    }
+}
+
+/// Sends until nobody takes anything; how many were taken.
+fn fill<A: Actor>(hubs: &[Addr<A>], message: impl Fn(u32) -> A::Message) -> u32 {
+    let mut sent = 0;
+    while let taken @ 1.. = hubs
+        .iter()
+        .filter(|hub| hub.send(message(1)).is_ok())
+        .count()
+    {
+        sent += taken as u32;
+    }
+    sent
+}
+
+/// The hubs find their mailbox full and wait for it; then messages for them fill it again. All are
+/// set aside, as the hubs wait, and there is no room before one of those has gone on.
+fn jam<A: Actor>(
+    system: &System,
+    hubs: [Addr<A>; 12],
+    numbers: &Receiver<u32>,
+    message: impl Fn(u32) -> A::Message + Clone + Send + 'static,
+) {
+    settle(system);
+    // Of another type: its turn comes behind that of the hubs.
+    let probe = spawn(system, 0, |probe| probe);
+    let held = hold(&probe);
+    let mut left = fill(&hubs, message.clone());
+    assert_eq!(left, 16);
+    let (filled, again) = channel();
+    let job = move |_: &mut Context<'_, Probe>| Ok(filled.send(fill(&hubs, message))?);
+    assert!(probe.addr.send(Box::new(job)).is_ok());
+    drop(held);
+    left += next(&again);
+    assert_eq!(
+        left,
+        16 + 12,
+        "all that was taken out has been filled again"
+    );
+    while left > 0 {
+        left -= next(numbers);
+    }
+}
+
+#[test]
+fn hubs_go_on_though_what_is_set_aside_for_them_fills_the_mailbox_that_they_wait_for() {
+    let system = builder(1).mailbox_bound(16).build().unwrap();
+    let (got, numbers) = channel();
+    let relay = |next: Option<&Addr<Relay>>| {
+        let (next, got) = (next.cloned(), got.clone());
+        system.spawn_on(0, move || Relay {
+            next,
+            kept: VecDeque::new(),
+            got,
+        })
+    };
+    let last = relay(None);
+    let hubs = [(); 12].map(|()| relay(Some(&last)));
+    jam(&system, hubs, &numbers, |number| number);
+}
+
+#[test]
+fn rooms_go_on_though_what_is_set_aside_for_them_fills_the_mailbox_that_they_wait_for() {
+    let system = builder(1).mailbox_bound(16).build().unwrap();
+    let (got, numbers) = channel();
+    let room = || {
+        let got = got.clone();
+        system.spawn_on(0, move || Room {
+            members: Members::new(),
+            refused: None,
+            kept: VecDeque::new(),
+            got,
+        })
+    };
+    let (last, rooms) = (room(), [(); 12].map(|()| room()));
+    for room in &rooms {
+        assert!(send_patiently(room, ToRoom::Join(last.recipient())));
+    }
+    jam(&system, rooms, &numbers, ToRoom::Number);
 }
 
 // ---- stop -----------------------------------------------------------------------------------------------------------
