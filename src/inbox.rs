@@ -467,8 +467,7 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
     }
 
     fn arm(&self) -> bool {
-        let has_rest = self.walk.is_some() || !self.batch.is_empty() || !self.resumed.is_empty();
-        self.post.mailbox.arm() && !has_rest
+        self.post.mailbox.arm()
     }
 
     fn disarm(&self) {
@@ -544,4 +543,59 @@ fn downcast<A: Actor>(actor: &mut dyn Hosted) -> Option<&mut A> {
     let actor: &mut dyn Any = actor;
     debug_assert_eq!((*actor).type_id(), TypeId::of::<A>());
     actor.downcast_mut::<A>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hosts::tests::{Idle, hosts};
+
+    struct Nobody;
+
+    impl Notice for Nobody {
+        fn left(&self, _: ActorId) {}
+    }
+
+    /// Joins a group, or leaves it.
+    fn change(inbox: &mut Inbox<()>, hosts: &mut Hosts, key: ActorKey, control: Control) {
+        inbox.control(key, control, hosts);
+        let pairs: usize = inbox.memberships.values().map(Vec::len).sum();
+        let members: usize = inbox
+            .groups
+            .values()
+            .map(|group| group.keys().count())
+            .sum();
+        assert_eq!(pairs, members);
+    }
+
+    #[test]
+    fn members_that_come_and_go_leave_nothing_behind() {
+        let mut hosts = hosts(0);
+        let post = hosts.call.registry.post::<Idle>();
+        let mut inbox = Inbox::new::<Idle>(post);
+        let groups = [GroupId::next(), GroupId::next()];
+        let keys: Vec<_> = (0..100)
+            .map(|_| {
+                let key = hosts.call.registry.door.reserve();
+                hosts.spawn(key, Box::new(|| Box::new(Idle)));
+                key
+            })
+            .collect();
+        for round in 0..10 {
+            for &key in &keys {
+                for id in groups {
+                    let join = Control::Join(id, Arc::new(Nobody));
+                    change(&mut inbox, &mut hosts, key, join);
+                }
+                if round > 0 {
+                    change(&mut inbox, &mut hosts, key, Control::Leave(groups[0]));
+                }
+            }
+            let places = |id| inbox.groups.get(&id).map_or(0, Group::places);
+            assert!(places(groups[0]) <= 300 && places(groups[1]) == 100);
+        }
+        assert!(!inbox.groups.contains_key(&groups[0]), "it is empty");
+        change(&mut inbox, &mut hosts, keys[0], Control::Disband(groups[1]));
+        assert!(inbox.groups.is_empty() && inbox.memberships.is_empty());
+    }
 }

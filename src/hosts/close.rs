@@ -250,58 +250,11 @@ impl Hosts {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
 
     use super::*;
-    use crate::actor::Actor;
     use crate::call::Wants;
-    use crate::handle::Shared;
-    use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
-    use crate::registry::{Registry, Stats};
-    use crate::sys::{Endpoint, Peer, Selector, WakeFd, Wire};
-
-    struct Idle;
-
-    impl Actor for Idle {
-        type Message = ();
-    }
-
-    fn origin() -> Origin {
-        Origin {
-            make: Box::new(|_| Box::new(Idle)),
-            options: ConnectionOptions::default(),
-            live: AtomicUsize::new(0),
-            max: usize::MAX,
-            at_limit: AtLimit::Wait,
-            local: Endpoint::Unix("".into()),
-            homes: Vec::new(),
-            spread: Spread::Here,
-        }
-    }
-
-    /// Hosts with so many connections, in slots from 0 on, whose peers have gone: each call of a
-    /// socket is an error.
-    fn hosts(connections: usize) -> Hosts {
-        let registry = Arc::new(Registry::new(0, WakeFd::simulated(), 16));
-        let shared = Arc::new(Shared::new(vec![registry.clone()], None));
-        let spawned = Arc::new(origin());
-        let mut hosts = Hosts::new(Selector::simulated(), registry.clone(), shared, spawned);
-        let origin = Arc::new(origin());
-        for _ in 0..connections {
-            adopt(&mut hosts, &origin);
-        }
-        hosts
-    }
-
-    /// One more connection; the peer's end of it.
-    fn adopt(hosts: &mut Hosts, origin: &Arc<Origin>) -> Wire {
-        origin.live.fetch_add(1, Ordering::AcqRel);
-        let sockets = &hosts.call.registry.door.sockets;
-        sockets.fetch_add(1, Ordering::AcqRel);
-        let (wire, socket) = Wire::pair();
-        hosts.adopt(origin, socket, Peer::Unix);
-        wire
-    }
+    use crate::hosts::tests::{adopt, hosts, origin};
+    use crate::registry::Stats;
 
     /// The end of a turn in which all connections but the first `left` ended.
     fn end_but(hosts: &mut Hosts, left: usize) {

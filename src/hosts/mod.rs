@@ -463,8 +463,56 @@ fn holds_source(call: &Call, origin: u16) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+    use crate::actor::Actor;
+    use crate::origin::{AtLimit, ConnectionOptions, Spread};
+    use crate::sys::{Endpoint, Peer, WakeFd, Wire};
+
+    pub(crate) struct Idle;
+
+    impl Actor for Idle {
+        type Message = ();
+    }
+
+    pub(super) fn origin() -> Origin {
+        Origin {
+            make: Box::new(|_| Box::new(Idle)),
+            options: ConnectionOptions::default(),
+            live: AtomicUsize::new(0),
+            max: usize::MAX,
+            at_limit: AtLimit::Wait,
+            local: Endpoint::Unix("".into()),
+            homes: Vec::new(),
+            spread: Spread::Here,
+        }
+    }
+
+    /// Hosts with so many connections, in slots from 0 on, whose peers have gone: each call of a
+    /// socket is an error.
+    pub(crate) fn hosts(connections: usize) -> Hosts {
+        let registry = Arc::new(Registry::new(0, WakeFd::simulated(), 16));
+        let shared = Arc::new(Shared::new(vec![registry.clone()], None));
+        let spawned = Arc::new(origin());
+        let mut hosts = Hosts::new(Selector::simulated(), registry.clone(), shared, spawned);
+        let origin = Arc::new(origin());
+        for _ in 0..connections {
+            adopt(&mut hosts, &origin);
+        }
+        hosts
+    }
+
+    /// One more connection; the peer's end of it.
+    pub(super) fn adopt(hosts: &mut Hosts, origin: &Arc<Origin>) -> Wire {
+        origin.live.fetch_add(1, Ordering::AcqRel);
+        let sockets = &hosts.call.registry.door.sockets;
+        sockets.fetch_add(1, Ordering::AcqRel);
+        let (wire, socket) = Wire::pair();
+        hosts.adopt(origin, socket, Peer::Unix);
+        wire
+    }
 
     /// ARCHITECTURE.md and README.md count on it.
     #[test]

@@ -357,6 +357,88 @@ fn pushes_to_a_member_that_waits_are_kept_for_it_and_for_nobody_else() {
     assert_eq!(stage.actor().left.len(), 1);
 }
 
+#[test]
+fn what_was_kept_for_one_that_waits_comes_a_turns_worth_a_turn_and_gives_its_places_back() {
+    const MANY: u32 = 7_000;
+    let mut full = Probe::<u32>::with_bound(2);
+    let mut stage = family(1);
+    // More than its mailbox has places for, were they not given back.
+    for _ in 0..3 {
+        while full.recipient::<u32>().send(0).is_ok() {}
+        let to = full.recipient::<u32>();
+        child(&mut stage, 0, move |ctx| ctx.wait_for_room(&to));
+        let (addr, hub) = (stage.actor().children[0].clone(), stage.addr());
+        for note in 0..MANY {
+            assert!(addr.send(ToChild::Note(note)).is_ok());
+            stage.run();
+        }
+        assert_eq!(came(&stage), []);
+        let log = stage.actor().log.clone();
+        let seen = Arc::new(Mutex::new(0));
+        let first = seen.clone();
+        // Behind what is kept; the hub has its turn before the rest comes.
+        full.take_all();
+        assert!(
+            hub.send(ToHub::Run(Box::new(move |_, ctx| {
+                let again = ToHub::Run(Box::new(move |_, _| {
+                    *first.lock().unwrap() = log.lock().unwrap().len()
+                }));
+                assert!(ctx.addr().send(again).is_ok());
+            })))
+            .is_ok()
+        );
+        stage.run();
+        assert!((1..=1_024).contains(&*seen.lock().unwrap()), "{seen:?}");
+        assert!(came(&stage).into_iter().map(|(_, note)| note).eq(0..MANY));
+    }
+}
+
+/// A member of another type, which ends on the first note.
+struct Guest;
+
+impl Actor for Guest {
+    type Message = u32;
+
+    fn message(&mut self, _: u32, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.close();
+        Ok(())
+    }
+}
+
+#[test]
+fn the_end_of_another_does_not_keep_what_was_kept_for_one_that_waited() {
+    let mut full = Probe::<u32>::with_bound(2);
+    while full.recipient::<u32>().send(0).is_ok() {}
+    let mut stage = family(2);
+    let guest = Arc::new(Mutex::new(None));
+    let put = guest.clone();
+    run(&mut stage, move |hub, ctx| {
+        let guest = ctx.spawn(Guest);
+        assert!(hub.others.join(&guest.recipient(), ctx));
+        *put.lock().unwrap() = Some(guest);
+    });
+    for number in 0..2 {
+        let to = full.recipient::<u32>();
+        child(&mut stage, number, move |ctx| ctx.wait_for_room(&to));
+    }
+    // More than one turn takes; with the first of it the guest ends.
+    child(&mut stage, 0, move |_| {
+        let guest = guest.lock().unwrap().take().unwrap();
+        assert!(guest.send(ENDS).is_ok());
+    });
+    push(&mut stage, 0..2_000);
+    assert_eq!(came(&stage), []);
+    full.take_all();
+    stage.run();
+    assert_eq!(stage.stats().closed, 1);
+    for number in 0..2 {
+        let log = stage.actor().log.clone();
+        let log = log.lock().unwrap();
+        let notes = log.iter().filter(|(to, _)| *to == number);
+        assert!(notes.map(|(_, note)| *note).eq(0..2_000));
+    }
+}
+
 // ---- a refused push -----------------------------------------------------------------------------
 
 #[test]
