@@ -252,7 +252,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::call::Wants;
     use crate::hosts::tests::{adopt, hosts, origin};
     use crate::registry::Stats;
 
@@ -320,16 +319,13 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_fails_to_receive_or_to_shut_down_ends_its_connection() {
-        let mut hosts = hosts(2);
+    fn a_socket_that_fails_to_receive_ends_its_connection() {
+        let mut hosts = hosts(0);
+        adopt(&mut hosts, &Arc::new(origin())).reset();
         hosts.receive(0);
-        hosts.call(1, |_, call| {
-            call.wants.set(Wants::SHUTDOWN_WRITE);
-            Ok(())
-        });
         hosts.count_freed();
         assert!(hosts.slots.is_empty());
-        assert_eq!(reasons(&hosts), ["io"]);
+        assert_eq!(reasons(&hosts), ["reset"]);
     }
 
     #[test]
@@ -342,7 +338,7 @@ mod tests {
         assert!(hosts.slots[0].flags.has(Flags::LINGERING));
         hosts.receive(0);
         assert!(hosts.slots[0].flags.has(Flags::LINGERING));
-        wire.with(|stream| assert!(stream.write_shut && !stream.closed));
+        assert!(wire.has_ended() && wire.is_hosted());
     }
 
     #[test]

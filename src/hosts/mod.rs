@@ -490,8 +490,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// Hosts with so many connections, in slots from 0 on, whose peers have gone: each call of a
-    /// socket is an error.
+    /// Hosts with so many connections, in slots from 0 on, whose peers have gone.
     pub(crate) fn hosts(connections: usize) -> Hosts {
         let registry = Arc::new(Registry::new(0, WakeFd::simulated(), 16));
         let shared = Arc::new(Shared::new(vec![registry.clone()], None));
