@@ -125,7 +125,7 @@ use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
 use crate::poller::Poller;
 use crate::registry::{ActorKey, Registry, Stats};
 use crate::sync::lock;
-use crate::sys::{Endpoint, Peer, Selector, WakeFd, Wire, clock};
+use crate::sys::{Endpoint, Network, Peer, Selector, WakeFd, Wire, clock};
 
 pub use client::Client;
 use observed::{Observed, Seen};
@@ -207,6 +207,10 @@ impl<A: Actor> Stage<A> {
     }
 
     fn empty(actor: A) -> (Stage<A>, Box<dyn Hosted>) {
+        assert!(
+            !Network::with(|network| network.is_simulated()),
+            "stage: this thread has a Simulation, whose time and network are not those of one"
+        );
         let (observed, seen) = Observed::new(actor);
         let now = clock::now();
         let _time = Time::set(now);

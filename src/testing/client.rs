@@ -130,9 +130,11 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("is_connected", &self.is_connected())
-            .field("is_closed", &self.is_closed())
-            .finish_non_exhaustive()
+        let mut client = f.debug_struct("Client");
+        if !self.wire.is_over() {
+            client.field("is_connected", &self.is_connected());
+            client.field("is_closed", &self.is_closed());
+        }
+        client.finish_non_exhaustive()
     }
 }

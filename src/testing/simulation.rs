@@ -106,6 +106,10 @@ impl Simulation {
             !Network::with(|network| network.is_simulated()),
             "simulation: this thread has one already"
         );
+        assert!(
+            !Network::with(|network| network.is_in_use()),
+            "simulation: this thread has a Stage, whose time and network are not those of one"
+        );
         let mut random = Random::new(seed);
         let (order, network) = (random.split(), random.split());
         let start = Network::begin(network);

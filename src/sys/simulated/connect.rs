@@ -192,7 +192,14 @@ impl Network {
 
     /// The connects that were answered since the last look, and why if they came to nothing.
     pub(crate) fn take_answered(&mut self) -> Vec<(Number, Option<io::ErrorKind>)> {
-        std::mem::take(&mut self.answered)
+        let answered = std::mem::take(&mut self.answered).into_iter();
+        // Whoever made one may have closed it since, and the place may be another's.
+        let here = answered.filter(|(at, generation, _)| {
+            let connection = &self.connections[*at];
+            connection.generation == *generation && connection.ends[CLIENT].is_held
+        });
+        here.map(|(at, _, refused)| (Number::end(at, CLIENT), refused))
+            .collect()
     }
 
     pub(super) fn arrive_connect(&mut self, at: usize, tries: u32, to: Box<Endpoint>) {
@@ -242,7 +249,7 @@ impl Network {
         let connection = &mut self.connections[at];
         connection.answered = Some(refused.is_none());
         if connection.ends[CLIENT].is_held {
-            self.answered.push((Number::end(at, CLIENT), refused));
+            self.answered.push((at, connection.generation, refused));
         }
         let early = std::mem::take(&mut self.connections[at].early);
         if refused.is_none() {

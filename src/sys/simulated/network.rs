@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::connect::Listener;
 use super::faults::{Fault, Faults, Rates};
 use super::random::Random;
-use super::selector::Watched;
+use super::selector::{Listed, Watched};
 use super::trace::{OfConnection, Recorder, Trace, What};
 use crate::sys::{Endpoint, clock};
 
@@ -217,6 +217,8 @@ impl Ord for Pending {
 /// The connections, listeners and selectors of this thread.
 #[derive(Default)]
 pub(crate) struct Network {
+    /// Which of the networks that this thread had.
+    id: u64,
     /// Nanoseconds since the network was made, and when that was; `None` where time is real.
     now: u64,
     start: Option<Instant>,
@@ -227,10 +229,15 @@ pub(crate) struct Network {
     pub(super) listeners: Vec<Listener>,
     pub(super) programs: Vec<Program>,
     pending: BinaryHeap<Reverse<Pending>>,
-    /// Connects that have been answered, until whoever made them looks.
-    pub(super) answered: Vec<(Number, Option<io::ErrorKind>)>,
+    /// Connects that have been answered, until whoever made them looks: the place, its generation,
+    /// and why if they came to nothing.
+    pub(super) answered: Vec<(usize, u32, Option<io::ErrorKind>)>,
     /// For each selector what may be ready.
-    pub(super) ready: Vec<Vec<Number>>,
+    pub(super) ready: Vec<Vec<Listed>>,
+    /// Selectors that have gone.
+    pub(super) gone: Vec<u32>,
+    /// How often something was put into a list.
+    pub(super) listings: u64,
     pub(super) random: Random,
     rates: Rates,
     recorder: Recorder,
@@ -259,14 +266,29 @@ impl Network {
     pub(crate) fn begin(random: Random) -> Instant {
         let start = Instant::now();
         clock::set(Some(start));
-        let fresh = Network {
+        Network::replace(Network {
             random,
             start: Some(start),
             ..Network::default()
-        };
-        let before = Network::with(|network| std::mem::replace(network, fresh));
-        drop(before);
+        });
         start
+    }
+
+    fn replace(mut fresh: Network) {
+        let before = Network::with(|network| {
+            fresh.id = network.id + 1;
+            std::mem::replace(network, fresh)
+        });
+        drop(before);
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether somebody has a selector on it: a poller, also that of a stage.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.gone.len() < self.ready.len()
     }
 
     /// Whether the time of this thread is that of its network.
@@ -277,8 +299,7 @@ impl Network {
     /// The real time again, and nobody on the network.
     pub(crate) fn end() {
         clock::set(None);
-        let before = Network::with(std::mem::take);
-        drop(before);
+        Network::replace(Network::default());
     }
 
     // ---- time -----------------------------------------------------------------------------------

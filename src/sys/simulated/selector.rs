@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::faults::Fault;
-use super::network::{Network, Number, Place, errno};
+use super::network::{Network, Number, Place, errno, simulate};
 use super::trace::What;
 use crate::sys::Interest;
 use crate::sys::selector::{Event, Events};
@@ -13,21 +13,29 @@ use crate::sys::selector::{Event, Events};
 /// Who watches a socket, and for what.
 #[derive(Clone, Copy)]
 pub(super) struct Watched {
-    selector: usize,
     token: u64,
+    /// By which number it stands in the selector's list; 0 if it does not.
+    listing: u64,
+    selector: u32,
     interest: Interest,
-    /// It stands in the selector's list.
-    is_listed: bool,
+}
+
+/// What stands in a selector's list. Of no meaning any more once what is watched stands there by
+/// another number: it was taken out of the selector, or closed, and the place may be another's.
+#[derive(Clone, Copy)]
+pub(super) struct Listed {
+    number: Number,
+    listing: u64,
 }
 
 impl Default for Watched {
     /// Nobody.
     fn default() -> Watched {
         Watched {
-            selector: usize::MAX,
             token: 0,
+            listing: 0,
+            selector: u32::MAX,
             interest: Interest::NONE,
-            is_listed: false,
         }
     }
 }
@@ -41,7 +49,9 @@ impl Watched {
 /// One selector of this thread's network.
 #[derive(Debug)]
 pub(in crate::sys) struct SimulatedSelector {
-    number: usize,
+    /// Of which network it is, and its place there.
+    network: u64,
+    number: u32,
     /// Set by whoever wakes; the waker's token.
     waker: Option<(Arc<AtomicBool>, u64)>,
     /// What was reported last: it may be reported once more, for nothing.
@@ -50,11 +60,15 @@ pub(in crate::sys) struct SimulatedSelector {
 
 impl SimulatedSelector {
     pub(in crate::sys) fn new() -> SimulatedSelector {
-        let number = Network::with(|network| {
-            network.ready.push(Vec::new());
-            network.ready.len() - 1
+        let (network, number) = Network::with(|network| {
+            let number = network.gone.pop().unwrap_or_else(|| {
+                network.ready.push(Vec::new());
+                network.ready.len() as u32 - 1
+            });
+            (network.id(), number)
         });
         SimulatedSelector {
+            network,
             number,
             waker: None,
             stale: Vec::new(),
@@ -102,6 +116,7 @@ impl SimulatedSelector {
                 return Err(errno(libc::ENOENT));
             }
             watched.interest = Interest::NONE;
+            watched.listing = 0;
             Ok(())
         })
     }
@@ -145,6 +160,18 @@ impl SimulatedSelector {
     }
 }
 
+/// All that it watched has been closed before.
+impl Drop for SimulatedSelector {
+    fn drop(&mut self) {
+        let _ = simulate(|network| {
+            if network.id() == self.network {
+                network.ready[self.number as usize] = Vec::new();
+                network.gone.push(self.number);
+            }
+        });
+    }
+}
+
 impl Network {
     fn watched(&mut self, number: Number) -> &mut Watched {
         match number.place() {
@@ -153,7 +180,7 @@ impl Network {
         }
     }
 
-    fn watch(&mut self, number: Number, selector: usize, token: u64, interest: Interest) {
+    fn watch(&mut self, number: Number, selector: u32, token: u64, interest: Interest) {
         let watched = self.watched(number);
         watched.selector = selector;
         watched.token = token;
@@ -171,19 +198,23 @@ impl Network {
     }
 
     fn touch_number(&mut self, number: Number) {
+        let listing = self.listings + 1;
         let watched = self.watched(number);
-        if watched.is_watched() && !watched.is_listed {
-            watched.is_listed = true;
-            let selector = watched.selector;
-            self.ready[selector].push(number);
+        if watched.is_watched() && watched.listing == 0 {
+            watched.listing = listing;
+            let selector = watched.selector as usize;
+            self.listings = listing;
+            self.ready[selector].push(Listed { number, listing });
         }
     }
 
     /// In which of the directions asked for it is ready.
-    fn ready_of(&mut self, number: Number) -> Interest {
-        let asked = self.watched(number).interest;
+    fn ready_of(&mut self, listed: Listed) -> Interest {
+        let Listed { number, listing } = listed;
+        let watched = self.watched(number);
+        let asked = watched.interest;
         match number.place() {
-            _ if asked.is_empty() => Interest::NONE,
+            _ if watched.listing != listing => Interest::NONE,
             Place::End { connection, side } if self.is_down(connection, side) => {
                 Interest::READ | Interest::WRITE
             }
@@ -193,46 +224,140 @@ impl Network {
         }
     }
 
-    fn has_ready(&mut self, selector: usize) -> bool {
-        while let Some(&number) = self.ready[selector].last() {
-            if !self.ready_of(number).is_empty() {
+    fn has_ready(&mut self, selector: u32) -> bool {
+        while let Some(&listed) = self.ready[selector as usize].last() {
+            if !self.ready_of(listed).is_empty() {
                 return true;
             }
-            self.ready[selector].pop();
-            self.unlist(number, selector);
+            self.ready[selector as usize].pop();
+            self.unlist(listed);
         }
         false
     }
 
-    fn unlist(&mut self, number: Number, selector: usize) {
-        let watched = self.watched(number);
-        if watched.selector == selector {
-            watched.is_listed = false;
+    fn unlist(&mut self, listed: Listed) {
+        let watched = self.watched(listed.number);
+        if watched.listing == listed.listing {
+            watched.listing = 0;
         }
     }
 
     /// Level-triggered: what is reported stays in the list until it is ready no more.
-    fn take_ready(&mut self, selector: usize, most: usize) -> Vec<Event> {
-        let mut list = std::mem::take(&mut self.ready[selector]);
+    fn take_ready(&mut self, selector: u32, most: usize) -> Vec<Event> {
+        let mut list = std::mem::take(&mut self.ready[selector as usize]);
         if self.happens(Fault::Readiness) {
             self.random.shuffle(&mut list);
         }
         let mut events = Vec::new();
-        list.retain(|&number| {
-            let ready = self.ready_of(number);
+        list.retain(|&listed| {
+            let ready = self.ready_of(listed);
             if ready.is_empty() {
-                self.unlist(number, selector);
+                self.unlist(listed);
                 return false;
             }
             if events.len() < most && !self.happens(Fault::Readiness) {
-                events.push(Event::new(self.watched(number).token, ready));
+                events.push(Event::new(self.watched(listed.number).token, ready));
             }
             true
         });
         // What came first this time comes last the next.
         let reported = events.len().min(list.len());
         list.rotate_left(reported);
-        self.ready[selector] = list;
+        self.ready[selector as usize] = list;
         events
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use super::*;
+    use crate::sys::simulated::network::SERVER;
+
+    fn send(from: Number, bytes: &[u8]) {
+        let sent = Network::with(|network| network.send(from, &[IoSlice::new(bytes)]));
+        assert_eq!(sent.unwrap(), bytes.len());
+    }
+
+    fn tokens(selector: &mut SimulatedSelector) -> Vec<u64> {
+        let mut events = Events::with_capacity(8);
+        selector.wait(&mut events);
+        events.iter().map(Event::token).collect()
+    }
+
+    #[test]
+    fn an_end_is_reported_until_its_cause_is_dealt_with() {
+        let [client, server] = Network::with(Network::pair);
+        let mut selector = SimulatedSelector::new();
+        selector.register(server, 7, Interest::READ).unwrap();
+        assert!(!selector.is_ready());
+        send(client, b"hello");
+        for _ in 0..2 {
+            assert!(selector.is_ready());
+            assert_eq!(tokens(&mut selector), [7]);
+        }
+        assert_eq!(server.recv(&mut [0; 10]).unwrap(), 5);
+        assert!(!selector.is_ready());
+        assert_eq!(tokens(&mut selector), []);
+    }
+
+    #[test]
+    fn an_end_is_not_reported_in_the_place_of_one_that_was_closed() {
+        let [client, server] = Network::with(Network::pair);
+        let (mut before, mut after) = (SimulatedSelector::new(), SimulatedSelector::new());
+        before.register(server, 1, Interest::READ).unwrap();
+        send(client, b"to the first");
+        server.close();
+        client.close();
+        let [client, again] = Network::with(Network::pair);
+        assert_eq!(again, server, "the place is used again");
+        after.register(again, 2, Interest::READ).unwrap();
+        send(client, b"to the second");
+        assert!(!before.is_ready());
+        assert_eq!(tokens(&mut before), []);
+        assert_eq!(tokens(&mut after), [2]);
+    }
+
+    #[test]
+    fn an_end_is_reported_once_by_a_wait() {
+        let mut selector = SimulatedSelector::new();
+        for _ in 0..3 {
+            let [client, server] = Network::with(Network::pair);
+            selector.register(server, 1, Interest::READ).unwrap();
+            send(client, b"hello");
+            selector.deregister(server).unwrap();
+            selector.register(server, 1, Interest::READ).unwrap();
+            assert_eq!(tokens(&mut selector), [1]);
+            client.close();
+            server.close();
+        }
+        let [client, server] = Network::with(Network::pair);
+        send(client, b"hello");
+        for _ in 0..3 {
+            selector.register(server, 1, Interest::READ).unwrap();
+            server.close();
+            let end = Number::end(0, SERVER);
+            assert_eq!(server, end);
+            let [_client, again] = Network::with(|network| {
+                network.close(client);
+                network.pair()
+            });
+            assert_eq!(again, server);
+            send(client, b"hello");
+        }
+        selector.register(server, 1, Interest::READ).unwrap();
+        assert_eq!(tokens(&mut selector), [1]);
+    }
+
+    #[test]
+    fn a_selector_that_has_gone_leaves_nothing_behind() {
+        let places = || Network::with(|network| network.ready.len());
+        drop(SimulatedSelector::new());
+        let before = places();
+        for _ in 0..100 {
+            drop(SimulatedSelector::new());
+        }
+        assert_eq!(places(), before);
     }
 }

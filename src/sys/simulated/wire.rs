@@ -10,13 +10,15 @@ use crate::sys::{Endpoint, Socket};
 #[derive(Debug)]
 pub(crate) struct Wire {
     number: Number,
+    /// Of which network it is: the thread may have another one by now.
+    network: u64,
 }
 
 impl Wire {
     /// A connection whose other end is to be hosted, with room for whatever is sent either way.
     pub(crate) fn pair() -> (Wire, Socket) {
-        let [client, server] = Network::with(Network::pair);
-        (Wire { number: client }, Socket::simulated(server))
+        let ([number, server], network) = Network::with(|network| (network.pair(), network.id()));
+        (Wire { number, network }, Socket::simulated(server))
     }
 
     /// Begins to connect.
@@ -29,14 +31,15 @@ impl Wire {
             let connection = &mut network.connections[connection];
             connection.ends[CLIENT].takes = true;
             connection.pipes[CLIENT].room = usize::MAX;
-            Wire { number }
+            let network = network.id();
+            Wire { number, network }
         })
     }
 
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let mut bytes = bytes;
         while !bytes.is_empty() {
-            match Network::with(|network| network.send(self.number, &[IoSlice::new(bytes)])) {
+            match self.on(|network| network.send(self.number, &[IoSlice::new(bytes)])) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -46,11 +49,11 @@ impl Wire {
     }
 
     pub(crate) fn half_close(&self) {
-        Network::with(|network| network.shutdown_write(self.number));
+        self.on(|network| network.shutdown_write(self.number));
     }
 
     pub(crate) fn reset(&self) {
-        Network::with(|network| network.abort(self.number));
+        self.on(|network| network.abort(self.number));
     }
 
     /// Takes what has arrived.
@@ -61,7 +64,7 @@ impl Wire {
     /// From here on the other end may send so many bytes.
     pub(crate) fn set_room(&self, room: usize) {
         self.with(|connection| connection.pipes[SERVER].room = room);
-        Network::with(|network| network.touch(self.connection(), SERVER));
+        self.on(|network| network.touch(self.connection(), SERVER));
     }
 
     /// Whether what arrives makes room for more at once.
@@ -76,7 +79,7 @@ impl Wire {
             let waits = connection.pipes[SERVER].arrived.len();
             if takes && !took { waits } else { 0 }
         });
-        Network::with(|network| network.give_room(self.connection(), SERVER, waits));
+        self.on(|network| network.give_room(self.connection(), SERVER, waits));
     }
 
     /// Whether the connect has been answered, and well.
@@ -126,12 +129,26 @@ impl Wire {
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut Connection) -> R) -> R {
-        Network::with(|network| f(&mut network.connections[self.connection()]))
+        self.on(|network| f(&mut network.connections[self.connection()]))
+    }
+
+    /// Whether its network is still that of the thread.
+    pub(crate) fn is_over(&self) -> bool {
+        Network::with(|network| network.id() != self.network)
+    }
+
+    fn on<R>(&self, f: impl FnOnce(&mut Network) -> R) -> R {
+        assert!(!self.is_over(), "a client: its simulation is over");
+        Network::with(f)
     }
 }
 
 impl Drop for Wire {
     fn drop(&mut self) {
-        let _ = simulate(|network| network.close(self.number));
+        let _ = simulate(|network| {
+            if network.id() == self.network {
+                network.close(self.number);
+            }
+        });
     }
 }
