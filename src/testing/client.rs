@@ -87,6 +87,8 @@ impl Client {
 
     /// Reads nothing any more: the server may send what the kernels in between hold, 64 KiB.
     pub fn stop_reading(&self) {
+        // What has come has made its room already.
+        self.fetch();
         self.wire.set_takes(false);
     }
 

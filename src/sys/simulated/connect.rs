@@ -166,7 +166,10 @@ impl Network {
     pub(crate) fn connect(&mut self, to: &Endpoint, process: Process) -> Number {
         let at = self.place();
         for side in [CLIENT, SERVER] {
-            self.connections[at].pipes[side].room = if self.happens(Fault::SmallBuffers) {
+            let is_small = self.happens(Fault::SmallBuffers);
+            let pipe = &mut self.connections[at].pipes[side];
+            pipe.is_small = is_small;
+            pipe.room = if is_small {
                 1 + self.random.below(100) as usize
             } else {
                 ROOM
@@ -203,6 +206,10 @@ impl Network {
     }
 
     pub(super) fn arrive_connect(&mut self, at: usize, tries: u32, to: Box<Endpoint>) {
+        if self.connections[at].ends[CLIENT].is_reset {
+            // Its kernel has forgotten it: nobody completes the handshake.
+            return self.answer(at, Some(io::ErrorKind::ConnectionReset));
+        }
         let found = self.listener_at(&to);
         let is_full = found.is_some_and(|place| {
             let listener = &self.listeners[place];
@@ -243,6 +250,9 @@ impl Network {
             None => self.record_of(at, || OfConnection::Connected),
             Some(io::ErrorKind::TimedOut) => {
                 self.record_of(at, || OfConnection::Refused("timed out"));
+            }
+            Some(io::ErrorKind::ConnectionReset) => {
+                self.record_of(at, || OfConnection::Refused("reset"));
             }
             Some(_) => self.record_of(at, || OfConnection::Refused("refused")),
         }

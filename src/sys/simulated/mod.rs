@@ -20,6 +20,9 @@ mod stream;
 mod trace;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use faults::{Fault, Faults};
 pub(crate) use network::{Network, Number, Process, Who};
 pub use random::Random;

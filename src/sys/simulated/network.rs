@@ -102,6 +102,8 @@ pub(super) struct Pipe {
     pub(super) pieces: u32,
     /// What was sent in an earlier epoch does not arrive.
     pub(super) epoch: u32,
+    /// It began with room for a few bytes.
+    pub(super) is_small: bool,
     /// The sender has ended the stream.
     pub(super) is_shut: bool,
     /// ... and the receiver may know.
@@ -403,8 +405,8 @@ impl Network {
             for pipe in &mut connection.pipes {
                 pipe.last_at = pipe.last_at.min(soon);
             }
-            if !connection.is_calm {
-                for side in [CLIENT, SERVER] {
+            for side in [CLIENT, SERVER] {
+                if std::mem::take(&mut self.connections[place].pipes[side].is_small) {
                     self.give_room(place, side, ROOM);
                 }
             }

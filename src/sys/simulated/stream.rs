@@ -123,7 +123,9 @@ impl Network {
         if room == 0 && of > 0 {
             return Err(errno(libc::EAGAIN));
         }
-        if self.happens_to(at, Fault::NoMemory) {
+        // Who plays a client by hand has no kernel that this could be told by.
+        let is_by_hand = connection.ends[side].process == Process::NONE;
+        if !is_by_hand && self.happens_to(at, Fault::NoMemory) {
             self.record_of(at, || OfConnection::Fails("no memory for a send"));
             return Err(errno(libc::ENOBUFS));
         }
@@ -202,6 +204,7 @@ impl Network {
         let pipe = &mut self.connections[at].pipes[side];
         pipe.is_shut = true;
         let epoch = pipe.epoch;
+        self.touch(at, side);
         self.dispatch(at, side, Happening::End { side, epoch });
     }
 
@@ -280,7 +283,7 @@ impl Network {
         if !receiver.is_held || receiver.is_reset {
             // Nobody takes it any more: that end's kernel says so.
             if !connection.ends[side].is_reset {
-                self.reset(at, side, "as its peer has gone");
+                self.refuse(at, side);
             }
             return;
         }
@@ -304,6 +307,19 @@ impl Network {
         self.touch(at, other(side));
         if let Some(fate) = befalls {
             self.befall(at, fate);
+        }
+    }
+
+    /// The answer to what `side` has sent to an end that is no more: a reset, behind all that came
+    /// from there before.
+    fn refuse(&mut self, at: usize, side: usize) {
+        let delay = self.delay(at);
+        let incoming = &self.connections[at].pipes[other(side)];
+        let arrives = (self.nanos() + delay).max(incoming.last_at);
+        if arrives <= self.nanos() && incoming.pieces == 0 {
+            self.reset(at, side, "as its peer has gone");
+        } else {
+            self.put(at, arrives, Happening::Reset { side });
         }
     }
 
@@ -365,6 +381,8 @@ impl Network {
                 // What has not arrived is lost with it, and its kernel ends the stream.
                 self.reset(at, CLIENT, "as it dies");
                 let pipe = &mut self.connections[at].pipes[CLIENT];
+                // Also where it was closed before, and the rest was under way.
+                pipe.epoch += 1;
                 pipe.is_shut = true;
                 pipe.has_ended = true;
                 self.touch(at, SERVER);
