@@ -6,6 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -123,7 +124,11 @@ impl Simulation {
             pollers: Vec::new(),
             clients: None,
             connecting: BTreeMap::new(),
-            origin: Arc::new(super::origin(ConnectionOptions::default())),
+            origin: Arc::new(Origin {
+                // Each client has a port of its own, and is told when it asks.
+                local: Endpoint::Tcp((Ipv4Addr::UNSPECIFIED, 0).into()),
+                ..super::origin(ConnectionOptions::default())
+            }),
             scripts: BinaryHeap::new(),
             scripted: 0,
             turns: 0,

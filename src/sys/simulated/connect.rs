@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::faults::Fault;
@@ -60,17 +61,22 @@ impl Network {
         options: &BindOptions,
         process: Process,
     ) -> io::Result<Number> {
+        let taken = |endpoint: &Endpoint| {
+            self.listeners.iter().any(|listener| {
+                let shared =
+                    listener.reuse_port && options.reuse_port && listener.process == process;
+                listener.is_open && collide(&listener.endpoint, endpoint) && !shared
+            })
+        };
         let mut endpoint = endpoint.clone();
-        if let Endpoint::Tcp(addr) = &mut endpoint
+        if let Endpoint::Tcp(addr) = endpoint
             && addr.port() == 0
         {
-            addr.set_port(FREE_PORT + self.listeners.len() as u16);
-        }
-        let taken = self.listeners.iter().any(|listener| {
-            let shared = listener.reuse_port && options.reuse_port && listener.process == process;
-            listener.is_open && listener.endpoint == endpoint && !shared
-        });
-        if taken {
+            let free = (FREE_PORT..=u16::MAX)
+                .map(|port| Endpoint::Tcp(SocketAddr::new(addr.ip(), port)))
+                .find(|endpoint| !taken(endpoint));
+            endpoint = free.ok_or_else(|| errno(libc::EADDRINUSE))?;
+        } else if taken(&endpoint) {
             return Err(errno(libc::EADDRINUSE));
         }
         self.listeners.push(Listener {
@@ -112,8 +118,34 @@ impl Network {
         }
         self.take_descriptor(at, SERVER, process);
         self.record_of(at, || OfConnection::Accepted);
-        let peer = peer_of(&self.connections[at], &self.listeners[place].endpoint);
+        let peer = match self.address_of(at, CLIENT) {
+            Endpoint::Tcp(addr) => Peer::Tcp(addr),
+            Endpoint::Unix(_) => Peer::Unix,
+        };
         Ok((Number::end(at, SERVER), peer))
+    }
+
+    /// The address of an end. That of a client is no other connection's.
+    pub(super) fn address_of(&self, at: usize, side: usize) -> Endpoint {
+        let connection = &self.connections[at];
+        let server = match &connection.to {
+            Some(to) => to,
+            None => &self.listeners[connection.listener as usize].endpoint,
+        };
+        let address = connection.serial / PEERS_PER_ADDRESS;
+        let port = PEER_PORT + (connection.serial % PEERS_PER_ADDRESS) as u16;
+        match server {
+            _ if side == SERVER => server.clone(),
+            Endpoint::Tcp(SocketAddr::V4(_)) => {
+                let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 1)) + address);
+                Endpoint::Tcp((ip, port).into())
+            }
+            Endpoint::Tcp(SocketAddr::V6(_)) => {
+                let ip = Ipv6Addr::from((0xfd00 << 112) + 1 + u128::from(address));
+                Endpoint::Tcp((ip, port).into())
+            }
+            Endpoint::Unix(_) => Endpoint::Unix(PathBuf::new()),
+        }
     }
 
     /// An end that nobody has accepted: its client is reset.
@@ -231,6 +263,7 @@ impl Network {
         }
         let connection = &mut self.connections[at];
         connection.listener = place as u32;
+        connection.to = (*to != self.listeners[place].endpoint).then_some(to);
         connection.ends[SERVER].is_held = true;
         self.listeners[place].backlog.push_back(at as u32);
         self.touch_listener(place);
@@ -271,16 +304,7 @@ impl Network {
 
     /// Who listens there; of several that share an address any.
     fn listener_at(&mut self, to: &Endpoint) -> Option<usize> {
-        let listens = |listener: &Listener| {
-            listener.is_open
-                && match (&listener.endpoint, to) {
-                    (Endpoint::Tcp(here), Endpoint::Tcp(there)) => {
-                        here.port() == there.port()
-                            && (here.ip() == there.ip() || here.ip().is_unspecified())
-                    }
-                    (here, there) => here == there,
-                }
-        };
+        let listens = |listener: &Listener| listener.is_open && collide(&listener.endpoint, to);
         let found: Vec<usize> = (0..self.listeners.len())
             .filter(|place| listens(&self.listeners[*place]))
             .collect();
@@ -292,19 +316,15 @@ impl Network {
     }
 }
 
-/// An address that no other connection has, of the listener's family.
-fn peer_of(connection: &Connection, listener: &Endpoint) -> Peer {
-    let address = connection.serial / PEERS_PER_ADDRESS;
-    let port = PEER_PORT + (connection.serial % PEERS_PER_ADDRESS) as u16;
-    match listener {
-        Endpoint::Tcp(SocketAddr::V4(_)) => {
-            let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 1)) + address);
-            Peer::Tcp((ip, port).into())
+/// Whether one socket alone can be bound to the two.
+fn collide(here: &Endpoint, there: &Endpoint) -> bool {
+    match (here, there) {
+        (Endpoint::Tcp(here), Endpoint::Tcp(there)) => {
+            here.port() == there.port()
+                && (here.ip() == there.ip()
+                    || here.ip().is_unspecified()
+                    || there.ip().is_unspecified())
         }
-        Endpoint::Tcp(SocketAddr::V6(_)) => {
-            let ip = Ipv6Addr::from((0xfd00 << 112) + 1 + u128::from(address));
-            Peer::Tcp((ip, port).into())
-        }
-        Endpoint::Unix(_) => Peer::Unix,
+        _ => here == there,
     }
 }

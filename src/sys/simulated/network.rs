@@ -144,6 +144,8 @@ pub(super) struct Connection {
     pub(super) serial: u32,
     /// That which it came in by.
     pub(super) listener: u32,
+    /// Where it was made to, if that is not just where this one listens.
+    pub(super) to: Option<Box<Endpoint>>,
     /// How long a piece takes.
     pub(super) delay_us: u32,
     /// Whether it was answered, and whether well.
@@ -464,9 +466,12 @@ impl Network {
         self.record(|| What::Of(serial, what()));
     }
 
-    /// A line of somebody's own.
-    pub(crate) fn note(&mut self, text: impl fmt::Display) {
-        self.record(|| What::Note(text.to_string()));
+    /// A line of somebody's own, whose text may look at the network itself.
+    pub(crate) fn note(text: impl fmt::Display) {
+        if Network::with(|network| network.recorder.is_on()) {
+            let text = text.to_string();
+            Network::with(|network| network.record(|| What::Note(text)));
+        }
     }
 }
 

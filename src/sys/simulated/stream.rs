@@ -422,11 +422,10 @@ impl Network {
     }
 
     fn local_addr(&self, number: Number) -> Endpoint {
-        let listener = match number.place() {
-            Place::Listener(place) => place,
-            Place::End { connection, .. } => self.connections[connection].listener as usize,
-        };
-        self.listeners[listener].endpoint.clone()
+        match number.place() {
+            Place::Listener(place) => self.listeners[place].endpoint.clone(),
+            Place::End { connection, side } => self.address_of(connection, side),
+        }
     }
 
     pub(super) fn take_descriptor(&mut self, at: usize, side: usize, process: Process) {
