@@ -10,7 +10,7 @@ use crate::actor::Actor;
 use crate::addr::Addr;
 use crate::oneshot::{NoReply, Oneshot};
 use crate::sync::lock;
-use crate::sys::clock;
+use crate::sys::{Network, clock};
 use crate::timers::deadline_after;
 
 /// Why an ask has no reply.
@@ -179,7 +179,8 @@ impl<A: Actor> Addr<A> {
     ///
     /// # Panics
     ///
-    /// On a poller thread, which would stall all its actors.
+    /// On a poller thread, which would stall all its actors, and on one with a
+    /// [`Simulation`](crate::testing::Simulation), which has an `ask` of its own.
     pub fn ask<R: Send + 'static>(
         &self,
         timeout: Duration,
@@ -188,6 +189,10 @@ impl<A: Actor> Addr<A> {
         assert!(
             !on_poller_thread(),
             "ask: this would block a poller; inside an actor use Context::ask"
+        );
+        assert!(
+            !Network::with(|network| network.is_simulated()),
+            "ask: nothing happens on this thread while it waits; use Simulation::ask"
         );
         let deadline = deadline_after(clock::now(), timeout);
         let oneshot = Arc::new(Oneshot::new());

@@ -20,24 +20,29 @@ use crate::poller::Poller;
 use crate::registry::{Registry, Stats};
 use crate::sys::{BindOptions, Endpoint, ListenSocket, Peer, Process, Selector, WakeFd};
 
+/// Pollers of a simulated system that says nothing of it.
+const SIMULATED_POLLERS: usize = 2;
+
 /// How a [`System`] is to be built.
 #[derive(Debug, Clone)]
 pub struct Builder {
-    pollers: usize,
+    /// `None` for as many as there are processors.
+    pollers: Option<usize>,
     mailbox_bound: usize,
     busy_poll: Duration,
     name: String,
 }
 
 impl Builder {
-    /// How many poller threads. By default as many as the process may use processors.
+    /// How many poller threads. By default as many as the process may use processors; in a
+    /// [simulation](crate::testing::Simulation), which is the same on every machine, 2.
     ///
     /// # Panics
     ///
     /// When it is 0.
     pub fn pollers(mut self, pollers: usize) -> Self {
         assert!(pollers > 0, "pollers: there must be at least one");
-        self.pollers = pollers;
+        self.pollers = Some(pollers);
         self
     }
 
@@ -93,7 +98,9 @@ impl Builder {
     pub fn build(self) -> io::Result<System> {
         // From here on whatever fails stops the threads that run already: by the drop of the
         // system.
-        let mut system = self.system(WakeFd::new, None)?;
+        let processors = || thread::available_parallelism().map_or(1, |n| n.get());
+        let pollers = self.pollers.unwrap_or_else(processors);
+        let mut system = self.system(pollers, WakeFd::new, None)?;
         let spawned = Arc::new(spawned_origin());
         for registry in &system.handle.shared.pollers {
             let selector = Poller::selector(Selector::new()?, registry)?;
@@ -121,7 +128,9 @@ impl Builder {
 
     /// The system without threads: whoever has the pollers runs them, on this thread.
     pub(crate) fn simulated(&self, process: Process) -> io::Result<(System, Vec<Poller>)> {
-        let system = self.system(|| Ok(WakeFd::simulated()), Some(process))?;
+        let pollers = self.pollers.unwrap_or(SIMULATED_POLLERS);
+        let waker = || Ok(WakeFd::simulated());
+        let system = self.system(pollers, waker, Some(process))?;
         let shared = &system.handle.shared;
         let spawned = Arc::new(spawned_origin());
         let poller = |registry: &Arc<Registry>| {
@@ -138,6 +147,7 @@ impl Builder {
 
     fn system(
         &self,
+        pollers: usize,
         waker: impl Fn() -> io::Result<WakeFd>,
         simulated: Option<Process>,
     ) -> io::Result<System> {
@@ -145,7 +155,7 @@ impl Builder {
             let registry = Registry::new(poller, waker()?, self.mailbox_bound);
             Ok(Arc::new(registry))
         };
-        let registries = (0..self.pollers as u32).map(registry);
+        let registries = (0..pollers as u32).map(registry);
         let registries = registries.collect::<io::Result<_>>()?;
         Ok(System {
             handle: Handle {
@@ -237,9 +247,8 @@ pub struct System {
 impl System {
     /// A builder with the defaults.
     pub fn builder() -> Builder {
-        let pollers = thread::available_parallelism().map_or(1, |n| n.get());
         Builder {
-            pollers,
+            pollers: None,
             mailbox_bound: 16_384,
             busy_poll: Duration::ZERO,
             name: "poller".to_owned(),

@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use greenroom::testing::{Fault, Faults, Simulation, for_each_seed, note};
+use greenroom::testing::{Client, Fault, Faults, Simulation, Stage, for_each_seed, note};
 use greenroom::*;
 
 const ADDR: &str = "127.0.0.1:9000";
@@ -170,4 +172,314 @@ fn steps_per_second() {
         start.elapsed() / steps,
         simulation.rates()
     );
+}
+
+/// Keeps the reason of its end.
+struct Ended(Rc<RefCell<Vec<String>>>);
+
+impl Actor for Ended {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.0.borrow_mut().push("opened".to_owned());
+        ctx.write("hello");
+        ctx.close();
+        Ok(())
+    }
+
+    fn closed(&mut self, reason: &CloseReason, _ctx: &mut Context<'_, Self>) {
+        self.0.borrow_mut().push(reason.to_string());
+    }
+}
+
+#[test]
+fn the_answer_of_a_connect_is_told_to_nobody_else() {
+    let mut simulation = Simulation::new(1);
+    let _system = server(&mut simulation, 1);
+    let refused = simulation.client("127.0.0.1:1");
+    simulation.run_until(Duration::from_secs(1), |_| refused.is_refused());
+    drop(refused);
+    // In the place that is free again.
+    let log = Rc::default();
+    simulation.connect(ADDR, Ended(Rc::clone(&log)));
+    simulation.run_for(Duration::from_secs(1));
+    assert_eq!(log.borrow()[0], "opened");
+}
+
+#[test]
+fn what_a_test_sends_has_no_gaps() {
+    for_each_seed(20, |simulation| {
+        simulation.faults(Faults::harmless().with(Fault::NoMemory));
+        let _system = server(simulation, 1);
+        let client = simulation.client(ADDR);
+        let all: String = (0..2000).map(|n| format!("{n}\n")).collect();
+        for line in all.split_inclusive('\n') {
+            client.send(line);
+        }
+        let mut echoed = Vec::new();
+        simulation.run_until(Duration::from_secs(3600), |_| {
+            echoed.extend(client.received());
+            // The server's kernel may have no memory, too, and it closes over that.
+            client.is_closed() || echoed.len() == all.len()
+        });
+        assert!(all.as_bytes().starts_with(&echoed));
+    });
+}
+
+/// Writes a little, then more than kernels hold, and says how much of that waits a second later.
+struct Flood {
+    written: usize,
+    waits: Arc<AtomicUsize>,
+}
+
+const FLOOD: usize = 500_000;
+
+impl Actor for Flood {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write(&[b'x'; 1000][..]);
+        ctx.set_timer(Duration::from_secs(1));
+        Ok(())
+    }
+
+    fn timer(&mut self, _timer: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
+        if self.written == 0 {
+            ctx.write(vec![b'x'; FLOOD]);
+            ctx.set_timer(Duration::from_secs(1));
+        } else {
+            self.waits.store(ctx.queued(), Ordering::Relaxed);
+        }
+        self.written += FLOOD;
+        Ok(())
+    }
+}
+
+/// How much the kernels hold for a client that does not read.
+fn held_by_kernels(stop: impl FnOnce(&mut Simulation, &Client)) -> usize {
+    let mut simulation = Simulation::new(1);
+    let system = simulation.system(System::builder().pollers(1));
+    let waits = Arc::new(AtomicUsize::new(0));
+    let told = waits.clone();
+    let flood = move |_| Flood {
+        written: 0,
+        waits: told.clone(),
+    };
+    system.listen(ADDR, flood).unwrap();
+    let client = simulation.client(ADDR);
+    simulation.run_for(Duration::from_millis(500));
+    stop(&mut simulation, &client);
+    simulation.run_for(Duration::from_secs(2));
+    FLOOD - waits.load(Ordering::Relaxed)
+}
+
+#[test]
+fn kernels_hold_64_kib_whatever_was_before() {
+    let room = 64 << 10;
+    assert_eq!(held_by_kernels(|_, client| client.stop_reading()), room);
+    let on_and_off = |_: &mut Simulation, client: &Client| {
+        for _ in 0..100 {
+            client.stop_reading();
+            client.read_on();
+        }
+        client.stop_reading();
+    };
+    assert_eq!(held_by_kernels(on_and_off), room);
+    let healed = |simulation: &mut Simulation, client: &Client| {
+        simulation.heal();
+        simulation.heal();
+        client.stop_reading();
+    };
+    assert_eq!(held_by_kernels(healed), room);
+}
+
+#[test]
+fn a_reset_ends_both_sides_of_a_connection_that_is_still_being_made() {
+    for_each_seed(300, |simulation| {
+        simulation.faults(Faults::none().with(Fault::Delay).with(Fault::Reset));
+        let system = server(simulation, 1);
+        let clients: Vec<Client> = (0..5).map(|_| simulation.client(ADDR)).collect();
+        let reset = simulation.client(ADDR);
+        if simulation.random().one_in(2) {
+            simulation.step();
+        }
+        reset.reset();
+        simulation.run_for(Duration::from_secs(200));
+        let alive = clients.iter().filter(|client| !client.is_closed());
+        assert_eq!(system.stats().connections, alive.count() as u64);
+    });
+}
+
+#[test]
+fn a_note_may_look_at_a_client() {
+    let mut simulation = Simulation::new(1);
+    let client = simulation.client(ADDR);
+    note(format_args!("{client:?}"));
+    assert!(
+        simulation
+            .trace()
+            .to_string()
+            .contains("is_connected: false")
+    );
+}
+
+#[test]
+fn a_client_may_outlive_its_simulation() {
+    let mut simulation = Simulation::new(1);
+    let client = simulation.client(ADDR);
+    drop(simulation);
+    let mut simulation = Simulation::new(2);
+    let other = simulation.client("127.0.0.1:1");
+    drop(client);
+    simulation.run_until(Duration::from_secs(1), |_| other.is_refused());
+}
+
+#[test]
+#[should_panic(expected = "its simulation is over")]
+fn a_client_whose_simulation_is_over_says_so() {
+    let mut simulation = Simulation::new(1);
+    let client = simulation.client(ADDR);
+    drop(simulation);
+    client.send("hello");
+}
+
+#[test]
+#[should_panic(expected = "a Stage")]
+fn a_simulation_does_not_share_a_thread_with_a_stage() {
+    let _stage = Stage::new(Echo);
+    let _simulation = Simulation::new(1);
+}
+
+#[test]
+fn stages_before_and_after_a_simulation_are_none_of_its_business() {
+    drop(Stage::new(Echo));
+    let mut simulation = Simulation::new(1);
+    let _system = server(&mut simulation, 1);
+    let client = simulation.client(ADDR);
+    client.send("hello\n");
+    assert_eq!(client.line(&mut simulation), "hello");
+    drop(simulation);
+    let mut stage = Stage::new(Echo);
+    stage.receive("hello");
+    assert_eq!(stage.output(), "hello");
+}
+
+#[test]
+fn a_system_has_as_many_pollers_on_every_machine() {
+    let mut simulation = Simulation::new(1);
+    let system = simulation.system(System::builder());
+    assert_eq!(system.handle().pollers(), 2);
+}
+
+#[test]
+#[should_panic(expected = "Simulation::ask")]
+fn an_ask_that_would_wait_for_ever_says_so() {
+    let mut simulation = Simulation::new(1);
+    let system = server(&mut simulation, 1);
+    let addr = system.spawn(|| Echo);
+    let _ = addr.ask(Duration::from_secs(1), |_: Reply<()>| ());
+}
+
+/// Closes at once.
+struct Closes;
+
+impl Actor for Closes {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.close();
+        Ok(())
+    }
+}
+
+#[test]
+#[should_panic(expected = "run_until: not after 1ns")]
+fn what_is_late_is_not_in_time() {
+    let mut simulation = Simulation::new(1);
+    let system = simulation.system(System::builder().pollers(1));
+    system.listen(ADDR, |_| Closes).unwrap();
+    while !simulation.rates().contains("Delay 1/1") {
+        simulation.faults(Faults::none().with(Fault::Delay));
+    }
+    let client = simulation.client(ADDR);
+    simulation.run_until(Duration::from_secs(10), |_| system.stats().closed > 0);
+    // The end of the stream is what comes next, and not within a nanosecond.
+    simulation.run_until(Duration::from_nanos(1), |_| client.is_closed());
+}
+
+/// Tells its address and its peer's.
+struct Addresses(Arc<Mutex<Vec<String>>>);
+
+impl Actor for Addresses {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        // Asked for here, known later.
+        let _ = ctx.local_addr();
+        ctx.set_timer(Duration::from_millis(1));
+        Ok(())
+    }
+
+    fn timer(&mut self, _timer: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
+        let local = ctx.local_addr().ok_or("no local address")?;
+        let peer = ctx.peer().ok_or("no peer")?;
+        self.0
+            .lock()
+            .unwrap()
+            .extend([local.to_string(), peer.to_string()]);
+        Ok(())
+    }
+}
+
+#[test]
+fn both_ends_agree_on_their_addresses() {
+    for (listens, connects) in [
+        (ADDR, ADDR),
+        ("0.0.0.0:9000", ADDR),
+        ("[::]:9000", "[::1]:9000"),
+    ] {
+        let mut simulation = Simulation::new(1);
+        let system = simulation.system(System::builder().pollers(1));
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let server = told.clone();
+        system
+            .listen(listens, move |_| Addresses(server.clone()))
+            .unwrap();
+        simulation.run_for(Duration::from_millis(1));
+        simulation.connect(connects, Addresses(told.clone()));
+        simulation.run_for(Duration::from_secs(1));
+        let told = told.lock().unwrap();
+        let [a_local, a_peer, b_local, b_peer] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!((a_local, a_peer), (b_peer, b_local));
+        assert!(
+            [a_local, a_peer].iter().any(|addr| *addr == connects),
+            "{told:?}"
+        );
+    }
+}
+
+#[test]
+fn listeners_get_in_each_others_way_as_on_a_kernel() {
+    let mut simulation = Simulation::new(1);
+    let system = simulation.system(System::builder().pollers(1));
+    let listen = |addr: &str| system.listen(addr, |_| Echo).map(drop);
+    let in_use = |addr: &str| {
+        let error = listen(addr).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{addr}");
+    };
+    listen("127.0.0.1:1").unwrap();
+    in_use("127.0.0.1:1");
+    in_use("0.0.0.0:1");
+    listen("127.0.0.2:1").unwrap();
+    listen("0.0.0.0:2").unwrap();
+    in_use("127.0.0.1:2");
+    listen("unix:/a").unwrap();
+    in_use("unix:/a");
+    // A port that somebody has asked for is given to nobody.
+    listen("127.0.0.1:40010").unwrap();
+    for _ in 0..20 {
+        listen("127.0.0.1:0").unwrap();
+    }
 }

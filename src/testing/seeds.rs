@@ -11,9 +11,6 @@ use super::simulation::Simulation;
 /// How much of the trace of a failed run is shown.
 const TAIL: usize = 80;
 
-/// A failed run is replayed with all of its trace.
-const ALL: usize = usize::MAX;
-
 /// How long a scenario that does not say so itself is given to stop.
 const STOP: Duration = Duration::from_secs(30);
 
@@ -47,7 +44,7 @@ fn number(variable: &str) -> Option<u64> {
 fn run(seed: u64, is_replay: bool, scenario: &impl Fn(&mut Simulation)) {
     let mut simulation = Simulation::new(seed);
     if is_replay {
-        simulation.keep_trace(ALL);
+        simulation.keep_whole_trace();
     }
     let mut rates = String::new();
     // The simulation is looked at after a panic, and then dropped.

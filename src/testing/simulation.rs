@@ -79,6 +79,7 @@ pub struct Simulation {
     panics: u64,
     panics_allowed: bool,
     is_finished: bool,
+    keeps_all: bool,
     /// The network is that of the thread.
     _not_send: PhantomData<*const ()>,
 }
@@ -92,7 +93,7 @@ struct Program {
 /// Adds a line to the [trace](Simulation::trace) of this thread's simulation: for actors and tests
 /// that have something to say. Does nothing where there is none.
 pub fn note(text: impl fmt::Display) {
-    Network::with(|network| network.note(text));
+    Network::note(text);
 }
 
 impl Simulation {
@@ -135,6 +136,7 @@ impl Simulation {
             panics: 0,
             panics_allowed: false,
             is_finished: false,
+            keeps_all: false,
             _not_send: PhantomData,
         }
     }
@@ -342,14 +344,16 @@ impl Simulation {
     pub fn run_until(&mut self, within: Duration, mut done: impl FnMut(&mut Simulation) -> bool) {
         let until = self.elapsed() + within;
         while !done(self) {
+            let moves = self.step();
             let elapsed = self.elapsed();
             assert!(
-                elapsed < until,
-                "run_until: not after {within:?}, at {elapsed:?}"
-            );
-            assert!(
-                self.step(),
+                moves,
                 "run_until: nothing will happen any more, at {elapsed:?}"
+            );
+            // Looked at before `done` is: what happens later does not count.
+            assert!(
+                elapsed <= until,
+                "run_until: not after {within:?}, at {elapsed:?}"
             );
         }
     }
@@ -446,7 +450,15 @@ impl Simulation {
     /// How many of the last events the trace keeps, from here on: 10,000 by default, 0 for none at
     /// all, which makes a long run faster.
     pub fn keep_trace(&mut self, events: usize) {
-        Network::with(|network| network.keep_trace(events));
+        if !self.keeps_all {
+            Network::with(|network| network.keep_trace(events));
+        }
+    }
+
+    /// All of it, whatever the scenario says.
+    pub(super) fn keep_whole_trace(&mut self) {
+        self.keep_trace(usize::MAX);
+        self.keeps_all = true;
     }
 
     /// The counters of the client actors' system.
@@ -547,11 +559,9 @@ impl Simulation {
 
     fn note_of(&self, at: usize, text: fmt::Arguments<'_>) {
         let who = self.who(at);
-        Network::with(|network| {
-            let before = network.acts(Some(who));
-            network.note(text);
-            network.acts(before);
-        });
+        let before = Network::with(|network| network.acts(Some(who)));
+        Network::note(text);
+        Network::with(|network| network.acts(before));
     }
 
     fn who(&self, at: usize) -> Who {
@@ -655,9 +665,10 @@ impl Drop for Simulation {
     fn drop(&mut self) {
         self.connecting.clear();
         self.scripts.clear();
-        let was_poller = ask::mark_poller_thread(true);
+        ask::mark_poller_thread(true);
         self.pollers.clear();
-        ask::mark_poller_thread(was_poller);
+        // Also where a turn was left by a panic.
+        ask::mark_poller_thread(false);
         Network::end();
     }
 }
