@@ -483,3 +483,169 @@ fn listeners_get_in_each_others_way_as_on_a_kernel() {
         listen("127.0.0.1:0").unwrap();
     }
 }
+
+/// A line in a room. Where it is dropped is seen in the trace.
+#[derive(Clone)]
+struct Line(String);
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        note(format_args!("drops {}", self.0));
+    }
+}
+
+/// A connection that says its lines in the room, and is said those of all.
+struct Talker {
+    room: Addr<Broadcaster<Line>>,
+    unsaid: Option<Line>,
+}
+
+impl Talker {
+    fn say(&mut self, line: Line, ctx: &mut Context<'_, Self>) -> bool {
+        let Err(error) = self.room.send(Broadcast::Push(line)) else {
+            return true;
+        };
+        if let Broadcast::Push(line) = error.into_message() {
+            self.unsaid = Some(line);
+        }
+        ctx.wait_for_room(&self.room);
+        false
+    }
+}
+
+impl Actor for Talker {
+    type Message = Line;
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.room.join(ctx.addr());
+        ctx.set_timer(Duration::from_millis(3));
+        Ok(())
+    }
+
+    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        while let Some(line) = input.line(100)? {
+            let line = Line(String::from_utf8_lossy(line).into_owned());
+            if !self.say(line, ctx) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        if let Some(line) = self.unsaid.take() {
+            self.say(line, ctx);
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, line: Line, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write_parts(&[line.0.as_bytes(), b"\n"]);
+        Ok(())
+    }
+
+    fn timer(&mut self, _timer: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
+        let room = self.room.clone();
+        let timeout = Duration::from_millis(5);
+        ctx.ask(&room, timeout, Broadcast::Count, |count| {
+            Line(format!("{count:?}"))
+        });
+        let after = Duration::from_millis(20);
+        ctx.set_timer(after);
+        Ok(())
+    }
+}
+
+fn room(simulation: &mut Simulation) -> System {
+    let builder = System::builder().pollers(3).mailbox_bound(8);
+    let system = simulation.system(builder.name("room"));
+    let room = system.spawn_on(0, Broadcaster::<Line>::new);
+    let options = ListenOptions::new().balance(Balance::PerPoller);
+    let talker = move |_| Talker {
+        room: room.clone(),
+        unsaid: None,
+    };
+    system.listen_with(ADDR, options, talker).unwrap();
+    system
+}
+
+const TALKERS: usize = 8;
+
+fn talk(simulation: &mut Simulation, lines: usize) -> Vec<Client> {
+    let clients: Vec<Client> = (0..TALKERS).map(|_| simulation.client(ADDR)).collect();
+    for n in 0..lines {
+        for (at, client) in clients.iter().enumerate() {
+            client.send(format!("{at} says {n}\n"));
+        }
+    }
+    clients
+}
+
+#[test]
+fn a_room_is_the_same_under_the_same_seed() {
+    let run = |seed| {
+        let mut simulation = Simulation::new(seed);
+        simulation.faults(Faults::all());
+        simulation.keep_trace(usize::MAX);
+        let _system = room(&mut simulation);
+        let clients = talk(&mut simulation, 40);
+        // In the middle of it, in most runs.
+        let time = simulation.random().duration(Duration::from_secs(2));
+        simulation.run_for(time);
+        drop(clients);
+        simulation.finish(Duration::from_millis(1));
+        drop(_system);
+        simulation.trace().to_string()
+    };
+    for seed in 0..100 {
+        let (one, other) = (run(seed), run(seed));
+        if one != other {
+            let differ = one
+                .lines()
+                .zip(other.lines())
+                .find(|(one, other)| one != other);
+            panic!("seed {seed}: {differ:?}");
+        }
+    }
+}
+
+/// The whole lines that somebody has said.
+fn said(heard: &[u8]) -> Vec<&str> {
+    let lines = std::str::from_utf8(heard).unwrap().split_inclusive('\n');
+    let said = |line: &&str| line.contains("says") && line.ends_with('\n');
+    lines.filter(said).collect()
+}
+
+#[test]
+fn a_room_loses_no_line() {
+    for_each_seed(40, |simulation| {
+        simulation.faults(Faults::harmless().without(Fault::LostConnect));
+        let system = room(simulation);
+        let clients: Vec<Client> = (0..TALKERS).map(|_| simulation.client(ADDR)).collect();
+        simulation.run_until(Duration::from_secs(60), |_| {
+            system.stats().opened == TALKERS as u64 + 1
+        });
+        simulation.run_for(Duration::from_secs(10));
+        for n in 0..40 {
+            for (at, client) in clients.iter().enumerate() {
+                client.send(format!("{at} says {n}\n"));
+            }
+        }
+        let mut heard = vec![Vec::new(); TALKERS];
+        simulation.run_until(Duration::from_secs(600), |_| {
+            let mut grown = false;
+            for (client, heard) in clients.iter().zip(&mut heard) {
+                let received = client.received();
+                grown |= received.contains(&b'\n');
+                heard.extend(received);
+            }
+            grown && heard.iter().all(|heard| said(heard).len() >= 40 * TALKERS)
+        });
+        let first = said(&heard[0]);
+        assert_eq!(first.len(), 40 * TALKERS);
+        assert!(
+            heard.iter().all(|heard| said(heard) == first),
+            "one order for all"
+        );
+    });
+}
