@@ -95,9 +95,11 @@ fn harmless_faults_are_not_seen_by_clients() {
         let _system = server(simulation, 3);
         let log = Rc::new(RefCell::new(Log::default()));
         let clients = simulation.random().range(1..20);
+        let mut sent = Vec::new();
         for client in 0..clients {
             let len = simulation.random().range(1..3000);
-            let bytes = (0..len).map(|at| (client + at) as u8).collect();
+            let bytes: Vec<u8> = (0..len).map(|at| (client + at) as u8).collect();
+            sent.push(bytes.clone());
             ask(simulation, bytes, &log);
         }
         let seen = log.clone();
@@ -105,7 +107,9 @@ fn harmless_faults_are_not_seen_by_clients() {
             let log = seen.borrow();
             log.echoed.len() + log.refused == clients as usize
         });
-        assert_eq!(log.borrow().lost, 0);
+        let log = log.borrow();
+        assert_eq!(log.lost, 0);
+        assert!(log.echoed.iter().all(|echoed| sent.contains(echoed)));
     });
 }
 
@@ -348,6 +352,28 @@ fn a_client_whose_simulation_is_over_says_so() {
 fn a_simulation_does_not_share_a_thread_with_a_stage() {
     let _stage = Stage::new(Echo);
     let _simulation = Simulation::new(1);
+}
+
+#[test]
+#[should_panic(expected = "a Simulation")]
+fn a_stage_does_not_share_a_thread_with_a_simulation() {
+    let _simulation = Simulation::new(1);
+    let _stage = Stage::new(Echo);
+}
+
+#[test]
+fn a_system_may_outlive_its_simulation() {
+    let mut simulation = Simulation::new(1);
+    let system = server(&mut simulation, 2);
+    let addr = system.spawn(|| Echo);
+    simulation.run_for(Duration::from_secs(1));
+    drop(simulation);
+    assert!(addr.send(()).is_err());
+    let error = system.listen("127.0.0.1:1", |_| Echo).unwrap_err();
+    assert!(
+        error.to_string().contains("its simulation is over"),
+        "{error}"
+    );
 }
 
 #[test]

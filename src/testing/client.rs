@@ -18,6 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(600);
 ///
 /// It takes whatever arrives into its memory at once, unless it
 /// [stops reading](Client::stop_reading).
+///
+/// # Panics
+///
+/// It may be dropped after its simulation; everything else panics then.
 pub struct Client {
     wire: Wire,
     /// Arrived and not looked at.

@@ -61,6 +61,12 @@ impl Network {
         options: &BindOptions,
         process: Process,
     ) -> io::Result<Number> {
+        if !self.is_simulated() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this system is simulated, and its simulation is over, or another thread's",
+            ));
+        }
         let taken = |endpoint: &Endpoint| {
             self.listeners.iter().any(|listener| {
                 let shared =
