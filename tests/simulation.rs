@@ -377,6 +377,29 @@ fn a_system_may_outlive_its_simulation() {
 }
 
 #[test]
+fn the_last_thing_that_happens_counts() {
+    let mut simulation = Simulation::new(1);
+    let log = Rc::new(RefCell::new(Log::default()));
+    ask(&mut simulation, vec![b'x'], &log);
+    simulation.run_until(Duration::from_secs(1), |_| log.borrow().refused == 1);
+    let done = Rc::new(RefCell::new(false));
+    let set = done.clone();
+    simulation.after(Duration::from_secs(1), move |_| *set.borrow_mut() = true);
+    simulation.run_until(Duration::from_secs(2), |_| *done.borrow());
+}
+
+#[test]
+fn a_connect_that_is_lost_on_its_way_is_made_in_the_end() {
+    for_each_seed(30, |simulation| {
+        simulation.faults(Faults::none().with(Fault::LostConnect));
+        let _system = server(simulation, 1);
+        let clients: Vec<Client> = (0..1000).map(|_| simulation.client(ADDR)).collect();
+        simulation.run_for(Duration::from_secs(20));
+        assert!(clients.iter().all(Client::is_connected));
+    });
+}
+
+#[test]
 fn stages_before_and_after_a_simulation_are_none_of_its_business() {
     drop(Stage::new(Echo));
     let mut simulation = Simulation::new(1);

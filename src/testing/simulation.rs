@@ -299,7 +299,7 @@ impl Simulation {
     /// When an actor panicked, and when the framework breaks a promise: a poller that sleeps while
     /// there is a message for it.
     pub fn step(&mut self) -> bool {
-        self.happen();
+        let happened = self.happen();
         let moved = match self.choose() {
             Some(at) => {
                 self.run_turn(at);
@@ -319,7 +319,7 @@ impl Simulation {
                         self.pass(next.saturating_sub(self.elapsed()));
                         true
                     }
-                    None => false,
+                    None => happened,
                 }
             }
         };
@@ -479,8 +479,9 @@ impl Simulation {
         Network::with(|network| network.advance(to));
     }
 
-    /// What is due: connects that were answered, scripts.
-    fn happen(&mut self) {
+    /// What is due: connects that were answered, scripts. Whether there was something.
+    fn happen(&mut self) -> bool {
+        let mut happened = false;
         if Network::with(|network| network.happens(Fault::ClockJump)) {
             let jump = self.order.duration(Duration::from_secs(10));
             note(format_args!("the clock jumps by {jump:?}"));
@@ -489,6 +490,7 @@ impl Simulation {
         for (number, refused) in Network::with(Network::take_answered) {
             // A client that the test plays looks for itself.
             if let Some((socket, peer, actor)) = self.connecting.remove(&number) {
+                happened = true;
                 self.host(socket, peer, actor, refused);
             }
         }
@@ -496,8 +498,10 @@ impl Simulation {
             && first.at <= self.elapsed()
             && let Some(Reverse(script)) = self.scripts.pop()
         {
+            happened = true;
             (script.what)(self);
         }
+        happened
     }
 
     /// A client actor is connected, or will not be.

@@ -215,7 +215,14 @@ impl Network {
         }
         if self.happens(Fault::Delay) {
             let delay = self.random.duration(Duration::from_millis(50));
-            self.connections[at].delay_us = delay.as_micros() as u32;
+            let delay_us = delay.as_micros() as u32;
+            self.connections[at].delay_us = delay_us;
+            // A few bytes for each way there and back would take minutes for what nobody calls
+            // slow: whatever the way is, some KiB a second get through.
+            let pipes = &mut self.connections[at].pipes;
+            for pipe in pipes.iter_mut().filter(|pipe| pipe.is_small) {
+                pipe.room += delay_us as usize / 100;
+            }
         }
         for (fault, fate) in [(Fault::Reset, Fate::Reset), (Fault::Die, Fate::Dies)] {
             if self.happens(fault) {
@@ -253,7 +260,9 @@ impl Network {
             let listener = &self.listeners[place];
             listener.backlog.len() >= listener.backlog_max
         });
-        if is_full || self.happens(Fault::LostConnect) {
+        // Not the last: all that a client is to notice of it is the time.
+        let is_lost = tries < TRIES && self.happens(Fault::LostConnect);
+        if is_full || is_lost {
             if tries == TRIES {
                 return self.answer(at, Some(io::ErrorKind::TimedOut));
             }
