@@ -89,6 +89,19 @@ fn a_client_talks_to_a_server() {
 }
 
 #[test]
+fn a_client_that_resets_before_it_is_connected_leaves_nobody_behind() {
+    let mut simulation = Simulation::new(1);
+    let system = server(&mut simulation, 2);
+    let client = simulation.client(ADDR);
+    client.send("hello\n");
+    client.reset();
+    simulation.run_until(Duration::from_secs(1), |_| {
+        system.stats().closed_by["reset"] == 1
+    });
+    assert_eq!(system.stats().connections, 0);
+}
+
+#[test]
 fn harmless_faults_are_not_seen_by_clients() {
     for_each_seed(200, |simulation| {
         simulation.faults(Faults::harmless());
