@@ -181,6 +181,7 @@ impl<A: Actor> Addr<A> {
     ///
     /// On a poller thread, which would stall all its actors, and on one with a
     /// [`Simulation`](crate::testing::Simulation), which has an `ask` of its own.
+    #[track_caller]
     pub fn ask<R: Send + 'static>(
         &self,
         timeout: Duration,

@@ -18,7 +18,7 @@ use crate::listener::{Balance, ListenOptions, Listener};
 use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
 use crate::poller::Poller;
 use crate::registry::{Registry, Stats};
-use crate::sys::{BindOptions, Endpoint, ListenSocket, Peer, Process, Selector, WakeFd};
+use crate::sys::{BindOptions, Endpoint, ListenSocket, Network, Peer, Process, Selector, WakeFd};
 
 /// Pollers of a simulated system that says nothing of it.
 const SIMULATED_POLLERS: usize = 2;
@@ -94,8 +94,13 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When the system has no descriptor, memory or thread left for them.
+    /// When the system has no descriptor, memory or thread left for them; and on the thread of a
+    /// [`Simulation`](crate::testing::Simulation), which builds systems itself.
     pub fn build(self) -> io::Result<System> {
+        if Network::with(|network| network.is_simulated()) {
+            let text = "build: this thread has a simulation; use Simulation::system";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
         // From here on whatever fails stops the threads that run already: by the drop of the
         // system.
         let processors = || thread::available_parallelism().map_or(1, |n| n.get());

@@ -15,7 +15,7 @@ use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::{Hosts, READ_MAX, Slot, begin, is_reset};
 use crate::registry::{ActorId, Counters};
-use crate::sys::Socket;
+use crate::sys::{Network, Socket, clock};
 
 /// Slots for which room is kept when all have gone: a few pages, so that connections that come and
 /// go one by one allocate nothing.
@@ -145,14 +145,17 @@ impl Hosts {
     }
 
     fn log_end(&mut self, index: usize, reason: &CloseReason) {
-        if log::log_enabled!(log::Level::Debug) {
+        if clock::is_simulated() || log::log_enabled!(log::Level::Debug) {
             let id = ActorId::new(self.call.registry.door.poller, self.key(index));
             let actor = self.slots[index]
                 .actor
                 .as_deref()
                 .map_or("?", Hosted::type_name);
             // The text of an error is the user's code.
-            self.guarded(|| log::debug!("{actor} {id}: {reason}"));
+            self.guarded(|| {
+                log::debug!("{actor} {id}: {reason}");
+                Network::tell(format_args!("{actor} {id} has ended: {reason}"));
+            });
         }
     }
 

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::call::Hosted;
 use crate::hosts::Hosts;
 use crate::registry::Counters;
+use crate::sys::{Network, clock};
 
 impl Hosts {
     pub(super) fn note_panic(&mut self, index: usize, panic: &(dyn Any + Send)) -> String {
@@ -20,6 +21,9 @@ impl Hosts {
         Counters::add(&self.call.registry.door.counters.panics, 1);
         let what = panic_text(panic);
         log::error!("{of} panicked, and that alone has ended: {what}");
+        if clock::is_simulated() {
+            Network::with(|network| network.note_panic(format!("{of} panicked: {what}")));
+        }
         what
     }
 

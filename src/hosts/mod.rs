@@ -32,6 +32,8 @@ use crate::origin::{Origin, SlowReader};
 use crate::registry::{ActorKey, Registry};
 use crate::sys::{Selector, Socket, clock};
 
+pub(crate) use crate::hosts::guard::panic_text;
+
 /// How many bytes one read takes at most, which is also what one connection gets in one turn. A
 /// stream at full speed comes in few calls, and 64 KiB are through an actor in some ten
 /// microseconds, so its neighbours do not notice.

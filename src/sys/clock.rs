@@ -16,6 +16,12 @@ pub(crate) fn now() -> Instant {
     SIMULATED.get().unwrap_or_else(Instant::now)
 }
 
+/// Whether it is a test that says what time it is on this thread.
+#[inline]
+pub(crate) fn is_simulated() -> bool {
+    SIMULATED.get().is_some()
+}
+
 /// From here on it is `time` on this thread, until the next call; with `None` time is real again.
 /// Returns what it was before.
 pub(crate) fn set(time: Option<Instant>) -> Option<Instant> {

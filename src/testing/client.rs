@@ -59,20 +59,24 @@ impl Client {
         let until = simulation.elapsed() + PATIENCE;
         let end = loop {
             self.fetch();
-            let got = self.got.borrow();
-            if let Some(end) = got.iter().position(|byte| *byte == b'\n') {
+            let end = self.got.borrow().iter().position(|byte| *byte == b'\n');
+            if let Some(end) = end {
                 break end;
             }
-            let waits = !self.is_closed() && simulation.elapsed() < until;
-            assert!(
-                waits && {
-                    drop(got);
-                    simulation.step()
-                },
-                "line: none comes (closed: {}), but: {:?}",
-                self.is_closed(),
-                Bytes::from(self.got.take())
-            );
+            let why = if self.is_refused() {
+                "the connect was refused"
+            } else if self.is_reset() {
+                "the connection was reset"
+            } else if self.is_closed() {
+                "the server has ended the stream"
+            } else if simulation.elapsed() >= until {
+                "none has come in ten minutes"
+            } else if simulation.step() {
+                continue;
+            } else {
+                "nothing will happen any more"
+            };
+            panic!("line: {why}; there is {:?}", Bytes::from(self.got.take()));
         };
         let line: Vec<u8> = self.got.borrow_mut().drain(..=end).collect();
         let line = String::from_utf8(line).expect("line: not UTF-8");

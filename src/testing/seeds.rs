@@ -1,12 +1,14 @@
 //! One scenario, many seeds.
 
 use std::env;
+use std::ffi::OsStr;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use super::simulation::Simulation;
+use crate::hosts::panic_text;
 
 /// How much of the trace of a failed run is shown.
 const TAIL: usize = 80;
@@ -46,11 +48,9 @@ fn run(seed: u64, is_replay: bool, scenario: &impl Fn(&mut Simulation)) {
     if is_replay {
         simulation.keep_whole_trace();
     }
-    let mut rates = String::new();
     // The simulation is looked at after a panic, and then dropped.
     let result = catch_unwind(AssertUnwindSafe(|| {
         scenario(&mut simulation);
-        rates = simulation.rates();
         if !simulation.is_finished() {
             simulation.finish(STOP);
         }
@@ -59,15 +59,17 @@ fn run(seed: u64, is_replay: bool, scenario: &impl Fn(&mut Simulation)) {
         eprint!("{}", simulation.trace());
     }
     if let Err(panic) = result {
-        if rates.is_empty() {
-            rates = simulation.rates();
-        }
         if !is_replay {
-            eprintln!("the end of the trace:\n{}", simulation.trace().tail(TAIL));
+            eprint!("the end of the trace:\n{}", simulation.trace().tail(TAIL));
         }
-        let elapsed = simulation.elapsed();
-        eprintln!("seed {seed} failed after {elapsed:?} of simulated time; faults: {rates}");
-        eprintln!("to see all of it: {}", command(seed));
+        let (elapsed, rates) = (simulation.elapsed(), simulation.rates());
+        // Once more: the whole of a trace may lie between the panic and here.
+        let what = panic_text(&*panic);
+        eprintln!("seed {seed} failed after {elapsed:?} of simulated time: {what}");
+        eprintln!("faults: {rates}");
+        if !is_replay {
+            eprintln!("to see all of it: {}", command(seed));
+        }
         // Its actors may panic once more when they are dropped, and that would hide the reason.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(simulation)));
         resume_unwind(panic);
@@ -76,11 +78,12 @@ fn run(seed: u64, is_replay: bool, scenario: &impl Fn(&mut Simulation)) {
 
 /// What replays a seed of the test that runs on this thread.
 fn command(seed: u64) -> String {
-    let target = env::current_exe()
-        .ok()
-        .and_then(|path| target(&path, env::var("CARGO_PKG_NAME").ok().as_deref()));
-    let target = target.unwrap_or_default();
-    // The test runner calls the threads by the tests, unless there is only one.
+    let program = env::current_exe().unwrap_or_default();
+    let package = env::var("CARGO_PKG_NAME").unwrap_or_default();
+    let root = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    let target = target(&program, &package, Path::new(&root));
+    // The test runner calls its threads by the tests; an example of the documentation is not run
+    // by it.
     let test = match thread::current().name() {
         Some(name) if name != "main" => format!(" {name} -- --exact --nocapture"),
         _ => " -- --nocapture".to_owned(),
@@ -88,18 +91,38 @@ fn command(seed: u64) -> String {
     format!("GREENROOM_SEED={seed} cargo test{target}{test}")
 }
 
-/// The options that choose this program: `target/debug/deps/chat-0123456789abcdef`.
-fn target(path: &Path, package: Option<&str>) -> Option<String> {
-    let stem = path.file_stem()?.to_str()?;
-    let (name, hash) = stem.rsplit_once('-')?;
-    if hash.len() != 16 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
+/// The options that choose this program: `target/debug/deps/chat-0123456789abcdef`. Where it is not
+/// certain which they are, less of them: a replay then runs something else besides.
+fn target(program: &Path, package: &str, root: &Path) -> String {
+    if package.is_empty() {
+        return String::new();
     }
-    let package = package?;
-    if name == package.replace('-', "_") {
-        return Some(format!(" -p {package} --lib"));
+    let stem = program.file_stem().and_then(OsStr::to_str);
+    let Some((name, _hash)) = stem.and_then(|stem| stem.rsplit_once('-')) else {
+        return match stem {
+            Some("rust_out") => format!(" -p {package} --doc"),
+            _ => format!(" -p {package}"),
+        };
+    };
+    let has = |file: &str| root.join(file).is_file();
+    let folder = program.parent().and_then(Path::file_name);
+    let kinds: &[_] = if folder == Some(OsStr::new("examples")) {
+        &[("example", "examples")]
+    } else {
+        &[("test", "tests"), ("bin", "src/bin"), ("bench", "benches")]
+    };
+    for (kind, folder) in kinds {
+        // What the target is called; the program has no hyphens.
+        for name in [name.to_owned(), name.replace('_', "-")] {
+            if has(&format!("{folder}/{name}.rs")) || has(&format!("{folder}/{name}/main.rs")) {
+                return format!(" -p {package} --{kind} {name}");
+            }
+        }
     }
-    Some(format!(" -p {package} --test {name}"))
+    if name == package.replace('-', "_") && !has("src/main.rs") {
+        return format!(" -p {package} --lib");
+    }
+    format!(" -p {package}")
 }
 
 #[cfg(test)]
@@ -108,16 +131,23 @@ mod tests {
 
     #[test]
     fn the_command_names_what_was_run() {
-        let path = Path::new("/x/target/debug/deps/chat-0123456789abcdef");
-        let of = |package| target(path, Some(package));
-        assert_eq!(of("greenroom").unwrap(), " -p greenroom --test chat");
-        assert_eq!(of("chat").unwrap(), " -p chat --lib");
-        assert_eq!(target(path, None), None);
-        assert_eq!(target(Path::new("/x/chat"), Some("chat")), None);
-        let command = command(7);
-        assert!(
-            command.starts_with("GREENROOM_SEED=7 cargo test"),
-            "{command}"
-        );
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let of = |file: &str, package| {
+            let file = format!("/x/target/debug/{file}-0123456789abcdef");
+            target(Path::new(&file), package, root)
+        };
+        assert_eq!(of("deps/bytes", "greenroom"), " -p greenroom --test bytes");
+        assert_eq!(of("deps/seats", "greenroom"), " -p greenroom --test seats");
+        assert_eq!(of("deps/greenroom", "greenroom"), " -p greenroom --lib");
+        let push = of("examples/push", "greenroom");
+        assert_eq!(push, " -p greenroom --example push");
+        assert_eq!(of("deps/somewhere_else", "greenroom"), " -p greenroom");
+        assert_eq!(of("deps/bytes", ""), "");
+        let example = Path::new("/tmp/rustdoctest1/rust_out");
+        assert_eq!(target(example, "greenroom", root), " -p greenroom --doc");
+        let here = command(7);
+        let test = "testing::seeds::tests::the_command_names_what_was_run";
+        assert!(here.starts_with("GREENROOM_SEED=7 cargo test"), "{here}");
+        assert!(here.contains(test), "{here}");
     }
 }

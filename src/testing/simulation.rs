@@ -91,7 +91,8 @@ struct Program {
 }
 
 /// Adds a line to the [trace](Simulation::trace) of this thread's simulation: for actors and tests
-/// that have something to say. Does nothing where there is none.
+/// that have something to say. Where there is none, as in a server, it does nothing: the text is not
+/// even made, so that it may stay in the code of an actor.
 pub fn note(text: impl fmt::Display) {
     Network::note(text);
 }
@@ -169,10 +170,11 @@ impl Simulation {
         }
     }
 
-    /// What goes wrong how often in this run, for a person to read: `Delay 1/2, Reset 1/10`.
+    /// What goes wrong how often in this run, or did before it was [healed](Simulation::heal), for a
+    /// person to read: `Delay 1/2, Reset 1/10`.
     #[must_use]
     pub fn rates(&self) -> String {
-        Network::with(|network| network.rates().to_string())
+        Network::with(|network| network.drawn().to_string())
     }
 
     /// From here on an accept of this system fails (`EMFILE`) while it has so many sockets.
@@ -226,6 +228,7 @@ impl Simulation {
     /// # Panics
     ///
     /// When `to` is not an address.
+    #[track_caller]
     pub fn connect<E, A: Actor>(&mut self, to: E, client: A)
     where
         E: TryInto<Endpoint>,
@@ -248,6 +251,7 @@ impl Simulation {
     /// # Panics
     ///
     /// When `to` is not an address.
+    #[track_caller]
     pub fn client<E>(&mut self, to: E) -> Client
     where
         E: TryInto<Endpoint>,
@@ -298,6 +302,7 @@ impl Simulation {
     ///
     /// When an actor panicked, and when the framework breaks a promise: a poller that sleeps while
     /// there is a message for it.
+    #[track_caller]
     pub fn step(&mut self) -> bool {
         let happened = self.happen();
         let moved = match self.choose() {
@@ -328,6 +333,7 @@ impl Simulation {
     }
 
     /// Runs until so much time has passed.
+    #[track_caller]
     pub fn run_for(&mut self, time: Duration) {
         let until = self.elapsed() + time;
         // In its place among all else that happens.
@@ -363,6 +369,7 @@ impl Simulation {
     /// # Errors
     ///
     /// As [`Addr::ask`].
+    #[track_caller]
     pub fn ask<A: Actor, R: Send + 'static>(
         &mut self,
         addr: &Addr<A>,
@@ -394,6 +401,7 @@ impl Simulation {
     /// When they do not end, when an actor was opened and not closed, or when a socket is left. A
     /// healed run that does not come to its end has a livelock in it, or somebody waits for what
     /// will never come.
+    #[track_caller]
     pub fn finish(&mut self, within: Duration) {
         self.heal();
         self.scripts.clear();
@@ -417,6 +425,7 @@ impl Simulation {
         }
     }
 
+    #[track_caller]
     fn run_to_end(&mut self, within: Duration, of: impl Fn(usize) -> bool) {
         let until = self.elapsed() + within + REST;
         loop {
@@ -626,6 +635,7 @@ impl Simulation {
     }
 
     /// Promise 4: no wake is lost. Nobody is able to run here, so whoever has a message sleeps.
+    #[track_caller]
     fn check_sleepers(&self) {
         let now = self.elapsed();
         for (at, runner) in self.pollers.iter().enumerate() {
@@ -643,11 +653,13 @@ impl Simulation {
         }
     }
 
+    #[track_caller]
     fn show_panics(&mut self) {
         let programs = self.programs.iter();
         let panics = programs.map(|program| program.handle.shared.panics()).sum();
         if std::mem::replace(&mut self.panics, panics) != panics && !self.panics_allowed {
-            panic!("an actor, or what belongs to one, panicked: see above");
+            let what = Network::with(Network::take_panic);
+            panic!("{}", what.unwrap_or_else(|| "an actor panicked".to_owned()));
         }
     }
 }
@@ -658,10 +670,13 @@ where
     E: TryInto<Endpoint>,
     E::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    to.try_into().unwrap_or_else(|error| {
-        let error: Box<dyn Error + Send + Sync> = error.into();
-        panic!("connect: {error}")
-    })
+    match to.try_into() {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            let error: Box<dyn Error + Send + Sync> = error.into();
+            panic!("connect: {error}")
+        }
+    }
 }
 
 /// Ends all that is left, and gives the thread its own time back.

@@ -6,6 +6,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::connect::Listener;
@@ -244,7 +245,11 @@ pub(crate) struct Network {
     pub(super) listings: u64,
     pub(super) random: Random,
     rates: Rates,
+    /// As drawn, which [`heal`](Network::heal) changes nothing about.
+    drawn: Rates,
     recorder: Recorder,
+    /// The first panic of an actor since the last look.
+    panic: Option<String>,
     who: Option<Who>,
 }
 
@@ -347,7 +352,7 @@ impl Network {
         match due.what {
             Happening::Bytes { side, epoch, bytes } => self.arrive(at, side, epoch, &bytes),
             Happening::End { side, epoch } => self.arrive_end(at, side, epoch),
-            Happening::Reset { side } => self.reset(at, side, "by its peer"),
+            Happening::Reset { side } => self.reset(at, side, "by the other"),
             Happening::Connect { tries, to } => self.arrive_connect(at, tries, to),
             Happening::Answer { refused } => self.arrive_answer(at, refused),
             Happening::Befalls(fate) => self.befall(at, fate),
@@ -373,10 +378,12 @@ impl Network {
     pub(crate) fn set_faults(&mut self, faults: Faults) {
         let mut draw = self.random.split();
         self.rates = Rates::draw(faults, &mut draw);
+        self.drawn = self.rates.clone();
     }
 
-    pub(crate) fn rates(&self) -> &Rates {
-        &self.rates
+    /// How often things go wrong, or went until it was healed.
+    pub(crate) fn drawn(&self) -> &Rates {
+        &self.drawn
     }
 
     /// Whether this goes wrong now.
@@ -455,7 +462,8 @@ impl Network {
     }
 
     pub(super) fn record(&mut self, what: impl FnOnce() -> What) {
-        if self.recorder.is_on() {
+        // What a failed test drops on its way out is not what it failed of.
+        if self.recorder.is_on() && !thread::panicking() {
             self.recorder.push(self.now(), self.who, what());
         }
     }
@@ -472,6 +480,16 @@ impl Network {
             let text = text.to_string();
             Network::with(|network| network.record(|| What::Note(text)));
         }
+    }
+
+    /// The same of a panic, which the test is to be told, too.
+    pub(crate) fn note_panic(&mut self, text: String) {
+        self.record(|| What::Note(text.clone()));
+        self.panic.get_or_insert(text);
+    }
+
+    pub(crate) fn take_panic(&mut self) -> Option<String> {
+        self.panic.take()
     }
 }
 

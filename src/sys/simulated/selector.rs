@@ -151,10 +151,14 @@ impl SimulatedSelector {
             }
             self.stale.clone_from(&ready);
             let (count, woken_by) = (ready.len(), woken.is_some());
-            network.record(|| What::Wakes {
-                events: count,
-                woken: woken_by,
-            });
+            // A poller looks once more after each piece of work: those looks would be half of every
+            // trace.
+            if count > 0 || woken_by {
+                network.record(|| What::Wakes {
+                    events: count,
+                    woken: woken_by,
+                });
+            }
             events.refill(woken.into_iter().chain(ready));
         });
     }

@@ -84,6 +84,7 @@ impl Network {
         if available == 0 {
             let connection = &self.connections[at];
             if connection.ends[side].is_reset {
+                self.record_of(at, || OfConnection::ReceivesReset);
                 return Err(errno(libc::ECONNRESET));
             }
             if !connection.pipes[other(side)].has_ended {
@@ -115,7 +116,11 @@ impl Network {
             return Err(errno(libc::EINTR));
         }
         let connection = &self.connections[at];
-        if connection.ends[side].is_reset || connection.pipes[side].is_shut {
+        if connection.ends[side].is_reset {
+            self.record_of(at, || OfConnection::Fails("a send after the reset"));
+            return Err(errno(libc::EPIPE));
+        }
+        if connection.pipes[side].is_shut {
             return Err(errno(libc::EPIPE));
         }
         let of: usize = slices.iter().map(|slice| slice.len()).sum();
@@ -222,7 +227,7 @@ impl Network {
         self.connections[at].pipes[side].epoch += 1;
         let arrives = self.nanos() + self.delay(at);
         if arrives <= self.nanos() {
-            self.reset(at, other(side), "by its peer");
+            self.reset(at, other(side), "by the other");
         } else {
             let side = other(side);
             self.put(at, arrives, Happening::Reset { side });
@@ -249,9 +254,9 @@ impl Network {
         }
         if unread && !is_reset {
             self.abort(number);
-        } else if !is_reset {
+        } else {
             self.record_of(at, || OfConnection::Closes);
-            if !is_shut {
+            if !is_shut && !is_reset {
                 self.shut(at, side);
             }
         }
@@ -338,7 +343,7 @@ impl Network {
         if connection.ends[side].is_reset || !connection.ends[side].is_held {
             return;
         }
-        self.record_of(at, || OfConnection::IsReset(why));
+        self.record_of(at, || OfConnection::IsReset { side, why });
         // What has arrived may still be received, or not: that depends on the kernel and on luck.
         let is_lost = !self.connections[at].is_calm && self.random.one_in(2);
         let connection = &mut self.connections[at];

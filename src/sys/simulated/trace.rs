@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use super::network::Who;
+use super::network::{CLIENT, Who};
 
 /// Bytes of a piece of data that a trace keeps.
 const EXCERPT_MAX: usize = 60;
@@ -38,10 +38,14 @@ pub(super) enum OfConnection {
         excerpt: Box<[u8]>,
     },
     ReceivesEnd,
+    ReceivesReset,
     Shuts,
     Closes,
     Resets,
-    IsReset(&'static str),
+    IsReset {
+        side: usize,
+        why: &'static str,
+    },
     Fails(&'static str),
 }
 
@@ -195,10 +199,14 @@ impl fmt::Display for OfConnection {
                 write!(f, "sends {len} of {of}: {}", Excerpt(excerpt, *len))
             }
             OfConnection::ReceivesEnd => f.write_str("receives the end"),
+            OfConnection::ReceivesReset => f.write_str("receives the reset"),
             OfConnection::Shuts => f.write_str("half-closes"),
             OfConnection::Closes => f.write_str("closes"),
             OfConnection::Resets => f.write_str("resets its peer"),
-            OfConnection::IsReset(why) => write!(f, "is reset {why}"),
+            OfConnection::IsReset { side, why } => {
+                let end = if *side == CLIENT { "client" } else { "server" };
+                write!(f, "is reset at its {end}'s end, {why}")
+            }
             OfConnection::Fails(why) => write!(f, "fails: {why}"),
         }
     }
