@@ -84,7 +84,8 @@
 //! ```
 //!
 //! Clients are played by the test ([`Simulation::client`]) or are actors
-//! ([`Simulation::connect`]); [`note`] and the [`Trace`] show what happened.
+//! ([`Simulation::connect`]); [`note`] and the [`Trace`] show what happened. The [`guide`] begins
+//! with one actor and ends with a bug that only some seeds show.
 //!
 //! What is the same as in a server: everything above the system calls. What is not:
 //!
@@ -96,6 +97,11 @@
 //!   can be seen, a `BTreeMap` keeps the run the same under its seed.
 //! - [`Builder::busy_poll`](crate::Builder::busy_poll) and the sizes of kernel buffers are not
 //!   looked at; a kernel holds 64 KiB for each direction, or less.
+
+#[doc = include_str!("../docs/testing.md")]
+// The tests that it shows are for the reader's own crate; a hidden `main` calls what they call.
+#[allow(clippy::test_attr_in_doctest)]
+pub mod guide {}
 
 mod client;
 mod observed;

@@ -73,6 +73,19 @@ fn ask(simulation: &mut Simulation, bytes: Vec<u8>, log: &Rc<RefCell<Log>>) {
     simulation.connect(ADDR, Asker { bytes, log });
 }
 
+/// Stands in README.md, word for word.
+#[test]
+fn a_server_under_many_seeds() {
+    for_each_seed(100, |simulation| {
+        simulation.faults(Faults::harmless());
+        let system = simulation.system(System::builder().pollers(2));
+        system.listen("127.0.0.1:9000", |_peer| Echo).unwrap();
+        let client = simulation.client("127.0.0.1:9000");
+        client.send("hello\n");
+        assert_eq!(client.line(simulation), "hello");
+    });
+}
+
 #[test]
 fn a_client_talks_to_a_server() {
     let mut simulation = Simulation::new(1);

@@ -381,6 +381,17 @@ fn the_echo_program_of_the_readme_is_the_one_that_is_compiled() {
     assert_eq!(printed, compiled);
 }
 
+#[test]
+fn the_test_of_the_readme_is_one_that_is_run() {
+    let readme = fs::read_to_string(root("README.md")).unwrap();
+    let (_, section) = readme.split_once("## Testing your server").unwrap();
+    let printed = block(section, "```rust", "").expect("it has a test in Rust");
+    let run = fs::read_to_string(root("tests/simulation.rs")).unwrap();
+    let run = run.replace("\n    ", "\n");
+    let (_, printed) = printed.split_once("\n\n").expect("a use and a call");
+    assert!(run.contains(printed), "{printed}");
+}
+
 /// The first block of code behind the line `fence`, without `margin`.
 fn block(text: &str, fence: &str, margin: &str) -> Option<String> {
     let mut lines = text.lines().skip_while(|line| line.trim() != fence);
