@@ -18,6 +18,9 @@ impl Actor for Echo {
     type Message = ();
 
     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        if input.bytes() == b"panic\n" {
+            panic!("it was told to");
+        }
         ctx.write(input.take_all());
         Ok(())
     }
@@ -99,6 +102,79 @@ fn a_client_talks_to_a_server() {
     drop(client);
     simulation.run_until(Duration::from_secs(1), |_| system.stats().connections == 0);
     simulation.finish(Duration::from_secs(1));
+}
+
+#[test]
+fn a_client_waits_for_so_many_bytes_or_for_the_end() {
+    let mut simulation = Simulation::new(1);
+    simulation.faults(Faults::harmless());
+    let _system = server(&mut simulation, 2);
+    let client = simulation.client(ADDR);
+    client.send("one two three");
+    client.half_close();
+    assert_eq!(client.take(&mut simulation, 4), "one ");
+    assert_eq!(client.take(&mut simulation, 0), "");
+    assert_eq!(client.rest(&mut simulation), "two three");
+}
+
+#[test]
+#[should_panic(expected = "take: the server has ended the stream; there is b\"one\"")]
+fn a_client_that_waits_in_vain_says_why() {
+    let mut simulation = Simulation::new(1);
+    let _system = server(&mut simulation, 2);
+    let client = simulation.client(ADDR);
+    client.send("one");
+    client.half_close();
+    client.take(&mut simulation, 4);
+}
+
+#[test]
+#[should_panic(expected = "line: the connect was refused; there is b\"\"")]
+fn a_client_that_nobody_listens_to_says_so() {
+    let mut simulation = Simulation::new(1);
+    let client = simulation.client(ADDR);
+    client.line(&mut simulation);
+}
+
+#[test]
+#[should_panic(expected = "Echo panicked: it was told to")]
+fn an_actor_that_panics_fails_the_test() {
+    let mut simulation = Simulation::new(1);
+    let _system = server(&mut simulation, 2);
+    let client = simulation.client(ADDR);
+    client.send("panic\n");
+    client.line(&mut simulation);
+}
+
+#[test]
+fn who_goes_past_the_simulation_is_told() {
+    let mut simulation = Simulation::new(1);
+    let error = System::builder().build().unwrap_err();
+    assert!(error.to_string().contains("Simulation::system"), "{error}");
+    let system = server(&mut simulation, 1);
+    let error = system.run().unwrap_err();
+    assert!(error.to_string().contains("its simulation"), "{error}");
+}
+
+#[test]
+fn a_trace_tells_the_end_of_each_actor() {
+    let mut simulation = Simulation::new(1);
+    let _system = server(&mut simulation, 1);
+    let client = simulation.client(ADDR);
+    client.send("hello\n");
+    client.line(&mut simulation);
+    client.reset();
+    while simulation.step() {}
+    let trace = simulation.trace().to_string();
+    for what in [
+        "-            c1 resets its peer",
+        "server-0     c1 receives the reset",
+        "Echo 0.0v1 has ended: reset by the peer",
+        "server-0     c1 closes",
+    ] {
+        assert!(trace.contains(what), "{what}: {trace}");
+    }
+    assert!(format!("{client:?}").contains("c1"), "{client:?}");
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl Hosts {
             // The text of an error is the user's code.
             self.guarded(|| {
                 log::debug!("{actor} {id}: {reason}");
-                Network::tell(format_args!("{actor} {id} has ended: {reason}"));
+                Network::note(format_args!("{actor} {id} has ended: {reason}"));
             });
         }
     }

@@ -10,14 +10,15 @@ use crate::sys::{Endpoint, Wire};
 
 use super::simulation::Simulation;
 
-/// How long [`Client::line`] waits: longer than anything that a healthy server does.
+/// How long a [`Client`] waits: longer than anything that a healthy server does.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The client's end of a connection in a [`Simulation`], in the hands of the test. Dropping it
 /// closes it.
 ///
 /// It takes whatever arrives into its memory at once, unless it
-/// [stops reading](Client::stop_reading).
+/// [stops reading](Client::stop_reading). [`Debug`](fmt::Debug) tells which connection of a
+/// [trace](Simulation::trace) it is.
 ///
 /// # Panics
 ///
@@ -56,12 +57,46 @@ impl Client {
     /// when it is not UTF-8.
     #[track_caller]
     pub fn line(&self, simulation: &mut Simulation) -> String {
+        self.wait(simulation, "line", |got| got.contains(&b'\n'));
+        let mut got = self.got.borrow_mut();
+        let end = got.iter().position(|byte| *byte == b'\n');
+        let line = got.drain(..=end.unwrap_or_default()).collect();
+        let line = String::from_utf8(line).expect("line: not UTF-8");
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    }
+
+    /// Runs the simulation until `n` bytes have come, and takes them.
+    ///
+    /// # Panics
+    ///
+    /// When the connection ends before, or when they do not come within ten minutes of simulated
+    /// time.
+    #[track_caller]
+    pub fn take(&self, simulation: &mut Simulation, n: usize) -> Bytes {
+        self.wait(simulation, "take", |got| got.len() >= n);
+        self.got.borrow_mut().drain(..n).collect()
+    }
+
+    /// Runs the simulation until the connection has [ended](Client::is_closed), and takes all that
+    /// has come.
+    ///
+    /// # Panics
+    ///
+    /// When it has not ended within ten minutes of simulated time.
+    #[track_caller]
+    pub fn rest(&self, simulation: &mut Simulation) -> Bytes {
+        self.wait(simulation, "rest", |_| self.is_closed());
+        self.received()
+    }
+
+    /// Runs the simulation until what has come is enough.
+    #[track_caller]
+    fn wait(&self, simulation: &mut Simulation, who: &str, is_enough: impl Fn(&[u8]) -> bool) {
         let until = simulation.elapsed() + PATIENCE;
-        let end = loop {
+        loop {
             self.fetch();
-            let end = self.got.borrow().iter().position(|byte| *byte == b'\n');
-            if let Some(end) = end {
-                break end;
+            if is_enough(&self.got.borrow()) {
+                return;
             }
             let why = if self.is_refused() {
                 "the connect was refused"
@@ -70,17 +105,14 @@ impl Client {
             } else if self.is_closed() {
                 "the server has ended the stream"
             } else if simulation.elapsed() >= until {
-                "none has come in ten minutes"
+                "ten minutes have passed"
             } else if simulation.step() {
                 continue;
             } else {
                 "nothing will happen any more"
             };
-            panic!("line: {why}; there is {:?}", Bytes::from(self.got.take()));
-        };
-        let line: Vec<u8> = self.got.borrow_mut().drain(..=end).collect();
-        let line = String::from_utf8(line).expect("line: not UTF-8");
-        line.trim_end_matches(['\r', '\n']).to_owned()
+            panic!("{who}: {why}; there is {:?}", Bytes::from(self.got.take()));
+        }
     }
 
     /// Ends what it sends, behind all that it has sent.
@@ -142,6 +174,7 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut client = f.debug_struct("Client");
         if !self.wire.is_over() {
+            client.field("connection", &format_args!("c{}", self.wire.serial()));
             client.field("is_connected", &self.is_connected());
             client.field("is_closed", &self.is_closed());
         }

@@ -16,11 +16,11 @@ const TAIL: usize = 80;
 /// How long a scenario that does not say so itself is given to stop.
 const STOP: Duration = Duration::from_secs(30);
 
-/// Runs `scenario` for each of the first `seeds` seeds, each in a [`Simulation`] of its own, which
-/// it [finishes](Simulation::finish) unless the scenario has.
+/// Runs `scenario` for each seed from 0 to `seeds - 1`, each in a [`Simulation`] of its own, which
+/// it [finishes](Simulation::finish) within 30 seconds unless the scenario has.
 ///
-/// The seed of a run that fails is printed, with the rates of its faults, the end of its trace and
-/// the command that replays it. Two variables of the environment are heeded:
+/// The first run that fails is the last. Printed are the end of its trace, the seed, what failed, the
+/// rates of its faults, and the command that replays it. Two variables of the environment are heeded:
 ///
 /// - `GREENROOM_SEED=n` runs this one seed alone and prints its whole trace;
 /// - `GREENROOM_SEEDS=n` runs so many seeds instead.
@@ -82,13 +82,24 @@ fn command(seed: u64) -> String {
     let package = env::var("CARGO_PKG_NAME").unwrap_or_default();
     let root = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     let target = target(&program, &package, Path::new(&root));
+    let profile = profile(&program);
     // The test runner calls its threads by the tests; an example of the documentation is not run
     // by it.
     let test = match thread::current().name() {
         Some(name) if name != "main" => format!(" {name} -- --exact --nocapture"),
         _ => " -- --nocapture".to_owned(),
     };
-    format!("GREENROOM_SEED={seed} cargo test{target}{test}")
+    format!("GREENROOM_SEED={seed} cargo test{profile}{target}{test}")
+}
+
+/// `target/release/deps/chat-0123456789abcdef` is without what a debug build asserts.
+fn profile(program: &Path) -> &'static str {
+    let folder = program.ancestors().nth(2).and_then(Path::file_name);
+    if folder == Some(OsStr::new("release")) {
+        " --release"
+    } else {
+        ""
+    }
 }
 
 /// The options that choose this program: `target/debug/deps/chat-0123456789abcdef`. Where it is not
@@ -145,6 +156,8 @@ mod tests {
         assert_eq!(of("deps/bytes", ""), "");
         let example = Path::new("/tmp/rustdoctest1/rust_out");
         assert_eq!(target(example, "greenroom", root), " -p greenroom --doc");
+        let program = Path::new("/x/target/release/deps/bytes-0123456789abcdef");
+        assert_eq!(profile(program), " --release");
         let here = command(7);
         let test = "testing::seeds::tests::the_command_names_what_was_run";
         assert!(here.starts_with("GREENROOM_SEED=7 cargo test"), "{here}");

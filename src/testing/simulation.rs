@@ -156,13 +156,15 @@ impl Simulation {
     // ---- what goes wrong ------------------------------------------------------------------------
 
     /// From here on these things may go wrong; which of them do, and how often, is drawn from the
-    /// seed.
+    /// seed. Called again, all is drawn anew; connections that are there keep their delay, and the
+    /// end that awaits them.
     pub fn faults(&mut self, faults: Faults) {
         Network::with(|network| network.set_faults(faults));
     }
 
     /// Nothing goes wrong any more: the quiet phase, in which everything has to come to its end.
-    /// What was frozen, stalled or late goes on; what is lost stays lost.
+    /// What was frozen, stalled or late goes on, within a second; what is lost stays lost.
+    /// Connections that were to be reset live.
     pub fn heal(&mut self) {
         Network::with(Network::heal);
         for runner in &mut self.pollers {
@@ -221,7 +223,8 @@ impl Simulation {
     }
 
     /// Has `client`, an actor like those of the server, connect to a listener. All clients live on
-    /// a poller of their own, whose system is called `clients`.
+    /// a poller of their own, whose system is called `clients`, with the default limits. It need not
+    /// be `Send`: what it finds out it may tell the test by an `Rc`.
     ///
     /// When the connect fails, [`closed`](Actor::closed) is all that it is told.
     ///
@@ -271,7 +274,9 @@ impl Simulation {
         clients
     }
 
-    /// Calls `what` when so much time has passed, from within [`step`](Simulation::step).
+    /// Calls `what` when so much time has passed, from within [`step`](Simulation::step): what a
+    /// scenario is written down with. Of two for the same time the one that was given first is
+    /// called first.
     pub fn after(&mut self, delay: Duration, what: impl FnOnce(&mut Simulation) + 'static) {
         self.scripted += 1;
         self.scripts.push(Reverse(Script {
@@ -295,8 +300,9 @@ impl Simulation {
         clock::now().saturating_duration_since(self.start)
     }
 
-    /// Lets one poller have a turn, or, when none has anything to do, moves the clock to where
-    /// something is. `false` when nothing will ever happen any more by itself.
+    /// Lets one poller have a turn, which takes a microsecond, or, when none has anything to do,
+    /// moves the clock to where something is. `false` when nothing will ever happen any more by
+    /// itself.
     ///
     /// # Panics
     ///

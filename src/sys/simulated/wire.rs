@@ -36,6 +36,11 @@ impl Wire {
         })
     }
 
+    /// By which a trace names it.
+    pub(crate) fn serial(&self) -> u32 {
+        self.with(|connection| connection.serial)
+    }
+
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let mut bytes = bytes;
         while !bytes.is_empty() {
