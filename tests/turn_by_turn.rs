@@ -422,6 +422,18 @@ fn a_half_close_waits_for_what_was_written_before() {
 }
 
 #[test]
+fn a_pause_together_with_a_half_close_is_a_pause() {
+    let (mut stage, seen) = connection(ConnectionOptions::new(), |probe| probe);
+    tell(&mut stage, |ctx| {
+        ctx.shutdown_write();
+        ctx.pause();
+    });
+    assert!(stage.is_write_shut() && !stage.is_reading());
+    stage.receive("later");
+    assert_eq!((stage.unread(), told(&seen)), (5, vec![]));
+}
+
+#[test]
 fn an_answer_may_be_the_last_word() {
     let (mut stage, seen) = connection(ConnectionOptions::new(), |probe| {
         probe.on_readable(|input, ctx| {
