@@ -282,10 +282,6 @@ impl Network {
         connection.ends[SERVER].is_held = true;
         self.listeners[place].backlog.push_back(at as u32);
         self.touch_listener(place);
-        if self.connections[at].ends[CLIENT].is_reset {
-            // The reset found nobody here yet.
-            self.reset(at, SERVER, "before it was connected");
-        }
         self.answer(at, None);
     }
 
