@@ -327,6 +327,19 @@ fn members_that_end_in_a_walk_get_no_more_of_it_and_the_others_all() {
 }
 
 #[test]
+fn members_that_end_between_the_turns_of_a_walk_move_nobody_out_of_its_way() {
+    const MANY: usize = 3_000;
+    let mut stage = family(MANY);
+    push(&mut stage, [ENDS]);
+    assert!(
+        came(&stage)
+            .into_iter()
+            .eq((0..MANY).map(|number| (number, ENDS)))
+    );
+    assert_eq!(stage.actor().left.len(), MANY);
+}
+
+#[test]
 fn pushes_to_a_member_that_waits_are_kept_for_it_and_for_nobody_else() {
     let mut hub = Probe::<u32>::with_bound(2);
     while hub.recipient::<u32>().send(0).is_ok() {}
