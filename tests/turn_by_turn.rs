@@ -496,3 +496,23 @@ fn an_error_of_the_actor_is_its_reason_also_where_what_it_wrote_never_leaves() {
         assert_eq!(told(&seen), ["closed: no such thing"]);
     }
 }
+
+#[test]
+fn one_that_closes_is_not_told_of_the_room_that_it_waited_for() {
+    let mut full = greenroom::testing::Probe::<u32>::with_bound(2);
+    while full.recipient::<u32>().send(0).is_ok() {}
+    let to = full.recipient::<u32>();
+    let (mut stage, seen) = connection(ConnectionOptions::new(), |probe| probe);
+    stage.stall();
+    tell(&mut stage, move |ctx| {
+        ctx.write(b"last words");
+        ctx.wait_for_room(&to);
+    });
+    assert!(stage.is_waiting());
+    stage.addr().close();
+    full.take_all();
+    stage.run();
+    assert_eq!(told(&seen), [""; 0]);
+    stage.unstall();
+    assert_eq!(told(&seen), ["closed: finished"]);
+}
