@@ -1,6 +1,7 @@
 //! A client that a test plays itself.
 
 use std::cell::RefCell;
+use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -166,6 +167,22 @@ impl Client {
     fn fetch(&self) {
         if self.wire.takes() {
             self.got.borrow_mut().extend(self.wire.take());
+        }
+    }
+}
+
+/// What clients connect to.
+#[track_caller]
+pub(super) fn endpoint<E>(to: E) -> Endpoint
+where
+    E: TryInto<Endpoint>,
+    E::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    match to.try_into() {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            let error: Box<dyn Error + Send + Sync> = error.into();
+            panic!("connect: {error}")
         }
     }
 }

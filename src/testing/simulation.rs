@@ -24,7 +24,7 @@ use crate::sys::{
 };
 use crate::system::{Builder, System};
 
-use super::client::Client;
+use super::client::{Client, endpoint};
 use super::runner::{Runner, Script, whole_ms};
 
 /// Events that a trace keeps unless it is told otherwise: the last second or so of a busy run.
@@ -666,21 +666,6 @@ impl Simulation {
         if std::mem::replace(&mut self.panics, panics) != panics && !self.panics_allowed {
             let what = Network::with(Network::take_panic);
             panic!("{}", what.unwrap_or_else(|| "an actor panicked".to_owned()));
-        }
-    }
-}
-
-#[track_caller]
-fn endpoint<E>(to: E) -> Endpoint
-where
-    E: TryInto<Endpoint>,
-    E::Error: Into<Box<dyn Error + Send + Sync>>,
-{
-    match to.try_into() {
-        Ok(endpoint) => endpoint,
-        Err(error) => {
-            let error: Box<dyn Error + Send + Sync> = error.into();
-            panic!("connect: {error}")
         }
     }
 }
