@@ -149,9 +149,10 @@ impl Network {
         if pipe.room != usize::MAX {
             pipe.room -= len;
         }
+        // That of the whole: its first piece may be what the connection ends at.
+        let epoch = pipe.epoch;
         while !bytes.is_empty() {
             let rest = bytes.split_off(self.some_of(at, bytes.len()));
-            let epoch = self.connections[at].pipes[side].epoch;
             self.dispatch(at, side, Happening::Bytes { side, epoch, bytes });
             bytes = rest;
         }
