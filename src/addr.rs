@@ -388,6 +388,8 @@ pub(crate) enum Control {
     Spawn(Box<dyn FnOnce() -> Box<dyn Hosted> + Send>),
     Close,
     Room,
+    /// The actor waits for this very mailbox, which has no room even for its own.
+    WaitHere,
     Join(GroupId, Arc<dyn Notice>),
     Leave(GroupId),
     Disband(GroupId),
@@ -429,7 +431,7 @@ impl<M: Send + 'static> Post<M> {
     ///
     /// What was set aside for such an actor takes places here, so there may never be room as long
     /// as it waits. It took a message out for each that it hands on, so nothing gathers; where an
-    /// actor makes more of them, it waits in line at twice the bound.
+    /// actor makes more of them, it waits at twice the bound.
     pub(crate) fn grant(&self, room: impl FnOnce()) {
         GRANTED.set(std::ptr::from_ref(self).cast());
         room();
@@ -441,7 +443,7 @@ impl<M: Send + 'static> Post<M> {
     }
 
     /// Whether an actor that waits for its own mailbox may send, see [`Post::grant`].
-    fn has_room_for_own(&self) -> bool {
+    pub(crate) fn has_room_for_own(&self) -> bool {
         self.mailbox.count() < self.mailbox.bound().saturating_mul(2)
     }
 
@@ -530,10 +532,16 @@ impl<M: Send + 'static> Controlled for Post<M> {
 
     fn wait(&self, waiter: Waiter) -> Option<Waiter> {
         let own = Arc::as_ptr(&waiter.post).cast::<()>() == std::ptr::from_ref(self).cast();
-        if own && self.has_room_for_own() {
+        if !own {
+            return self.mailbox.wait(waiter);
+        }
+        if self.has_room_for_own() {
             return Some(waiter);
         }
-        self.mailbox.wait(waiter)
+        // Not in the mailbox's line: what is set aside for those who stand there may keep it from
+        // ever being below half.
+        self.control(waiter.key, Control::WaitHere);
+        None
     }
 
     fn door(&self) -> &Door {

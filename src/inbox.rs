@@ -56,6 +56,8 @@ pub(crate) struct Inbox<M> {
     /// They go on counting against the mailbox's bound, so that the wait reaches back to their
     /// senders.
     aside: HashMap<ActorKey, VecDeque<Entry<M>>>,
+    /// Actors that wait for this very mailbox and found no room even for its own, oldest first.
+    own: VecDeque<ActorKey>,
     /// Actors whose messages set aside may be delivered now.
     resumed: VecDeque<ActorKey>,
     /// Taken out of the mailbox and not delivered yet.
@@ -113,6 +115,7 @@ impl<M: Send + 'static> Inbox<M> {
             memberships: HashMap::default(),
             walk: None,
             aside: HashMap::default(),
+            own: VecDeque::new(),
             resumed: VecDeque::new(),
             batch: VecDeque::new(),
             held: Default::default(),
@@ -328,6 +331,23 @@ impl<M: Send + 'static> Inbox<M> {
         }
     }
 
+    /// The mailbox that an actor waited for has room.
+    fn room(&mut self, key: ActorKey, hosts: &mut Hosts) {
+        if hosts.has(key, Flags::WAITS_HERE) {
+            self.post.grant(|| hosts.room(key));
+        } else {
+            hosts.room(key);
+        }
+        if self.aside.contains_key(&key) && !self.resumed.contains(&key) {
+            self.resumed.push_back(key);
+        }
+    }
+
+    /// Whether an actor that waits for this very mailbox may go on.
+    fn has_room_for_own(&self) -> bool {
+        !self.own.is_empty() && self.post.has_room_for_own()
+    }
+
     /// Carries out what travels beside the messages.
     fn control(&mut self, key: ActorKey, control: Control, hosts: &mut Hosts) {
         match control {
@@ -335,16 +355,8 @@ impl<M: Send + 'static> Inbox<M> {
             Control::Close => {
                 self.letter(Entry::new(key, What::Control(Box::new(control))), hosts);
             }
-            Control::Room => {
-                if hosts.has(key, Flags::WAITS_HERE) {
-                    self.post.grant(|| hosts.room(key));
-                } else {
-                    hosts.room(key);
-                }
-                if self.aside.contains_key(&key) && !self.resumed.contains(&key) {
-                    self.resumed.push_back(key);
-                }
-            }
+            Control::Room => self.room(key, hosts),
+            Control::WaitHere => self.own.push_back(key),
             Control::Join(id, notice) => {
                 if !matches!(hosts.present(key), Present::No) {
                     self.groups
@@ -436,6 +448,14 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
                 continue;
             }
             let Some(entry) = self.batch.pop_front() else {
+                self.settle(mem::take(&mut taken));
+                if self.has_room_for_own()
+                    && let Some(key) = self.own.pop_front()
+                {
+                    left -= 1;
+                    self.room(key, hosts);
+                    continue;
+                }
                 break;
             };
             left -= 1;
@@ -463,11 +483,11 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
     }
 
     fn has_work(&self) -> bool {
-        self.post.mailbox.has_work()
+        self.post.mailbox.has_work() || self.has_room_for_own()
     }
 
     fn arm(&self) -> bool {
-        self.post.mailbox.arm()
+        self.post.mailbox.arm() && !self.has_room_for_own()
     }
 
     fn disarm(&self) {
