@@ -421,6 +421,16 @@ impl Hosts {
             .is_some_and(|index| self.slots[index].extra.is_some())
     }
 
+    /// How many connections are there, and how many of them have something kept in which nothing is.
+    pub(crate) fn idle_extras(&self) -> (usize, usize) {
+        let there = || self.slots.iter().filter(|slot| slot.socket.is_some());
+        let is_idle = |slot: &&Slot| {
+            !slot.flags.has(Flags::LINGERING)
+                && self.extras.get(slot.extra).is_some_and(Extra::is_idle)
+        };
+        (there().count(), there().filter(is_idle).count())
+    }
+
     /// Takes the extra back when nothing is in it.
     fn tidy(&mut self, index: usize) {
         let extra = self.extras.get(self.slots[index].extra);

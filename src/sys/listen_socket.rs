@@ -74,7 +74,9 @@ impl ListenSocket {
     pub(crate) fn bind(endpoint: &Endpoint, options: &BindOptions) -> io::Result<ListenSocket> {
         match (options.simulated, endpoint) {
             (Some(process), _) => Number::listen(endpoint, options, process).map(|number| {
-                let (path, end) = (None, End::simulated(number));
+                let is_unix = matches!(endpoint, Endpoint::Unix(_));
+                let path = is_unix.then_some(UnixPath::Simulated(number));
+                let end = End::simulated(number);
                 ListenSocket { path, end }
             }),
             (None, Endpoint::Tcp(_)) => ListenSocket::bind_tcp(endpoint, options),

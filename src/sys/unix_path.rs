@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::addr::Endpoint;
+use super::simulated::Number;
 use super::socket::Socket;
 
 /// Removes the socket file at `path` if nobody listens on it.
@@ -48,17 +49,21 @@ pub(super) fn remove_dead_socket(endpoint: &Endpoint, path: &Path) -> io::Result
 /// It has to be dropped while the socket is open. An open socket keeps its inode, so that no other
 /// file can have the same number; after the close a server that took our place could.
 #[derive(Debug)]
-pub(super) struct UnixPath {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
+pub(super) enum UnixPath {
+    File {
+        path: PathBuf,
+        device: u64,
+        inode: u64,
+    },
+    /// That of a listener on this thread's network.
+    Simulated(Number),
 }
 
 impl UnixPath {
     /// Remembers the file that a bind has just made at `path`.
     pub(super) fn of(path: &Path) -> io::Result<UnixPath> {
         let metadata = fs::symlink_metadata(path)?;
-        Ok(UnixPath {
+        Ok(UnixPath::File {
             // Absolute, for the process may change its directory meanwhile.
             path: std::path::absolute(path)?,
             device: metadata.dev(),
@@ -69,11 +74,20 @@ impl UnixPath {
 
 impl Drop for UnixPath {
     fn drop(&mut self) {
-        let still_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| found.dev() == self.device && found.ino() == self.inode);
-        if still_ours {
-            // A file that stays behind is replaced by the next server.
-            let _ = fs::remove_file(&self.path);
+        match self {
+            UnixPath::File {
+                path,
+                device,
+                inode,
+            } => {
+                let still_ours = fs::symlink_metadata(&path)
+                    .is_ok_and(|found| found.dev() == *device && found.ino() == *inode);
+                if still_ours {
+                    // A file that stays behind is replaced by the next server.
+                    let _ = fs::remove_file(path);
+                }
+            }
+            UnixPath::Simulated(listener) => listener.remove_file(),
         }
     }
 }

@@ -404,8 +404,8 @@ impl Simulation {
     ///
     /// # Panics
     ///
-    /// When they do not end, when an actor was opened and not closed, or when a socket is left. A
-    /// healed run that does not come to its end has a livelock in it, or somebody waits for what
+    /// When they do not end, when an actor was opened and not closed, or when a socket is left, or the
+    /// file of one. A healed run that does not come to its end has a livelock in it, or somebody waits for what
     /// will never come.
     #[track_caller]
     pub fn finish(&mut self, within: Duration) {
@@ -429,6 +429,11 @@ impl Simulation {
             assert_eq!(stats.opened, stats.closed, "actors opened and closed");
             assert_eq!(stats.connections, 0, "sockets that are left");
         }
+        let files = Network::with(|network| network.files());
+        assert!(
+            files.is_empty(),
+            "files of Unix sockets that are left: {files:?}"
+        );
     }
 
     #[track_caller]
@@ -481,6 +486,20 @@ impl Simulation {
     pub fn client_stats(&self) -> Stats {
         let clients = self.clients.as_ref();
         clients.map_or_else(Stats::default, |(_, system)| system.stats())
+    }
+
+    /// How many connections the servers have, and how many of these own a buffer in which nothing is:
+    /// none, as a server promises.
+    #[must_use]
+    pub fn idle_buffers(&self) -> (usize, usize) {
+        let pollers = self
+            .pollers
+            .iter()
+            .filter_map(|runner| runner.poller.as_ref());
+        let counts = pollers.map(|poller| poller.hosts.idle_extras());
+        counts.fold((0, 0), |(all, idle), (more, more_idle)| {
+            (all + more, idle + more_idle)
+        })
     }
 
     pub(super) fn is_finished(&self) -> bool {

@@ -37,6 +37,8 @@ pub(super) struct Listener {
     pub(super) backlog: VecDeque<u32>,
     pub(super) watched: Watched,
     is_open: bool,
+    /// The path of a Unix socket is there, and leads to it.
+    has_file: bool,
 }
 
 /// As a [`ListenSocket`](crate::sys::ListenSocket) uses it.
@@ -47,6 +49,14 @@ impl Number {
         process: Process,
     ) -> io::Result<Number> {
         simulate(|network| network.listen(endpoint, options, process))?
+    }
+
+    /// Removes the file of a Unix socket.
+    pub(in crate::sys) fn remove_file(self) {
+        let Place::Listener(place) = self.place() else {
+            return;
+        };
+        let _ = simulate(|network| network.listeners[place].has_file = false);
     }
 
     pub(in crate::sys) fn accept(self) -> io::Result<(Number, Peer)> {
@@ -85,7 +95,13 @@ impl Network {
         } else if taken(&endpoint) {
             return Err(errno(libc::EADDRINUSE));
         }
+        // A dead server's leftover is replaced.
+        let before = self.listeners.iter_mut();
+        for dead in before.filter(|listener| listener.endpoint == endpoint) {
+            dead.has_file = false;
+        }
         self.listeners.push(Listener {
+            has_file: matches!(endpoint, Endpoint::Unix(_)),
             endpoint,
             process,
             reuse_port: options.reuse_port,
@@ -159,6 +175,14 @@ impl Network {
         let number = Number::end(at, SERVER);
         self.abort(number);
         self.close(number);
+    }
+
+    /// The Unix sockets whose files are there.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let there = self.listeners.iter().filter(|listener| listener.has_file);
+        there
+            .map(|listener| listener.endpoint.to_string())
+            .collect()
     }
 
     pub(super) fn close_listener(&mut self, place: usize) {
@@ -319,7 +343,10 @@ impl Network {
 
     /// Who listens there; of several that share an address any.
     fn listener_at(&mut self, to: &Endpoint) -> Option<usize> {
-        let listens = |listener: &Listener| listener.is_open && collide(&listener.endpoint, to);
+        let listens = |listener: &Listener| {
+            let is_found = listener.has_file || matches!(listener.endpoint, Endpoint::Tcp(_));
+            listener.is_open && is_found && collide(&listener.endpoint, to)
+        };
         let found: Vec<usize> = (0..self.listeners.len())
             .filter(|place| listens(&self.listeners[*place]))
             .collect();
