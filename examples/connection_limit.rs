@@ -6,8 +6,12 @@
 //! Who counts is a broadcaster, which knows when its members end; with `--by-listener` it is the
 //! listener, to which the limit is one line of code.
 
+use std::io;
+
 use clap::Parser;
-use greenroom::{Actor, Addr, AtLimit, Broadcaster, Context, Input, ListenOptions, Outcome};
+use greenroom::{
+    Actor, Addr, AtLimit, Broadcaster, Context, Input, ListenOptions, Listener, Outcome, System,
+};
 
 mod support;
 
@@ -81,25 +85,34 @@ fn full(max: usize) -> String {
     format!("full: there is room for {max} at a time, come back later\n")
 }
 
+/// Serves at most `max` at a time: a broadcaster counts them.
+pub(crate) fn serve(system: &System, addr: &str, max: usize) -> io::Result<Listener> {
+    let door = system.spawn(move || {
+        Broadcaster::new()
+            .limit(max, |max| Notice::Full { max })
+            .welcome(|count| Notice::Welcome { count })
+    });
+    system.listen(addr, move |_peer| Guest {
+        door: Some(door.clone()),
+    })
+}
+
+/// The same, and the listener counts.
+pub(crate) fn serve_by_listener(system: &System, addr: &str, max: usize) -> io::Result<Listener> {
+    let limit = ListenOptions::new()
+        .max_connections(max)
+        .at_limit(AtLimit::Refuse(full(max).into()));
+    system.listen_with(addr, limit, |_peer| Guest { door: None })
+}
+
 fn main() -> Result<(), support::Error> {
     let options = Options::parse();
-    let max = options.max as usize;
     let system = options.common.builder().build()?;
-    let addr = options.common.addr.as_str();
+    let (addr, max) = (options.common.addr.as_str(), options.max as usize);
     let listener = if options.by_listener {
-        let limit = ListenOptions::new()
-            .max_connections(max)
-            .at_limit(AtLimit::Refuse(full(max).into()));
-        system.listen_with(addr, limit, |_peer| Guest { door: None })?
+        serve_by_listener(&system, addr, max)?
     } else {
-        let door = system.spawn(move || {
-            Broadcaster::new()
-                .limit(max, |max| Notice::Full { max })
-                .welcome(|count| Notice::Welcome { count })
-        });
-        system.listen(addr, move |_peer| Guest {
-            door: Some(door.clone()),
-        })?
+        serve(&system, addr, max)?
     };
     support::run_until_signal(system, &listener, " (more often than --max)")
 }

@@ -4,11 +4,14 @@
 //!     cargo run --release --example push
 //!     nc 127.0.0.1 9000
 
+use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use clap::Parser;
-use greenroom::{Actor, Addr, Broadcast, Broadcaster, Context, Input, Outcome};
+use greenroom::{
+    Actor, Addr, Broadcast, Broadcaster, Context, Input, ListenOptions, Listener, Outcome, System,
+};
 
 mod support;
 
@@ -96,17 +99,29 @@ fn lines() -> impl FnMut(usize) -> Bytes {
     }
 }
 
+/// Pushes what `lines` makes to everybody who connects to an address.
+pub(crate) fn serve(
+    system: &System,
+    addr: &str,
+    limits: ListenOptions,
+    every: Duration,
+    lines: impl FnMut(usize) -> Bytes + Send + 'static,
+) -> io::Result<Listener> {
+    let broadcaster = system.spawn(move || match every {
+        Duration::ZERO => Broadcaster::new(),
+        every => Broadcaster::new().every(every, lines),
+    });
+    system.listen_with(addr, limits, move |_peer| Subscriber {
+        broadcaster: broadcaster.clone(),
+        unsent: None,
+    })
+}
+
 fn main() -> Result<(), support::Error> {
     let options = Options::parse();
     let system = options.common.builder().build()?;
     let every = Duration::from_millis(options.every);
-    let broadcaster = system.spawn(move || match every {
-        Duration::ZERO => Broadcaster::new(),
-        every => Broadcaster::new().every(every, lines()),
-    });
-    let listener = system.listen(options.common.addr.as_str(), move |_peer| Subscriber {
-        broadcaster: broadcaster.clone(),
-        unsent: None,
-    })?;
+    let limits = ListenOptions::new();
+    let listener = serve(&system, &options.common.addr, limits, every, lines())?;
     support::run_until_signal(system, &listener, ", then type a line")
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use greenroom::{Actor, Addr, AskError, Context, FrameError, Input, Outcome};
 
-use crate::directory::{Answer, Directory, LOBBY, Question, ToDirectory};
-use crate::room::{Room, ToRoom};
-use crate::{Said, is_name};
+use super::directory::{Answer, Directory, LOBBY, Question, ToDirectory};
+use super::room::{Room, ToRoom};
+use super::{Said, is_name};
 
 /// Bytes of a line, without its end.
 const LINE_MAX: usize = 4096;

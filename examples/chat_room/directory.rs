@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use greenroom::{Actor, ActorId, Addr, Context, Left, Members, Outcome, Recipient, Reply};
 
-use crate::Said;
-use crate::room::Room;
+use super::Said;
+use super::room::Room;
 
 /// Where everybody begins, and the only room that stays when it is empty.
 pub(crate) const LOBBY: &str = "lobby";

@@ -11,9 +11,11 @@
 //! are paused), rooms for clients. A client goes on taking messages while it waits, so nobody waits
 //! in a circle.
 
+use std::io;
+
 use bytes::Bytes;
 use clap::Parser;
-use greenroom::{ActorId, ConnectionOptions, ListenOptions};
+use greenroom::{ActorId, ConnectionOptions, ListenOptions, Listener, System};
 
 mod client;
 mod directory;
@@ -60,6 +62,19 @@ fn is_name(name: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
+/// What a client may cost.
+pub(crate) fn limits() -> ListenOptions {
+    ListenOptions::new()
+        .connection(ConnectionOptions::new().output_max(OUTPUT_MAX))
+        .send_buffer(SEND_BUFFER)
+}
+
+/// A chat room of its own at an address.
+pub(crate) fn serve(system: &System, addr: &str, limits: ListenOptions) -> io::Result<Listener> {
+    let directory = system.spawn(Directory::default);
+    system.listen_with(addr, limits, move |_peer| Client::new(directory.clone()))
+}
+
 fn main() -> Result<(), support::Error> {
     let options = Options::parse();
     let system = options
@@ -67,13 +82,7 @@ fn main() -> Result<(), support::Error> {
         .builder()
         .mailbox_bound(MAILBOX_BOUND)
         .build()?;
-    let directory = system.spawn(Directory::default);
-    let limits = ListenOptions::new()
-        .connection(ConnectionOptions::new().output_max(OUTPUT_MAX))
-        .send_buffer(SEND_BUFFER);
-    let listener = system.listen_with(options.common.addr.as_str(), limits, move |_peer| {
-        Client::new(directory.clone())
-    })?;
+    let listener = serve(&system, &options.common.addr, limits())?;
     support::run_until_signal(
         system,
         &listener,

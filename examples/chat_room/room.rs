@@ -1,12 +1,12 @@
 //! A room: pushes what is said to everybody in it, in one order for all.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use greenroom::{Actor, ActorId, Context, Left, Members, Outcome, Recipient, Refused, Reply};
 
-use crate::Said;
-use crate::directory::Answer;
+use super::Said;
+use super::directory::Answer;
 
 /// Names that `/who` lists: what one answer may cost is bounded, a room is not.
 const WHO_MAX: usize = 100;
@@ -29,7 +29,7 @@ impl From<Left> for ToRoom {
 pub(crate) struct Room {
     name: String,
     members: Members<Said>,
-    names: HashMap<ActorId, String>,
+    names: BTreeMap<ActorId, String>,
     /// A push that some poller had no room for. While there is one, no messages come.
     refused: Option<Refused<Said>>,
 }
@@ -39,7 +39,7 @@ impl Room {
         Room {
             name,
             members: Members::new(),
-            names: HashMap::new(),
+            names: BTreeMap::new(),
             refused: None,
         }
     }
