@@ -235,6 +235,38 @@ fn whatever_goes_wrong_everything_ends() {
     });
 }
 
+/// Takes bytes of which each is one more than the one before.
+#[derive(Default)]
+struct Count(u8);
+
+impl Actor for Count {
+    type Message = ();
+
+    fn readable(&mut self, input: &mut Input<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
+        for byte in input.take_all() {
+            assert_eq!(*byte, self.0, "bytes are missing");
+            self.0 = self.0.wrapping_add(1);
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_has_arrived_of_a_lost_connection_has_no_gap() {
+    for_each_seed(200, |simulation| {
+        let faults = Faults::none().with(Fault::Split).with(Fault::Die);
+        simulation.faults(faults.with(Fault::Reset));
+        let system = simulation.system(System::builder().pollers(1));
+        system.listen(ADDR, |_peer| Count::default()).unwrap();
+        let log = Rc::default();
+        for _ in 0..20 {
+            let bytes = (0..5000).map(|at| at as u8).collect();
+            ask(simulation, bytes, &log);
+        }
+        simulation.run_for(Duration::from_secs(200));
+    });
+}
+
 #[test]
 fn the_same_seed_is_the_same_run() {
     let run = |seed| {
