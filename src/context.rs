@@ -48,7 +48,7 @@ impl<'a, A: Actor> Context<'a, A> {
     /// Everything written during a callback leaves in one piece: at once after
     /// [`readable`](Actor::readable), at the end of the poller's turn after any other callback (or
     /// at once where the high watermark is reached). Bytes leave in order and whole, or the
-    /// connection closes with a reason. A payload larger than
+    /// connection closes with a reason and the peer sees a reset. A payload larger than
     /// [`output_max`](crate::ConnectionOptions::output_max) is written in parts, from one
     /// [`drained`](Actor::drained) to the next: as a single write it would be past the budget
     /// however fast the peer reads.

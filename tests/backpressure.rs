@@ -346,3 +346,20 @@ fn an_actor_that_refills_in_drained_sends_without_end_and_without_growing() {
     assert_same(&read_to_end(client), &pattern(100_000).repeat(201));
     assert!(matches!(seen.closed(), CloseReason::Finished));
 }
+
+/// What is left in the kernel's hands is an end that cannot be taken for the end of the stream.
+#[test]
+fn who_is_given_up_sees_a_reset() {
+    let after = Duration::from_millis(50);
+    let options = ConnectionOptions::new()
+        .output_max(2 * MORE_THAN_THE_KERNEL_TAKES)
+        .stuck_timeout(after);
+    let stage = Stage::with(options, |probe| probe);
+    let mut client = connect_small(&stage.listener, 16 << 10);
+    let seen = stage.accepted();
+    seen.run(|ctx| ctx.write(pattern(MORE_THAN_THE_KERNEL_TAKES)));
+    assert!(matches!(seen.closed(), CloseReason::StuckReader { .. }));
+    let end = std::io::copy(&mut client, &mut std::io::sink());
+    let kind = end.expect_err("a cut stream has no orderly end").kind();
+    assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+}

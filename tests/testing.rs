@@ -233,11 +233,14 @@ fn a_reader_is_stuck_or_slow() {
         ),
         "{reason:?}"
     );
+    // Not an orderly end: the peer would take what it has for all there is.
+    assert!(stage.is_reset());
 
     let mut stage = Stage::with_options(Notes::default(), options.clone());
     stage.stall();
     stage.send(Tell::Write(vec![0; 60].into()));
     stage.send(Tell::Write(vec![0; 60].into()));
+    assert!(stage.is_reset());
     let reason = stage.reason();
     assert!(
         matches!(

@@ -82,14 +82,19 @@ impl Hosts {
         self.sync_interest(index);
     }
 
-    /// Ends an actor and its connection at once; an abort resets it.
+    /// Ends an actor and its connection at once. An abort resets it, and so does an end that throws
+    /// output away: after an orderly one the peer would take what it has for all there is.
     pub(super) fn end(&mut self, index: usize, reason: CloseReason) {
         if self.slots[index].flags.has(Flags::LINGERING) {
             // Its actor has been told, and has gone.
             self.drop_guarded(reason);
             return self.free(index);
         }
-        if matches!(reason, CloseReason::Aborted) {
+        let is_cut = match reason {
+            CloseReason::Aborted | CloseReason::SlowReader { .. } | CloseReason::Io(_) => true,
+            _ => self.queued_at(index) > 0,
+        };
+        if is_cut {
             self.slots[index].flags.set(Flags::ABORT);
         }
         self.retire(index, &reason);
