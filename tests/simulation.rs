@@ -235,6 +235,15 @@ fn whatever_goes_wrong_everything_ends() {
     });
 }
 
+#[test]
+fn the_last_thing_that_happens_is_seen() {
+    let mut simulation = Simulation::new(1);
+    let log = Rc::default();
+    // Nobody listens, and but for the refusal nothing ever happens.
+    ask(&mut simulation, Vec::new(), &log);
+    simulation.run_until(Duration::from_secs(1), |_| log.borrow().refused == 1);
+}
+
 /// Takes bytes of which each is one more than the one before.
 #[derive(Default)]
 struct Count(u8);

@@ -522,9 +522,9 @@ impl Simulation {
             self.pass(jump);
         }
         for (number, refused) in Network::with(Network::take_answered) {
+            happened = true;
             // A client that the test plays looks for itself.
             if let Some((socket, peer, actor)) = self.connecting.remove(&number) {
-                happened = true;
                 self.host(socket, peer, actor, refused);
             }
         }
