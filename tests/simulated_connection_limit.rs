@@ -188,7 +188,9 @@ impl Actor for Guest {
             book.is_rough
                 || book.is_stopping
                 || matches!(reason, CloseReason::Stopped)
-                || matches!(phase, Phase::Refused | Phase::Ended) && reason.name() != "reset",
+                // A listener does not wait for long until one that it has refused has gone.
+                || phase == Phase::Refused
+                || phase == Phase::Ended && reason.name() != "reset",
             "guest {} was {phase:?}, and then: {reason}",
             self.id
         );
