@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::thread;
@@ -23,24 +24,33 @@ const STOP: Duration = Duration::from_secs(30);
 /// rates of its faults, and the command that replays it. Two variables of the environment are heeded:
 ///
 /// - `GREENROOM_SEED=n` runs this one seed alone and prints its whole trace;
-/// - `GREENROOM_SEEDS=n` runs so many seeds instead.
+/// - `GREENROOM_SEEDS=n` runs so many seeds instead, `GREENROOM_SEEDS=a..b` those from `a` to `b - 1`.
 ///
 /// # Panics
 ///
-/// As the scenario does; and when one of the variables is not a number.
+/// As the scenario does; and when one of the variables cannot be read.
 pub fn for_each_seed(seeds: u64, scenario: impl Fn(&mut Simulation)) {
-    if let Some(seed) = number("GREENROOM_SEED") {
+    if let Some(seed) = asked("GREENROOM_SEED", |value| value.parse().ok()) {
         return run(seed, true, &scenario);
     }
-    for seed in 0..number("GREENROOM_SEEDS").unwrap_or(seeds) {
+    for seed in asked("GREENROOM_SEEDS", seeds_of).unwrap_or(0..seeds) {
         run(seed, false, &scenario);
     }
 }
 
-fn number(variable: &str) -> Option<u64> {
+/// What a variable of the environment asks for.
+fn asked<T>(variable: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     let value = env::var(variable).ok()?;
-    let number = value.parse();
-    Some(number.unwrap_or_else(|_| panic!("{variable}={value}: not a number")))
+    let read = read(&value);
+    Some(read.unwrap_or_else(|| panic!("{variable}={value}: not a number")))
+}
+
+/// `1000`, or `1000..2000`.
+fn seeds_of(value: &str) -> Option<Range<u64>> {
+    match value.split_once("..") {
+        Some((first, end)) => Some(first.parse().ok()?..end.parse().ok()?),
+        None => Some(0..value.parse().ok()?),
+    }
 }
 
 fn run(seed: u64, is_replay: bool, scenario: &impl Fn(&mut Simulation)) {
@@ -139,6 +149,14 @@ fn target(program: &Path, package: &str, root: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seeds_are_so_many_or_a_range() {
+        assert_eq!(seeds_of("1000"), Some(0..1000));
+        assert_eq!(seeds_of("1000..2000"), Some(1000..2000));
+        assert_eq!(seeds_of("many"), None);
+        assert_eq!(seeds_of("1000.."), None);
+    }
 
     #[test]
     fn the_command_names_what_was_run() {

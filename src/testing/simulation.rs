@@ -10,22 +10,21 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::actor::{Actor, CloseReason};
+use crate::actor::Actor;
 use crate::addr::Addr;
 use crate::ask::{self, AskError, Asked, Reply};
 use crate::call::Hosted;
 use crate::handle::Handle;
 use crate::origin::{ConnectionOptions, Origin};
-use crate::poller::Poller;
 use crate::registry::Stats;
 use crate::sync::lock;
-use crate::sys::{
-    Endpoint, Fault, Faults, Network, Number, Peer, Process, Random, Socket, Trace, Who, clock,
-};
+use crate::sys::{Endpoint, Faults, Network, Number, Peer, Process, Random, Socket, Trace, clock};
 use crate::system::{Builder, System};
 
 use super::client::{Client, endpoint};
-use super::runner::{Runner, Script, whole_ms};
+use super::runner::{Runner, Script};
+
+mod schedule;
 
 /// Events that a trace keeps unless it is told otherwise: the last second or so of a busy run.
 const TRACE_KEPT: usize = 10_000;
@@ -421,6 +420,9 @@ impl Simulation {
         }
         self.run_to_end(within, is_server);
         if let Some(clients) = clients {
+            for (socket, peer, actor) in std::mem::take(&mut self.connecting).into_values() {
+                self.host(socket, peer, actor, Some(io::ErrorKind::TimedOut));
+            }
             self.programs[clients].handle.stop(Duration::ZERO);
             self.run_to_end(Duration::ZERO, |_| true);
         }
@@ -504,188 +506,6 @@ impl Simulation {
 
     pub(super) fn is_finished(&self) -> bool {
         self.is_finished
-    }
-
-    // ---- the pollers ----------------------------------------------------------------------------
-
-    fn pass(&mut self, time: Duration) {
-        let to = self.elapsed() + time;
-        Network::with(|network| network.advance(to));
-    }
-
-    /// What is due: connects that were answered, scripts. Whether there was something.
-    fn happen(&mut self) -> bool {
-        let mut happened = false;
-        if Network::with(|network| network.happens(Fault::ClockJump)) {
-            let jump = self.order.duration(Duration::from_secs(10));
-            note(format_args!("the clock jumps by {jump:?}"));
-            self.pass(jump);
-        }
-        for (number, refused) in Network::with(Network::take_answered) {
-            happened = true;
-            // A client that the test plays looks for itself.
-            if let Some((socket, peer, actor)) = self.connecting.remove(&number) {
-                self.host(socket, peer, actor, refused);
-            }
-        }
-        while let Some(Reverse(first)) = self.scripts.peek()
-            && first.at <= self.elapsed()
-            && let Some(Reverse(script)) = self.scripts.pop()
-        {
-            happened = true;
-            (script.what)(self);
-        }
-        happened
-    }
-
-    /// A client actor is connected, or will not be.
-    fn host(
-        &mut self,
-        socket: Socket,
-        peer: Peer,
-        actor: Box<dyn Hosted>,
-        refused: Option<io::ErrorKind>,
-    ) {
-        let program = self.clients();
-        let runner = |runner: &Runner| runner.program == program;
-        let at = self.pollers.iter().position(runner);
-        let at = at.expect("the clients have a poller");
-        if self.pollers[at].has_stopped {
-            return;
-        }
-        let origin = self.origin.clone();
-        self.enter(at, |poller| match refused {
-            None => poller.hosts.connected(&origin, socket, peer, actor),
-            Some(kind) => {
-                drop(socket);
-                poller
-                    .hosts
-                    .not_connected(actor, CloseReason::Io(kind.into()));
-            }
-        });
-    }
-
-    /// Which poller is to have the next turn.
-    fn choose(&mut self) -> Option<usize> {
-        let now = self.elapsed();
-        let able: Vec<usize> = (0..self.pollers.len())
-            .filter(|at| self.pollers[*at].is_able(now))
-            .collect();
-        if able.is_empty() {
-            return None;
-        }
-        if Network::with(|network| network.happens(Fault::Interrupt)) {
-            // A signal: somebody gets up for nothing.
-            let at = self.order.below(self.pollers.len() as u64) as usize;
-            let runner = &self.pollers[at];
-            if runner.poller.is_some() && !runner.has_stopped && runner.stalled <= now {
-                return Some(at);
-            }
-        }
-        Some(*self.order.pick(&able))
-    }
-
-    fn run_turn(&mut self, at: usize) {
-        if Network::with(|network| network.happens(Fault::Stall)) {
-            let time = self.order.duration(Duration::from_secs(2));
-            self.pollers[at].stalled = self.elapsed() + time;
-            self.note_of(at, format_args!("gets no processor for {time:?}"));
-            return;
-        }
-        self.enter(at, |_| ());
-    }
-
-    fn note_of(&self, at: usize, text: fmt::Arguments<'_>) {
-        let who = self.who(at);
-        let before = Network::with(|network| network.acts(Some(who)));
-        Network::note(text);
-        Network::with(|network| network.acts(before));
-    }
-
-    fn who(&self, at: usize) -> Who {
-        let runner = &self.pollers[at];
-        Who {
-            process: self.programs[runner.program].process,
-            poller: runner.number,
-        }
-    }
-
-    /// Ends the wait of a poller, has it do `what` and a turn, and lets it fall asleep again.
-    fn enter(&mut self, at: usize, what: impl FnOnce(&mut Poller)) {
-        let Some(mut poller) = self.pollers[at].poller.take() else {
-            return;
-        };
-        let who = self.who(at);
-        let acted = Network::with(|network| network.acts(Some(who)));
-        let was_poller = ask::mark_poller_thread(true);
-        poller
-            .get_up(Some(Duration::ZERO))
-            .expect("a simulated selector does not fail");
-        what(&mut poller);
-        let has_stopped = poller.turn(|| self.interleave(who));
-        if has_stopped {
-            self.note_of(at, format_args!("has stopped"));
-            // Its end, as when its thread ends.
-            drop(poller);
-            self.pollers[at].has_stopped = true;
-        } else {
-            let timeout = poller.fall_asleep();
-            // A wait is never shorter than asked for, and ends on a whole millisecond.
-            self.pollers[at].until = timeout.map(|timeout| self.elapsed() + whole_ms(timeout));
-            self.pollers[at].poller = Some(poller);
-        }
-        ask::mark_poller_thread(was_poller);
-        Network::with(|network| network.acts(acted));
-    }
-
-    /// Between two steps of a poller's turn another one may come in.
-    fn interleave(&mut self, who: Who) {
-        if self.pollers.len() > 1 && self.order.one_in(16) {
-            let now = self.elapsed();
-            let at = self.order.below(self.pollers.len() as u64) as usize;
-            if self.pollers[at].is_able(now) {
-                self.run_turn(at);
-                Network::with(|network| network.acts(Some(who)));
-            }
-        }
-    }
-
-    /// When something is to happen, while nothing does.
-    fn next_at(&self) -> Option<Duration> {
-        let now = self.elapsed();
-        let pollers = self.pollers.iter().filter_map(|runner| runner.next_at(now));
-        let scripts = self.scripts.peek().map(|Reverse(script)| script.at);
-        let network = Network::with(|network| network.next_at());
-        pollers.chain(scripts).chain(network).min()
-    }
-
-    /// Promise 4: no wake is lost. Nobody is able to run here, so whoever has a message sleeps.
-    #[track_caller]
-    fn check_sleepers(&self) {
-        let now = self.elapsed();
-        for (at, runner) in self.pollers.iter().enumerate() {
-            if let Some(poller) = &runner.poller
-                && !runner.has_stopped
-                && runner.stalled <= now
-            {
-                assert!(
-                    !poller.has_mail(),
-                    "poller {} of system {} sleeps while a mailbox of its has a message (at {at})",
-                    runner.number,
-                    runner.program
-                );
-            }
-        }
-    }
-
-    #[track_caller]
-    fn show_panics(&mut self) {
-        let programs = self.programs.iter();
-        let panics = programs.map(|program| program.handle.shared.panics()).sum();
-        if std::mem::replace(&mut self.panics, panics) != panics && !self.panics_allowed {
-            let what = Network::with(Network::take_panic);
-            panic!("{}", what.unwrap_or_else(|| "an actor panicked".to_owned()));
-        }
     }
 }
 

@@ -38,7 +38,7 @@ pub enum Fault {
     Exhaust,
     /// The kernel has no memory left for a send (`ENOBUFS`) or a registration (`ENOMEM`).
     NoMemory,
-    /// The clock jumps ahead by up to ten seconds, as after a suspend.
+    /// The clock jumps ahead by up to ten seconds, as when a virtual machine was paused.
     ClockJump,
 }
 
