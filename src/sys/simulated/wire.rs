@@ -47,8 +47,6 @@ impl Wire {
             match self.on(|network| network.send(self.number, &[IoSlice::new(bytes)])) {
                 Ok(sent) => bytes = &bytes[sent..],
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Tried again at once: what it was given is to arrive, or nothing behind it.
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(error) => return Err(error),
             }
         }
