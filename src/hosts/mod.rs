@@ -421,14 +421,13 @@ impl Hosts {
             .is_some_and(|index| self.slots[index].extra.is_some())
     }
 
-    /// How many connections are there, and how many of them have something kept in which nothing is.
-    pub(crate) fn idle_extras(&self) -> (usize, usize) {
-        let there = || self.slots.iter().filter(|slot| slot.socket.is_some());
+    /// How many connections have something kept in which nothing is.
+    pub(crate) fn idle_extras(&self) -> usize {
         let is_idle = |slot: &&Slot| {
             !slot.flags.has(Flags::LINGERING)
                 && self.extras.get(slot.extra).is_some_and(Extra::is_idle)
         };
-        (there().count(), there().filter(is_idle).count())
+        self.slots.iter().filter(is_idle).count()
     }
 
     /// Takes the extra back when nothing is in it.

@@ -3,7 +3,9 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
+use crate::handle::Handle;
 use crate::poller::Poller;
+use crate::sys::Network;
 
 use super::simulation::Simulation;
 
@@ -41,6 +43,25 @@ impl Runner {
         let until = self.until.into_iter().chain(ready).min()?;
         Some(until.max(self.stalled))
     }
+
+    /// How many of its connections own a buffer in which nothing is.
+    pub(super) fn idle_buffers(&self) -> usize {
+        let poller = self.poller.as_ref();
+        poller.map_or(0, |poller| poller.hosts.idle_extras())
+    }
+}
+
+/// What holds of a system that has come to its end.
+#[track_caller]
+pub(super) fn assert_nothing_is_left(of: &Handle) {
+    let stats = of.stats();
+    assert_eq!(stats.opened, stats.closed, "actors opened and closed");
+    assert_eq!(stats.connections, 0, "sockets that are left");
+    let files = Network::with(|network| network.files());
+    assert!(
+        files.is_empty(),
+        "files of Unix sockets that are left: {files:?}"
+    );
 }
 
 pub(super) fn whole_ms(time: Duration) -> Duration {

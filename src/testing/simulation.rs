@@ -22,7 +22,7 @@ use crate::sys::{Endpoint, Faults, Network, Number, Peer, Process, Random, Socke
 use crate::system::{Builder, System};
 
 use super::client::{Client, endpoint};
-use super::runner::{Runner, Script};
+use super::runner::{Runner, Script, assert_nothing_is_left};
 
 mod schedule;
 
@@ -427,15 +427,8 @@ impl Simulation {
             self.run_to_end(Duration::ZERO, |_| true);
         }
         for program in &self.programs {
-            let stats = program.handle.stats();
-            assert_eq!(stats.opened, stats.closed, "actors opened and closed");
-            assert_eq!(stats.connections, 0, "sockets that are left");
+            assert_nothing_is_left(&program.handle);
         }
-        let files = Network::with(|network| network.files());
-        assert!(
-            files.is_empty(),
-            "files of Unix sockets that are left: {files:?}"
-        );
     }
 
     #[track_caller]
@@ -490,18 +483,10 @@ impl Simulation {
         clients.map_or_else(Stats::default, |(_, system)| system.stats())
     }
 
-    /// How many connections the servers have, and how many of these own a buffer in which nothing is:
-    /// none, as a server promises.
+    /// How many connections own a buffer in which nothing is: none, as a server promises.
     #[must_use]
-    pub fn idle_buffers(&self) -> (usize, usize) {
-        let pollers = self
-            .pollers
-            .iter()
-            .filter_map(|runner| runner.poller.as_ref());
-        let counts = pollers.map(|poller| poller.hosts.idle_extras());
-        counts.fold((0, 0), |(all, idle), (more, more_idle)| {
-            (all + more, idle + more_idle)
-        })
+    pub fn idle_buffers(&self) -> usize {
+        self.pollers.iter().map(Runner::idle_buffers).sum()
     }
 
     pub(super) fn is_finished(&self) -> bool {

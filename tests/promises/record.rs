@@ -196,9 +196,8 @@ pub enum Event {
     Quiet,
     /// All have had the time to come to rest.
     AtRest,
-    /// A look at what is kept for connections for which nothing waits.
+    /// A look at what is kept for connections: so many buffers have nothing in them.
     Kept {
-        connections: usize,
         buffers: usize,
     },
     Stop {

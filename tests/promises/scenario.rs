@@ -503,10 +503,8 @@ fn rest(sim: &mut Simulation, plan: &Plan, system: &System, guests: &Guests) {
     run_for(sim, Duration::from_secs(120), || false);
     log(Event::AtRest);
     look_at_streams(guests);
-    let (connections, buffers) = sim.idle_buffers();
     log(Event::Kept {
-        connections,
-        buffers,
+        buffers: sim.idle_buffers(),
     });
     wake(sim, plan, system);
 }

@@ -433,14 +433,11 @@ fn nothing_blocks(run: &Run<'_>) -> Vec<String> {
 fn the_idle_own_nothing(run: &Run<'_>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (_, event) in run.events() {
-        if let Event::Kept {
-            connections,
-            buffers,
-        } = event
+        if let Event::Kept { buffers } = event
             && *buffers > 0
         {
             wrong.push(format!(
-                "of {connections} connections for which nothing waits, {buffers} own buffers"
+                "{buffers} connections for which nothing waits own buffers"
             ));
         }
     }
