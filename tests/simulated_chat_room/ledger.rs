@@ -113,7 +113,8 @@ pub(crate) struct Session {
     pub(crate) is_stalled: bool,
     /// It has done something after which the server may end it.
     pub(crate) asked_for_end: bool,
-    /// It has half-closed, and had not done or suffered anything worse when the end came.
+    /// It has half-closed, or said that it quits: it is to be answered to the last, and then to see
+    /// an orderly end.
     pub(crate) half_closed: bool,
 }
 
@@ -294,6 +295,15 @@ impl Ledger {
         let is_renamed = |answer: &Answer| matches!(answer, Answer::Name(_));
         session.arriving.is_empty()
             && (self.is_unique(session.names[0]) || !session.answers.iter().any(is_renamed))
+    }
+
+    /// What the first one was called first.
+    pub(crate) fn first_name_of_all(&self) -> &str {
+        let names = self
+            .sessions
+            .iter()
+            .find_map(|session| session.names.first());
+        names.map_or("nobody", |name| self.name(*name))
     }
 
     /// Whether it may give its name up, likewise.
@@ -717,6 +727,9 @@ impl Ledger {
                 if other.visits.last() == session.visits.last() {
                     come(&mut there, *other.names.last().unwrap());
                 }
+            }
+            if let Some((name, _)) = there.iter().find(|(_, count)| **count > 1) {
+                self.wrong(*id, "shares a room with two of one name", self.name(*name));
             }
             if *told != there {
                 let what = format!("was told of {}, and there are", self.list(told));

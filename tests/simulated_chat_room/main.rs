@@ -201,13 +201,16 @@ fn everybody_leaves(sim: &mut Simulation, ledger: &Shared) {
     }
     settle(sim, ledger, all_have_gone);
     sim.run_for(secs(1));
+    // A name that somebody had is free again.
     let last = sim.client(ADDR);
-    last.send("last\n");
-    for line in [ledger::WELCOME, ledger::AGAIN, "* last has joined lobby"] {
+    let name = ledger.borrow().first_name_of_all().to_owned();
+    last.send(format!("{name}\n"));
+    let arrival = format!("* {name} has joined lobby");
+    for line in [ledger::WELCOME, ledger::AGAIN, &arrival] {
         assert_eq!(last.line(sim), line);
     }
     last.send("/who\n/rooms\n");
-    assert_eq!(last.line(sim), "* 1 in lobby: last");
+    assert_eq!(last.line(sim), format!("* 1 in lobby: {name}"));
     assert_eq!(last.line(sim), "* 1 rooms: lobby (1)");
 }
 
@@ -353,8 +356,7 @@ fn a_stop_flushes_what_was_accepted() {
             let rest = (secs(20), Deed::Rest(secs(200)));
             sim.connect(ADDR, Member::new(&ledger, does(nth, [rest])));
         }
-        sim.run_until(secs(60), |_| {
-            let ledger = ledger.borrow();
+        settle(sim, &ledger, |ledger| {
             let mut sessions = ledger.sessions.iter();
             (0..talkers).all(|id| ledger.is_settled(id))
                 && sessions.all(|session| session.phase == Phase::Here)

@@ -177,6 +177,7 @@ impl Member {
             Deed::Quit => {
                 ledger.borrow_mut().expect(id, Answer::Goodbye);
                 self.write("/quit\n", ctx);
+                ledger.borrow_mut().sessions[id].half_closed = true;
                 self.ask_for_end();
             }
             Deed::HalfClose { mid_line } => {
@@ -322,8 +323,13 @@ impl Actor for Member {
     fn closed(&mut self, reason: &CloseReason, _ctx: &mut Context<'_, Self>) {
         let mut ledger = self.ledger.borrow_mut();
         let session = &mut ledger.sessions[self.id];
-        let was_asked_for = session.asked_for_end || session.is_stalled;
+        let was_at_end = session.phase == Phase::AtEnd;
         session.phase = Phase::Ended(reason.name());
+        let was_asked_for = if session.half_closed {
+            was_at_end || session.is_stalled
+        } else {
+            session.asked_for_end || session.is_stalled
+        };
         let was_asked_for = was_asked_for || matches!(reason, CloseReason::Stopped);
         if !was_asked_for && !ledger.is_rough && !ledger.is_stopping {
             ledger.wrong(self.id, "was ended", &reason.to_string());
