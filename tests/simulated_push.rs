@@ -66,6 +66,8 @@ struct Book {
     is_stalled: bool,
     /// It has done what ends it.
     is_over: bool,
+    /// It has half-closed, and is to see an orderly end.
+    has_half_closed: bool,
     said: Vec<(String, Instant)>,
     heard: Vec<Line>,
 }
@@ -221,6 +223,7 @@ impl Client {
             is_deaf: false,
             is_stalled: false,
             is_over: false,
+            has_half_closed: false,
             said: Vec::new(),
             heard: Vec::new(),
         });
@@ -270,7 +273,10 @@ impl Client {
             Deed::Overrun => {
                 ctx.write([b'x'; LINE_MAX + 2]);
             }
-            Deed::HalfClose => ctx.shutdown_write(),
+            Deed::HalfClose => {
+                ctx.shutdown_write();
+                book.has_half_closed = true;
+            }
             Deed::Close => ctx.close(),
             Deed::Abort => ctx.abort(),
         }
@@ -337,6 +343,11 @@ impl Actor for Client {
         let may_end = books.is_rough || books.is_stopping;
         let book = &mut books.clients[self.id];
         book.phase = Phase::Ended;
+        assert!(
+            may_end || !book.has_half_closed || reason.name() != "reset",
+            "client {} had half-closed and was reset",
+            self.id
+        );
         assert!(
             may_end || book.is_over || book.is_stalled || matches!(reason, CloseReason::Stopped),
             "client {} was ended: {reason}",
