@@ -169,6 +169,10 @@ impl<'a, A: Actor> Context<'a, A> {
     /// Keep the message that came back and send it again in `room`; then nothing is lost, and a
     /// slow receiver slows down the sockets that feed it.
     ///
+    /// An actor without a socket that waits for the mailbox of its own type on its own poller is let
+    /// past the bound, up to twice of it: it took a message out for each that it hands on. One that
+    /// makes more messages for that mailbox than it takes out of it stops there for good.
+    ///
     /// Actors without a socket must not wait for each other in a circle over several actor types or
     /// pollers: each would set aside what the other waits to send. A connection may wait for
     /// anybody, as it goes on taking messages.
