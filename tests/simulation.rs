@@ -222,7 +222,7 @@ fn whatever_goes_wrong_everything_ends() {
         let log = Rc::new(RefCell::new(Log::default()));
         for at in 0..20 {
             let log = log.clone();
-            let len = simulation.random().below(30_000) as usize;
+            let len = simulation.random().below(6_000) as usize;
             let delay = simulation.random().duration(Duration::from_secs(100));
             simulation.after(delay, move |simulation| {
                 ask(simulation, vec![at; len], &log);
@@ -809,7 +809,7 @@ fn said(heard: &[u8]) -> Vec<&str> {
 
 #[test]
 fn a_room_loses_no_line() {
-    for_each_seed(40, |simulation| {
+    for_each_seed(15, |simulation| {
         simulation.faults(Faults::harmless().without(Fault::LostConnect));
         let system = room(simulation);
         let clients: Vec<Client> = (0..TALKERS).map(|_| simulation.client(ADDR)).collect();
