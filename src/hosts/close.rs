@@ -178,6 +178,7 @@ impl Hosts {
         }
         let door = &self.call.registry.door;
         door.free(key);
+        self.vacated = true;
         let Some(socket) = slot.socket.take() else {
             return;
         };
@@ -210,7 +211,7 @@ impl Hosts {
     /// Slots that a burst has left behind are given back here, where no place is held in a
     /// variable.
     pub(crate) fn count_freed(&mut self) {
-        if self.freed > 0 {
+        if std::mem::take(&mut self.vacated) {
             let vacant = self.slots.iter().rev();
             let vacant = vacant.take_while(|slot| slot.generation == 0).count();
             self.slots.truncate(self.slots.len() - vacant);
@@ -218,6 +219,8 @@ impl Hosts {
             if self.slots.capacity() > 2 * kept {
                 self.slots.shrink_to(kept);
             }
+        }
+        if self.freed > 0 {
             let freed = std::mem::take(&mut self.freed);
             self.call
                 .registry
@@ -260,7 +263,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::hosts::tests::{adopt, hosts, origin};
+    use crate::hosts::tests::{Idle, adopt, hosts, origin};
     use crate::registry::Stats;
 
     /// The end of a turn in which all connections but the first `left` ended.
@@ -288,6 +291,23 @@ mod tests {
         end_but(&mut hosts, 10);
         let room = SLOTS_KEPT..=2 * SLOTS_KEPT;
         assert!(room.contains(&hosts.slots.capacity()));
+    }
+
+    #[test]
+    fn slots_of_actors_without_sockets_are_given_back_though_no_socket_is_freed() {
+        let mut hosts = hosts(1);
+        for _ in 0..8 * SLOTS_KEPT {
+            let key = hosts.call.registry.door.reserve();
+            hosts.spawn(key, Box::new(|| Box::new(Idle)));
+        }
+        for index in 1..hosts.slots.len() {
+            hosts.end(index, CloseReason::Finished);
+        }
+        hosts.count_freed();
+        assert_eq!(hosts.slots.len(), 1);
+        assert!(hosts.slots.capacity() <= 2 * SLOTS_KEPT);
+        let sockets = &hosts.call.registry.door.sockets;
+        assert_eq!(sockets.load(Ordering::Acquire), 1, "that of the first");
     }
 
     #[test]

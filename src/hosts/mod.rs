@@ -109,6 +109,8 @@ pub(crate) struct Hosts {
     pub(crate) ended: Vec<ActorKey>,
     /// Sockets freed in this turn and still counted in the door: see `count_freed`.
     freed: usize,
+    /// Whether slots have become vacant in this turn, those of actors without a socket included.
+    vacated: bool,
     /// The deadline, once the system stops.
     pub(crate) stop: Option<Instant>,
     started: Instant,
@@ -132,6 +134,7 @@ impl Hosts {
             active_ms: Vec::new(),
             ended: Vec::new(),
             freed: 0,
+            vacated: false,
             stop: None,
             started: clock::now(),
         }
