@@ -312,3 +312,100 @@ impl Registry {
         stats.wakes += self.door.waker.fd().wakes();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hosts::tests::Idle;
+
+    fn registry(poller: u32) -> Registry {
+        Registry::new(poller, WakeFd::simulated(), 16)
+    }
+
+    #[test]
+    fn the_figures_of_a_system_are_the_sums_of_its_pollers() {
+        let mut stats = Stats::default();
+        for n in [1, 1000] {
+            let registry = registry(0);
+            let counters = &registry.door.counters;
+            for (counter, times) in [
+                (&counters.accepted, 1),
+                (&counters.refused, 2),
+                (&counters.opened, 3),
+                (&counters.closed[0], 4),
+                (&counters.closed[12], 5),
+                (&counters.dead_letters, 6),
+                (&counters.panics, 7),
+                (&counters.dropped_writes, 8),
+                (&counters.pushes, 9),
+                (&counters.accept_pauses, 10),
+            ] {
+                Counters::add(counter, n);
+                Counters::add(counter, n * (times - 1));
+            }
+            registry
+                .door
+                .sockets
+                .store(11 * n as usize, Ordering::Relaxed);
+            for _ in 0..12 * n {
+                registry.door.waker.fd().wake();
+            }
+            registry.add_to(&mut stats);
+        }
+        let mut closed_by: BTreeMap<_, _> = CloseReason::NAMES.map(|name| (name, 0)).into();
+        closed_by.insert("peer closed", 4 * 1001);
+        closed_by.insert("stopped", 5 * 1001);
+        let expected = Stats {
+            accepted: 1001,
+            refused: 2 * 1001,
+            opened: 3 * 1001,
+            closed: 9 * 1001,
+            closed_by,
+            dead_letters: 6 * 1001,
+            panics: 7 * 1001,
+            dropped_writes: 8 * 1001,
+            pushes: 9 * 1001,
+            accept_pauses: 10 * 1001,
+            connections: 11 * 1001,
+            wakes: 12 * 1001,
+        };
+        assert_eq!(stats, expected);
+    }
+
+    #[test]
+    fn the_lowest_free_place_is_the_next_to_be_given_out() {
+        let door = registry(0).door;
+        let keys = [0, 1, 2].map(|_| door.reserve());
+        assert_eq!(keys.map(ActorKey::index), [0, 1, 2]);
+        for gone in [keys[2], keys[0]] {
+            door.leave(gone);
+            assert!(!door.is_here(gone));
+            door.free(gone);
+        }
+        let next = [0, 1, 2].map(|_| door.reserve());
+        assert_eq!(next.map(ActorKey::index), [0, 2, 3]);
+        assert!(door.is_here(next[0]) && door.is_here(keys[1]));
+        assert!(!door.is_here(keys[0]), "its place is another's");
+    }
+
+    #[test]
+    fn an_id_names_the_poller_the_place_and_its_generation() {
+        let id = ActorId::new(3, ActorKey::new(7, 5));
+        assert_eq!(format!("{id} {id:?}"), "3.7v5 3.7v5");
+        assert_eq!(format!("{:?}", registry(3)), "Registry { poller: 3, .. }");
+    }
+
+    #[test]
+    fn a_mailbox_is_made_once_and_let_go_of_in_the_end() {
+        let registry = registry(0);
+        let post = registry.post::<Idle>();
+        assert!(Arc::ptr_eq(&post, &registry.post::<Idle>()));
+        assert!(matches!(registry.commands.pop(), Some(Command::Inbox(_))));
+        assert!(registry.commands.pop().is_none(), "told of once");
+        let kept = Arc::downgrade(&post);
+        drop(post);
+        assert!(kept.upgrade().is_some());
+        registry.forget_posts();
+        assert!(kept.upgrade().is_none());
+    }
+}
