@@ -761,4 +761,24 @@ mod tests {
             assert_eq!(bench.count(), 0);
         }
     }
+
+    #[test]
+    fn what_a_burst_took_is_let_go_of_and_what_a_turn_took_is_kept() {
+        let mut bench = Bench::new();
+        let (key, _told) = bench.actor();
+        // Each of the two deques becomes as large as it has to be.
+        for (burst, kept) in [(BATCH_KEPT, BATCH_KEPT), (BATCH_KEPT + 1, 0)] {
+            for _ in 0..2 {
+                for _ in 0..burst {
+                    bench.put(key, message(1));
+                }
+                bench.drain(usize::MAX);
+            }
+            assert!(bench.inbox.batch.capacity() >= burst);
+            for _ in 0..2 {
+                bench.inbox.refill();
+                assert_eq!(bench.inbox.batch.capacity(), kept);
+            }
+        }
+    }
 }
