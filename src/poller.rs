@@ -153,6 +153,7 @@ impl Poller {
     /// A poller that is about to sleep arms its mailboxes and looks into each once more: a message
     /// that was sent before is seen here, one that is sent later wakes. See
     /// [`mailbox`](crate::mailbox).
+    #[inline]
     pub(crate) fn fall_asleep(&mut self) -> Option<Duration> {
         // The time of the last turn is over; whoever wants to know reads it anew.
         self.hosts.call.now = None;
@@ -167,6 +168,7 @@ impl Poller {
     }
 
     /// Waits for readiness, for `timeout` at most.
+    #[inline]
     pub(crate) fn get_up(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         let waited = self.hosts.selector.wait(&mut self.events, timeout);
         if std::mem::take(&mut self.is_armed) {
@@ -176,6 +178,7 @@ impl Poller {
     }
 
     /// How long nothing will be to do unless somebody tells.
+    #[inline]
     fn until_work(&mut self) -> Option<Duration> {
         if self.more || self.hosts.owes() {
             return Some(Duration::ZERO);
