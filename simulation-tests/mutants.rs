@@ -1,4 +1,4 @@
-// The mutants: what breaks each of the promises of DESIGN.md, section 4.
+// The mutants: what breaks each of the promises in README.md.
 //
 // `name breaks promise { file: what ships => what takes its place, .. }`. What ships is to be found
 // exactly once in the file, however it is broken into lines. `MUTANT` stands for the question
@@ -208,10 +208,21 @@ mutants! {
 
     /// What a panicking callback wrote goes to the next connection.
     output_of_the_dead breaks 5 {
-        "hosts/mod.rs": "Err(panic) => {
-                self.call.staged.clear();"
-            => "Err(panic) => {
-                if !MUTANT { self.call.staged.clear(); }",
+        "hosts/mod.rs": "self.call.staged.clear();
+                let what = self.note_panic(index, &*panic);"
+            => "if !MUTANT { self.call.staged.clear(); }
+                let what = self.note_panic(index, &*panic);",
+    }
+
+    /// A stream that is cut short has an orderly end.
+    cut_is_orderly breaks 5 {
+        "hosts/close.rs": "_ => self.queued_at(index) > 0," => "_ => self.queued_at(index) > 0 && !MUTANT,",
+    }
+
+    /// ... where a panic has cut it.
+    panic_is_orderly breaks 5 {
+        "hosts/mod.rs": "if self.call.queued + self.call.staged.len() + self.call.over > 0 {"
+            => "if self.call.queued + self.call.staged.len() + self.call.over > 0 && !MUTANT {",
     }
 
     /// Two slices of the input that are apart are sent as one.

@@ -35,8 +35,8 @@ pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 /// # Panics in a callback
 ///
 /// A panic closes this actor alone, with [`CloseReason::Panicked`]; `closed` is still called, then
-/// the actor is dropped. That holds only where panics unwind: with `panic = "abort"` the process
-/// ends.
+/// the actor is dropped. What that callback wrote is thrown away, and the peer sees a reset. That
+/// holds only where panics unwind: with `panic = "abort"` the process ends.
 ///
 /// # A callback's time
 ///

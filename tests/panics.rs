@@ -98,6 +98,41 @@ fn a_panic_in_readable_closes_that_actor_alone() {
     neighbours.go_on(1);
 }
 
+/// What a callback wrote before it panicked is thrown away, and an orderly end would hide that.
+#[test]
+fn a_panic_after_a_write_is_a_reset() {
+    let little = ConnectionOptions::new().output_max(8).watermarks(0, 8);
+    type Callback = fn(&mut Context<'_, Probe>) -> Outcome;
+    let written: [Callback; 3] = [
+        |ctx| {
+            ctx.write(b"lost");
+            bang()
+        },
+        |ctx| {
+            ctx.write(b"past the budget");
+            bang()
+        },
+        |ctx| {
+            ctx.write(b"around");
+            ctx.nested::<Probe, _>(|_| bang()).0
+        },
+    ];
+    for callback in written {
+        let neighbours = Neighbours::with(little.clone(), move |probe| {
+            probe.on_readable(move |input, ctx| {
+                input.take_all();
+                callback(ctx)
+            })
+        });
+        let (mut client, seen) = neighbours.stage.pair();
+        client.write_all(b"x").unwrap();
+        only_end(&seen);
+        let end = std::io::copy(&mut client, &mut std::io::sink());
+        let kind = end.expect_err("not an orderly end").kind();
+        assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+    }
+}
+
 #[test]
 fn a_panic_in_read_closed_closes_that_actor_alone() {
     let neighbours = Neighbours::new(|probe| probe.on_read_closed(|_| bang()));

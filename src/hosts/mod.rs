@@ -253,6 +253,11 @@ impl Hosts {
         let wants = self.call.wants;
         match called {
             Err(panic) => {
+                // What it wrote goes with it, also what an adapter wrote before it called the actor
+                // inside.
+                if self.call.queued + self.call.staged.len() + self.call.over > 0 {
+                    self.slots[index].flags.set(Flags::ABORT);
+                }
                 self.call.staged.clear();
                 let what = self.note_panic(index, &*panic);
                 // The payload is the user's value: its own drop may panic, too.

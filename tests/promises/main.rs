@@ -1,5 +1,5 @@
 //! The promises of the framework, looked at over the records of some hundred simulated runs: what
-//! each of them is stands in README.md, what looks at it in `checks.rs`.
+//! each of them is stands in README.md, what looks at it in `checks`.
 //!
 //! `GREENROOM_SEEDS=100000 cargo test --release --test promises` runs more of them. That the
 //! checkers find what is broken is shown by `simulation-tests`, which runs them against mutants.

@@ -826,6 +826,7 @@ impl Actor for Visitor {
             let (reason, text) = record::reason_of(reason);
             record::visit(this.number, |report| {
                 report.is_closed = true;
+                report.was_reset = reason != "peer closed";
                 // What was not to be lost is only told where it came to its end.
                 report.is_unlucky = reason != "peer closed";
             });

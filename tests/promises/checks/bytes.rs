@@ -42,6 +42,15 @@ pub fn bytes_leave_whole(run: &Run<'_>) -> Vec<String> {
                 "actor {id} is told {reason}, and nothing has befallen its client {number}"
             ));
         }
+        // Whatever the reason: what was thrown away is not to be taken for never written.
+        let is_orderly = client.is_closed && client.is_connected && !client.was_reset;
+        if is_orderly && client.reads && client.received.len() < stream.written.len() {
+            wrong.push(format!(
+                "client {number} got {} of the {} bytes that actor {id} wrote, and an orderly end",
+                client.received.len(),
+                stream.written.len()
+            ));
+        }
         let has_all = client.received.len() == stream.written.len() && !client.was_reset;
         if let Some((place, _, reason)) = closed
             && place < run.stop

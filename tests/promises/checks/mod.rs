@@ -1,5 +1,5 @@
-//! One checker for each promise of DESIGN.md, section 4: looks at the record of a run and says in
-//! a sentence what is broken.
+//! One checker for each promise in README.md: looks at the record of a run and says in a sentence
+//! what is broken.
 
 mod bounds;
 mod bytes;
