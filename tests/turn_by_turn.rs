@@ -251,10 +251,26 @@ fn a_frame_has_its_time_anew_when_some_of_it_is_consumed() {
 fn a_pause_does_not_count_against_a_frame() {
     let (mut stage, _seen) = keeping(a_second_for_a_frame());
     stage.receive("frag");
-    tell(&mut stage, |ctx| ctx.pause());
-    stage.advance(SECOND * 9 / 10);
-    tell(&mut stage, |ctx| ctx.resume());
+    for pause in [SECOND * 9 / 10, SECOND * 3] {
+        tell(&mut stage, |ctx| ctx.pause());
+        stage.advance(pause);
+        tell(&mut stage, |ctx| ctx.resume());
+    }
     assert_ends_in(&mut stage, SECOND);
+}
+
+/// An actor that pauses again and again does not keep a slow sender for ever.
+#[test]
+fn what_is_left_of_a_frame_s_time_is_left_after_a_pause() {
+    let (mut stage, _seen) = keeping(a_second_for_a_frame());
+    stage.receive("frag");
+    for _ in 0..3 {
+        stage.advance(SECOND / 4);
+        tell(&mut stage, |ctx| ctx.pause());
+        stage.advance(SECOND * 5);
+        tell(&mut stage, |ctx| ctx.resume());
+    }
+    assert_ends_in(&mut stage, SECOND / 4);
 }
 
 // ---- output -------------------------------------------------------------------------------------

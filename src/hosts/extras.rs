@@ -24,8 +24,10 @@ pub(super) struct Extra {
     pub(super) need: usize,
     /// Output that waits for the end of the turn or for the socket.
     pub(super) output: Output,
-    /// When something of `kept` was last consumed, or it began.
+    /// When something of `kept` was last consumed, or it began; later by the pauses since.
     pub(super) input_since: Instant,
+    /// Since when the peer is not to blame for what `kept` lacks.
+    pub(super) paused_since: Option<Instant>,
     /// When something of `output` was last taken, or it began.
     pub(super) output_since: Instant,
     /// Why the connection closes, once its output is flushed.
@@ -41,6 +43,7 @@ impl Extra {
             need: 0,
             output: Output::default(),
             input_since: now,
+            paused_since: None,
             output_since: now,
             reason: None,
             linger_left: 0,
@@ -116,6 +119,7 @@ impl Extras {
             extra.kept.clear();
             extra.output.clear();
             extra.need = 0;
+            extra.paused_since = None;
             extra.reason = None;
             self.spare.push(id);
         } else {

@@ -59,10 +59,7 @@ impl Hosts {
         if flags.has(Flags::NOT_READING) || !flags.has(Flags::SOCKET) {
             return;
         }
-        if let Some(extra) = self.extras.get_mut(self.slots[index].extra) {
-            // The pause was not the peer's fault: the time of its frame begins anew.
-            extra.input_since = self.call.now();
-        }
+        self.go_on_with_frame(index);
         if flags.has(Flags::EOF) {
             return self.show_end(index);
         }
@@ -161,6 +158,8 @@ impl Hosts {
 
     /// Keeps what follows the first `consumed` of the bytes shown.
     fn keep(&mut self, index: usize, shown: Shown, consumed: usize, need: usize, unseen: bool) {
+        // Held back, that is: what is in the same turn is still read.
+        let is_paused = self.slots[index].flags.has(Flags::NOT_READING);
         let extra = self.extras.get_mut(self.slots[index].extra);
         match shown {
             Shown::Buffer(len) if consumed == len && need == 0 => {
@@ -176,6 +175,7 @@ impl Hosts {
                 let extra = self.extra(index, now);
                 if was == 0 || consumed > 0 {
                     extra.input_since = now;
+                    extra.paused_since = is_paused.then_some(now);
                 }
                 if unseen {
                     extra.kept.extend_from_slice(&rest[was..len]);
@@ -196,7 +196,9 @@ impl Hosts {
                     extra.kept = bytes::BytesMut::new();
                     self.tidy(index);
                 } else if consumed > 0 {
-                    extra.input_since = self.call.now();
+                    let now = self.call.now();
+                    extra.input_since = now;
+                    extra.paused_since = is_paused.then_some(now);
                 }
             }
         }

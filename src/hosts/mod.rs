@@ -293,7 +293,10 @@ impl Hosts {
             if wants.has(Wants::PAUSE) {
                 slot.flags.set(Flags::PAUSED);
             }
-            if wants.has(Wants::RESUME) && slot.flags.take(Flags::PAUSED) {
+            if wants.has(Wants::WAIT | Wants::PAUSE) {
+                self.pause_frame(index);
+            }
+            if wants.has(Wants::RESUME) && self.slots[index].flags.take(Flags::PAUSED) {
                 self.owe(index, Flags::SHOW_INPUT);
             }
             // Whoever was told `false` is told when to write again, if there is anything to wait

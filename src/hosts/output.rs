@@ -222,6 +222,7 @@ impl Hosts {
         // hold back.
         if holds_source(&self.call, slot.origin) {
             slot.flags.set(Flags::HELD);
+            self.pause_frame(index);
         }
     }
 

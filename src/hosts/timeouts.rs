@@ -6,6 +6,8 @@ use crate::actor::CloseReason;
 use crate::call::TimerFor;
 use crate::flags::Flags;
 use crate::hosts::Hosts;
+use crate::hosts::extras::Extra;
+use crate::timers::deadline_after;
 use crate::watch::Watch;
 
 impl Hosts {
@@ -61,11 +63,32 @@ impl Hosts {
             .options
             .incomplete_timeout;
         if let Some(after) = after
+            && let Some(extra) = self.extras.get(slot.extra)
             && !slot.flags.has(Flags::WATCH_INPUT)
         {
             slot.flags.set(Flags::WATCH_INPUT);
-            let at = self.call.deadline(after);
+            let at = deadline_after(extra.input_since, after);
             self.watch(index, Watch::Input, at);
+        }
+    }
+
+    /// Reading stops, and with it the time of a frame that is not whole.
+    pub(super) fn pause_frame(&mut self, index: usize) {
+        if let Some(extra) = self.extras.get_mut(self.slots[index].extra)
+            && !extra.kept.is_empty()
+            && extra.paused_since.is_none()
+        {
+            extra.paused_since = Some(self.call.now());
+        }
+    }
+
+    /// Reading goes on, and with it the time that is left of a frame.
+    pub(super) fn go_on_with_frame(&mut self, index: usize) {
+        if let Some(extra) = self.extras.get_mut(self.slots[index].extra)
+            && let Some(since) = extra.paused_since.take()
+        {
+            extra.input_since += self.call.now().saturating_duration_since(since);
+            self.watch_input(index);
         }
     }
 
@@ -115,15 +138,13 @@ impl Hosts {
                 if slot.flags.has(Flags::CLOSING) {
                     return;
                 }
-                let paused = slot.flags.has(Flags::NOT_READING);
-                let extra = self.extras.get_mut(slot.extra);
-                let Some(extra) = extra.filter(|extra| !extra.kept.is_empty()) else {
+                let extra = self.extras.get(slot.extra);
+                // What is left of a pause's frame is watched from its end on.
+                let watches =
+                    |extra: &&Extra| !extra.kept.is_empty() && extra.paused_since.is_none();
+                let Some(extra) = extra.filter(watches) else {
                     return;
                 };
-                if paused {
-                    // It is not the peer's fault: its time begins anew.
-                    extra.input_since = now;
-                }
                 let waited = now.saturating_duration_since(extra.input_since);
                 if waited >= after {
                     let kept = extra.kept.len();
