@@ -48,10 +48,10 @@ impl<'a, A: Actor> Context<'a, A> {
     /// Everything written during a callback leaves in one piece: at once after
     /// [`readable`](Actor::readable), at the end of the poller's turn after any other callback (or
     /// at once where the high watermark is reached). Bytes leave in order and whole, or the
-    /// connection closes with a reason and the peer sees a reset. A payload larger than
-    /// [`output_max`](crate::ConnectionOptions::output_max) is written in parts, from one
-    /// [`drained`](Actor::drained) to the next: as a single write it would be past the budget
-    /// however fast the peer reads.
+    /// connection closes with a reason and the peer sees a reset, as by [`abort`](Context::abort). A
+    /// payload larger than [`output_max`](crate::ConnectionOptions::output_max) is written in parts,
+    /// from one [`drained`](Actor::drained) to the next: as a single write it would be past the
+    /// budget however fast the peer reads.
     ///
     /// Returns `false` only under [`SlowReader::DropNewest`](crate::SlowReader::DropNewest), when
     /// this write was dropped whole because the peer is too slow.
@@ -124,7 +124,8 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.wants.set(Wants::CLOSE);
     }
 
-    /// Ends the connection at once: what is queued is thrown away and the peer sees a reset.
+    /// Ends the connection at once: what is queued is thrown away and the peer sees a reset. A Unix
+    /// socket knows none: there the peer sees the end of the stream.
     pub fn abort(&mut self) {
         self.call.wants.set(Wants::ABORT);
     }
