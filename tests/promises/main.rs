@@ -14,7 +14,11 @@ mod people;
 mod record;
 mod scenario;
 
-use greenroom::testing::for_each_seed;
+use std::collections::BTreeMap;
+
+use greenroom::testing::{Simulation, for_each_seed};
+
+use record::{Answer, Event};
 
 /// As many as a debug build runs in some seconds.
 const SEEDS: u64 = 300;
@@ -27,4 +31,36 @@ fn promises_hold_whatever_happens() {
         let texts: Vec<String> = broken.iter().map(ToString::to_string).collect();
         assert!(broken.is_empty(), "{}\n{plan:#?}", texts.join("\n"));
     });
+}
+
+/// The checkers have something to look at. Whatever seeds are asked for, these are the same.
+#[test]
+fn everything_happens_in_some_run() {
+    let mut ends = BTreeMap::new();
+    let (mut full, mut gone, mut refused, mut dead, mut dropped) = (0, 0, 0, 0, 0);
+    let (mut waits, mut rests, mut wakes) = (0, 0, 0);
+    for seed in 0..SEEDS {
+        let (_, record) = scenario::run(&mut Simulation::new(seed));
+        for (reason, count) in record.stats.closed_by.into_iter() {
+            *ends.entry(reason).or_insert(0) += count;
+        }
+        dead += record.stats.dead_letters;
+        dropped += record.stats.dropped_writes;
+        for (_, event) in &record.events {
+            match event {
+                Event::Sent { answer, .. } if *answer == Answer::Full => full += 1,
+                Event::Sent { answer, .. } if *answer == Answer::Gone => gone += 1,
+                Event::Pushed { refused: true, .. } => refused += 1,
+                Event::Waits { .. } => waits += 1,
+                Event::AtRest => rests += 1,
+                Event::Woken { letters, .. } if !letters.is_empty() => wakes += 1,
+                _ => {}
+            }
+        }
+    }
+    let never = ends.iter().find(|(_, count)| **count == 0);
+    assert!(never.is_none(), "nobody ended so: {never:?} of {ends:?}");
+    let counts = [full, gone, refused, waits, rests, wakes];
+    assert!(counts.iter().all(|count| *count > 20), "{counts:?}");
+    assert!(dead > 20 && dropped > 20, "{dead} {dropped}");
 }

@@ -61,6 +61,7 @@ pub struct ListenerPlan {
     pub input_max: usize,
     pub output_max: usize,
     pub slow: SlowReader,
+    pub idle: Option<Duration>,
 }
 
 impl Plan {
@@ -134,6 +135,7 @@ impl ListenerPlan {
                 1 => SlowReader::PauseSource,
                 _ => SlowReader::Close,
             },
+            idle: one_in(6).then_some(Duration::from_secs(40)),
         }
     }
 
@@ -144,6 +146,7 @@ impl ListenerPlan {
             .watermarks(self.output_max / 8, self.output_max / 2)
             .slow_reader(self.slow)
             .stuck_timeout(Duration::from_secs(20))
+            .idle_timeout(self.idle)
             .incomplete_timeout(Duration::from_secs(30));
         let at_limit = if self.refuses {
             AtLimit::Refuse(FAREWELL.into())
@@ -242,6 +245,20 @@ impl Guest {
             _ => self.send(record::length(self.large)),
         }
         true
+    }
+
+    /// Reads on if it has not; or reads nothing any more of what it asks for.
+    fn settle(&mut self) {
+        let is_open = self.client.is_connected() && !self.client.is_closed();
+        if is_open && !self.half_closed && !self.has_reset && one_in(6) {
+            self.reads = false;
+            self.client.stop_reading();
+            self.send(0);
+            self.send(150_000);
+        } else if !self.reads && !self.has_reset {
+            self.reads = true;
+            self.client.read_on();
+        }
     }
 
     fn report(&self, foul: bool) -> ClientReport {
@@ -491,10 +508,7 @@ fn rest(sim: &mut Simulation, plan: &Plan, system: &System, guests: &Guests) {
     record::calm_down();
     log(Event::Quiet);
     for guest in guests.borrow_mut().iter_mut() {
-        if !guest.reads && !guest.has_reset {
-            guest.reads = true;
-            guest.client.read_on();
-        }
+        guest.settle();
     }
     // What is under way arrives. No timeout has helped anybody by then.
     run_for(sim, Duration::from_secs(4), || false);
