@@ -49,7 +49,6 @@ struct Run<'a> {
     /// Where in the record the rest begins and ends, and the stop.
     rest: usize,
     stop: usize,
-    stop_at: Duration,
     deadline: Duration,
 }
 
@@ -70,7 +69,6 @@ impl<'a> Run<'a> {
             lives: BTreeMap::new(),
             rest: usize::MAX,
             stop: usize::MAX,
-            stop_at: Duration::MAX,
             deadline: Duration::MAX,
         };
         for (place, (at, event)) in record.events.iter().enumerate() {
@@ -109,7 +107,6 @@ impl<'a> Run<'a> {
                 Event::AtRest => run.rest = place,
                 Event::Stop { deadline } => {
                     run.stop = place;
-                    run.stop_at = *at;
                     run.deadline = deadline;
                 }
                 _ => {}
@@ -156,13 +153,11 @@ impl<'a> Run<'a> {
             return false;
         };
         // Past the deadline of a stop there is no time for what is on its way.
-        let in_time = at + Duration::from_secs(10) < self.deadline || at < self.stop_at;
-        let early = at + Duration::from_secs(10) < self.deadline;
+        let in_time = at + Duration::from_secs(10) < self.deadline;
         ["finished", "peer closed", "error"].contains(&reason)
             && !client.is_unlucky
             && client.reads
             && in_time
-            && early
     }
 }
 
