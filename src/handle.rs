@@ -83,7 +83,8 @@ impl Handle {
     /// connections at most) and closes; every actor is told by [`stopping`](Actor::stopping), which
     /// by default closes a connection after flushing; when the last connection has ended, or
     /// `within` from now, everything left is closed with
-    /// [`CloseReason::Stopped`](crate::CloseReason::Stopped) and the poller threads end. Stopping
+    /// [`CloseReason::Stopped`](crate::CloseReason::Stopped) and the poller threads end. A connection
+    /// whose output has not left by then is reset. Stopping
     /// again is harmless; the earliest deadline counts.
     pub fn stop(&self, within: Duration) {
         let now = clock::now();
