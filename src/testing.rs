@@ -95,8 +95,6 @@
 //!   [`Instant::now`] ([`Context::now`](crate::Context::now) is simulated), files. Nor is what an
 //!   iteration over a std `HashMap` gives, whose order is another in each process: where the order
 //!   can be seen, a `BTreeMap` keeps the run the same under its seed.
-//! - A Unix socket is reset like one of TCP. A kernel ends it in order: its peer cannot tell that
-//!   something is missing.
 //! - [`Builder::busy_poll`](crate::Builder::busy_poll) and the sizes of kernel buffers are not
 //!   looked at; a kernel holds 64 KiB for each direction, or less.
 

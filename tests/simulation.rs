@@ -840,3 +840,30 @@ fn a_room_loses_no_line() {
         );
     });
 }
+
+/// Ends the connection at once, in the middle of what it has to say.
+struct Aborts;
+
+impl Actor for Aborts {
+    type Message = ();
+
+    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        input.take_all();
+        ctx.abort();
+        Ok(())
+    }
+}
+
+#[test]
+fn an_abort_is_a_reset_but_over_a_unix_socket() {
+    for (addr, is_reset) in [(ADDR, true), ("unix:/run/aborts.sock", false)] {
+        let mut simulation = Simulation::new(1);
+        let system = simulation.system(System::builder());
+        system.listen(addr, |_peer| Aborts).unwrap();
+        let client = simulation.client(addr);
+        client.send("x");
+        simulation.run_until(Duration::from_secs(1), |_| client.is_closed());
+        assert_eq!(client.is_reset(), is_reset, "{addr}");
+        simulation.finish(Duration::from_secs(1));
+    }
+}

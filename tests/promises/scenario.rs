@@ -64,6 +64,12 @@ pub struct ListenerPlan {
     pub idle: Option<Duration>,
 }
 
+impl ListenerPlan {
+    pub fn is_unix(&self) -> bool {
+        self.endpoint.starts_with("unix:")
+    }
+}
+
 impl Plan {
     fn draw() -> Plan {
         let pollers = 1 + below(3) as usize;

@@ -34,7 +34,12 @@ impl Number {
 
     /// To be followed by [`close`](Number::close).
     pub(in crate::sys) fn abort(self) {
-        let _ = simulate(|network| network.abort(self));
+        let _ = simulate(|network| {
+            // A Unix socket knows no linger time: the close is like any other.
+            if !network.is_unix(self) {
+                network.abort(self);
+            }
+        });
     }
 
     /// A listener's, too.
@@ -425,6 +430,14 @@ impl Network {
         let connection = &self.connections[at];
         let pipes = &connection.pipes;
         connection.ends[side].is_reset || pipes[other(side)].has_ended && pipes[side].is_shut
+    }
+
+    fn is_unix(&self, number: Number) -> bool {
+        let (at, _) = Network::end_of(number);
+        let connection = &self.connections[at];
+        let listener = self.listeners.get(connection.listener as usize);
+        !connection.is_calm
+            && listener.is_some_and(|listener| matches!(listener.endpoint, Endpoint::Unix(_)))
     }
 
     fn local_addr(&self, number: Number) -> Endpoint {
