@@ -298,28 +298,6 @@ fn the_same_seed_is_the_same_run() {
     }
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn steps_per_second() {
-    let mut simulation = Simulation::new(1);
-    simulation.faults(Faults::harmless());
-    let _system = server(&mut simulation, 3);
-    let log = Rc::new(RefCell::new(Log::default()));
-    for _ in 0..100 {
-        ask(&mut simulation, vec![b'x'; 30_000], &log);
-    }
-    let start = std::time::Instant::now();
-    let mut steps = 0;
-    while simulation.step() {
-        steps += 1;
-    }
-    println!(
-        "{steps} steps, {:?}, {}",
-        start.elapsed() / steps,
-        simulation.rates()
-    );
-}
-
 /// Keeps the reason of its end.
 struct Ended(Rc<RefCell<Vec<String>>>);
 

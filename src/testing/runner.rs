@@ -13,7 +13,7 @@ use super::simulation::Simulation;
 pub(super) struct Runner {
     pub(super) program: usize,
     pub(super) number: u16,
-    /// Not here while it is in a turn.
+    /// Not here while it is in a turn, nor when it has stopped.
     pub(super) poller: Option<Box<Poller>>,
     /// When its wait is over, if no event ends it before.
     pub(super) until: Option<Duration>,
@@ -28,17 +28,12 @@ impl Runner {
         let Some(poller) = &self.poller else {
             return false;
         };
-        !self.has_stopped
-            && self.stalled <= now
-            && (self.until.is_some_and(|until| until <= now) || poller.is_ready())
+        self.stalled <= now && (self.until.is_some_and(|until| until <= now) || poller.is_ready())
     }
 
     /// When it will be able to, as far as it depends on the time.
     pub(super) fn next_at(&self, now: Duration) -> Option<Duration> {
         let poller = self.poller.as_ref()?;
-        if self.has_stopped {
-            return None;
-        }
         let ready = poller.is_ready().then_some(now);
         let until = self.until.into_iter().chain(ready).min()?;
         Some(until.max(self.stalled))

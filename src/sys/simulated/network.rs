@@ -51,6 +51,14 @@ impl Number {
         )
     }
 
+    /// The connection and the side of an end.
+    pub(super) fn as_end(self) -> (usize, usize) {
+        match self.place() {
+            Place::End { connection, side } => (connection, side),
+            Place::Listener(_) => unreachable!("a listener is no end of a connection"),
+        }
+    }
+
     pub(super) fn place(self) -> Place {
         match self.0 {
             number if number >= LISTENERS => Place::Listener((number - LISTENERS) as usize),
@@ -359,8 +367,7 @@ impl Network {
         }
     }
 
-    /// Has something happen to a connection at a time, or right now if that has come and nothing
-    /// else of it is under way.
+    /// Has something happen to a connection at a time.
     pub(super) fn put(&mut self, connection: usize, at: u64, what: Happening) {
         self.sequence += 1;
         self.pending.push(Reverse(Pending {

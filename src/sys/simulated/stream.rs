@@ -57,13 +57,6 @@ fn other(side: usize) -> usize {
 }
 
 impl Network {
-    fn end_of(number: Number) -> (usize, usize) {
-        match number.place() {
-            Place::End { connection, side } => (connection, side),
-            Place::Listener(_) => unreachable!("a listener is no end of a connection"),
-        }
-    }
-
     /// Whether this goes wrong now on this connection.
     fn happens_to(&mut self, connection: usize, fault: Fault) -> bool {
         !self.connections[connection].is_calm && self.happens(fault)
@@ -81,7 +74,7 @@ impl Network {
     // ---- what an end does -----------------------------------------------------------------------
 
     pub(super) fn recv(&mut self, number: Number, buffer: &mut [u8]) -> io::Result<usize> {
-        let (at, side) = Network::end_of(number);
+        let (at, side) = number.as_end();
         if self.happens_to(at, Fault::Interrupt) {
             return Err(errno(libc::EINTR));
         }
@@ -116,7 +109,7 @@ impl Network {
     }
 
     pub(super) fn send(&mut self, number: Number, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let (at, side) = Network::end_of(number);
+        let (at, side) = number.as_end();
         if self.happens_to(at, Fault::Interrupt) {
             return Err(errno(libc::EINTR));
         }
@@ -202,7 +195,7 @@ impl Network {
     }
 
     pub(super) fn shutdown_write(&mut self, number: Number) {
-        let (at, side) = Network::end_of(number);
+        let (at, side) = number.as_end();
         let connection = &mut self.connections[at];
         if connection.ends[side].is_reset || connection.pipes[side].is_shut {
             return;
@@ -220,7 +213,7 @@ impl Network {
     }
 
     pub(super) fn abort(&mut self, number: Number) {
-        let (at, side) = Network::end_of(number);
+        let (at, side) = number.as_end();
         if !self.connections[at].ends[side].is_reset {
             self.record_of(at, || OfConnection::Resets);
             self.connections[at].ends[side].is_reset = true;
@@ -433,7 +426,7 @@ impl Network {
     }
 
     fn is_unix(&self, number: Number) -> bool {
-        let (at, _) = Network::end_of(number);
+        let (at, _) = number.as_end();
         let connection = &self.connections[at];
         let listener = self.listeners.get(connection.listener as usize);
         !connection.is_calm

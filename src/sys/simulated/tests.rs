@@ -11,9 +11,7 @@ fn address() -> Endpoint {
     "127.0.0.1:9000".parse().unwrap()
 }
 
-/// A connection on a network of its own, both ends in the test's hands, each piece taking its time.
-fn connected(delay_us: u32) -> [Number; 2] {
-    Network::begin(Random::new(1));
+fn listen() -> Number {
     let options = BindOptions {
         backlog: 16,
         reuse_port: false,
@@ -22,7 +20,13 @@ fn connected(delay_us: u32) -> [Number; 2] {
         receive_buffer: None,
         simulated: Some(Process::NONE),
     };
-    let listener = Number::listen(&address(), &options, Process::NONE).unwrap();
+    Number::listen(&address(), &options, Process::NONE).unwrap()
+}
+
+/// A connection on a network of its own, both ends in the test's hands, each piece taking its time.
+fn connected(delay_us: u32) -> [Number; 2] {
+    Network::begin(Random::new(1));
+    let listener = listen();
     let client = Network::with(|network| network.connect(&address(), Process::NONE));
     pass(Duration::ZERO);
     let (server, _peer) = listener.accept().unwrap();
@@ -111,15 +115,7 @@ fn a_connect_that_was_reset_on_its_way_is_not_accepted() {
     Network::begin(Random::new(1));
     let client = Network::with(|network| network.connect(&address(), Process::NONE));
     client.abort();
-    let options = BindOptions {
-        backlog: 16,
-        reuse_port: false,
-        nodelay: false,
-        send_buffer: None,
-        receive_buffer: None,
-        simulated: Some(Process::NONE),
-    };
-    let listener = Number::listen(&address(), &options, Process::NONE).unwrap();
+    let listener = listen();
     pass(LONG);
     assert_eq!(
         listener.accept().unwrap_err().kind(),

@@ -3,8 +3,8 @@
 
 use std::io::{self, IoSlice};
 
-use super::network::{CLIENT, Connection, Network, Number, Pipe, Place, Process, SERVER, simulate};
-use crate::sys::{Endpoint, Socket};
+use super::network::{CLIENT, Connection, Network, Number, Process, SERVER, simulate};
+use crate::sys::{Endpoint, Socket, retry_interrupted};
 
 /// The client's end of a simulated connection. Dropping it closes it.
 #[derive(Debug)]
@@ -25,9 +25,7 @@ impl Wire {
     pub(crate) fn connect(to: &Endpoint) -> Wire {
         Network::with(|network| {
             let number = network.connect(to, Process::NONE);
-            let Place::End { connection, .. } = number.place() else {
-                unreachable!("a connect is of an end");
-            };
+            let (connection, _) = number.as_end();
             let connection = &mut network.connections[connection];
             connection.ends[CLIENT].takes = true;
             connection.pipes[CLIENT].room = usize::MAX;
@@ -44,11 +42,9 @@ impl Wire {
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let mut bytes = bytes;
         while !bytes.is_empty() {
-            match self.on(|network| network.send(self.number, &[IoSlice::new(bytes)])) {
-                Ok(sent) => bytes = &bytes[sent..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+            let slices = [IoSlice::new(bytes)];
+            let send = || self.on(|network| network.send(self.number, &slices));
+            bytes = &bytes[retry_interrupted(send)?..];
         }
         Ok(())
     }
@@ -109,7 +105,7 @@ impl Wire {
 
     /// Whether the end of the other's stream has come.
     pub(crate) fn has_ended(&self) -> bool {
-        self.incoming(|pipe| pipe.has_ended)
+        self.with(|connection| connection.pipes[SERVER].has_ended)
     }
 
     /// Whether a reset has come, or was made.
@@ -122,15 +118,8 @@ impl Wire {
         self.with(|connection| connection.ends[SERVER].is_held)
     }
 
-    fn incoming<R>(&self, f: impl FnOnce(&Pipe) -> R) -> R {
-        self.with(|connection| f(&connection.pipes[SERVER]))
-    }
-
     fn connection(&self) -> usize {
-        match self.number.place() {
-            Place::End { connection, .. } => connection,
-            Place::Listener(_) => unreachable!("a wire is no listener"),
-        }
+        self.number.as_end().0
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut Connection) -> R) -> R {

@@ -85,7 +85,7 @@ impl Simulation {
             // A signal: somebody gets up for nothing.
             let at = self.order.below(self.pollers.len() as u64) as usize;
             let runner = &self.pollers[at];
-            if runner.poller.is_some() && !runner.has_stopped && runner.stalled <= now {
+            if runner.poller.is_some() && runner.stalled <= now {
                 return Some(at);
             }
         }
@@ -129,9 +129,9 @@ impl Simulation {
             .get_up(Some(Duration::ZERO))
             .expect("a simulated selector does not fail");
         what(&mut poller);
-        let has_stopped = poller.turn(|| self.interleave(who));
+        let has_stopped = poller.turn(|| self.interleave());
         if has_stopped {
-            self.note_of(at, format_args!("has stopped"));
+            Network::note("has stopped");
             // Its end, as when its thread ends.
             drop(poller);
             self.pollers[at].has_stopped = true;
@@ -146,13 +146,12 @@ impl Simulation {
     }
 
     /// Between two steps of a poller's turn another one may come in.
-    fn interleave(&mut self, who: Who) {
+    fn interleave(&mut self) {
         if self.pollers.len() > 1 && self.order.one_in(16) {
             let now = self.elapsed();
             let at = self.order.below(self.pollers.len() as u64) as usize;
             if self.pollers[at].is_able(now) {
                 self.run_turn(at);
-                Network::with(|network| network.acts(Some(who)));
             }
         }
     }
@@ -170,14 +169,13 @@ impl Simulation {
     #[track_caller]
     pub(super) fn check_sleepers(&self) {
         let now = self.elapsed();
-        for (at, runner) in self.pollers.iter().enumerate() {
+        for runner in &self.pollers {
             if let Some(poller) = &runner.poller
-                && !runner.has_stopped
                 && runner.stalled <= now
             {
                 assert!(
                     !poller.has_mail(),
-                    "poller {} of system {} sleeps while a mailbox of its has a message (at {at})",
+                    "poller {} of system {} sleeps while a mailbox of its has a message",
                     runner.number,
                     runner.program
                 );
