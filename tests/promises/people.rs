@@ -156,6 +156,22 @@ struct Inside {
     around: Option<Id>,
 }
 
+impl Inside {
+    fn enter<A: Actor>(id: Id, callback: Callback, ctx: &mut Context<'_, A>) -> Inside {
+        record::at(ctx.now());
+        // With the time of the turn, to be compared with that of the clock.
+        let turn = record::elapsed().as_nanos();
+        greenroom::testing::note(format_args!("> {id} {callback} @{turn}"));
+        log(Event::Enters {
+            id,
+            callback,
+            poller: ctx.poller(),
+        });
+        let around = AT_WORK.replace(Some(id));
+        Inside { id, around }
+    }
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
         AT_WORK.set(self.around);
@@ -219,18 +235,7 @@ impl<const KIND: u8> Person<KIND> {
         ctx: &mut Context<'_, Self>,
         run: impl FnOnce(&mut Self, &mut Context<'_, Self>) -> R,
     ) -> R {
-        record::at(ctx.now());
-        let (id, poller) = (self.id, ctx.poller());
-        // With the time of the turn, to be compared with that of the clock.
-        let turn = record::elapsed().as_nanos();
-        greenroom::testing::note(format_args!("> {id} {callback} @{turn}"));
-        log(Event::Enters {
-            id,
-            callback,
-            poller,
-        });
-        let around = AT_WORK.replace(Some(id));
-        let _inside = Inside { id, around };
+        let _inside = Inside::enter(self.id, callback, ctx);
         run(self, ctx)
     }
 
@@ -765,15 +770,7 @@ impl Visitor {
         ctx: &mut Context<'_, Self>,
         run: impl FnOnce(&mut Self, &mut Context<'_, Self>) -> R,
     ) -> R {
-        record::at(ctx.now());
-        let (id, poller) = (self.id, ctx.poller());
-        log(Event::Enters {
-            id,
-            callback,
-            poller,
-        });
-        let around = AT_WORK.replace(Some(id));
-        let _inside = Inside { id, around };
+        let _inside = Inside::enter(self.id, callback, ctx);
         run(self, ctx)
     }
 
