@@ -1,32 +1,6 @@
 //! A changed count publishes nothing.
 
-pub use crate::shipped::sync::*;
-use std::ops::Deref;
-
-#[derive(Debug, Default)]
-pub struct AtomicU64(loom::sync::atomic::AtomicU64);
-
-impl AtomicU64 {
-    pub fn new(value: u64) -> Self {
-        AtomicU64(loom::sync::atomic::AtomicU64::new(value))
-    }
-
-    pub fn compare_exchange_weak(
-        &self,
-        current: u64,
-        new: u64,
-        _: Ordering,
-        _: Ordering,
-    ) -> Result<u64, u64> {
-        let relaxed = Ordering::Relaxed;
-        self.0.compare_exchange(current, new, relaxed, relaxed)
-    }
-}
-
-impl Deref for AtomicU64 {
-    type Target = loom::sync::atomic::AtomicU64;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
+exchange_by!(|word, current, new| {
+    let relaxed = Ordering::Relaxed;
+    word.compare_exchange(current, new, relaxed, relaxed)
+});
