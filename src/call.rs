@@ -85,7 +85,7 @@ pub(crate) struct Call {
     pub(crate) flags: Flags,
     /// Which of `origins` the actor came from.
     pub(crate) origin: u16,
-    /// IPv4 address and port of the peer; meaningful with [`Flags::PEER_V4`].
+    /// IPv4 address and port of the peer; all zero, which no peer has, where it is another.
     pub(crate) peer: [u8; 6],
     /// Bytes of earlier callbacks that still wait.
     pub(crate) queued: usize,
@@ -172,7 +172,7 @@ impl Call {
         if !self.flags.has(Flags::CONNECTION) {
             return None;
         }
-        if self.flags.has(Flags::PEER_V4) {
+        if self.peer != [0; 6] {
             let [a, b, c, d, high, low] = self.peer;
             return Some(Peer::Tcp(
                 (Ipv4Addr::new(a, b, c, d), u16::from_be_bytes([high, low])).into(),

@@ -51,8 +51,6 @@ impl Flags {
     pub(crate) const WATCH_OUTPUT: u32 = 1 << 21;
     /// A timer watches kept input.
     pub(crate) const WATCH_INPUT: u32 = 1 << 22;
-    /// The peer's IPv4 address is in the slot.
-    pub(crate) const PEER_V4: u32 = 1 << 23;
     /// The peer's or our own address is in a map beside the slots.
     pub(crate) const ADDR_ELSEWHERE: u32 = 1 << 24;
     /// Messages for this actor are set aside while it waits: it has no socket that could be paused
@@ -69,8 +67,8 @@ impl Flags {
     pub(crate) const REFUSED: u32 = 1 << 29;
     /// There is or was a socket.
     pub(crate) const CONNECTION: u32 = 1 << 30;
-    /// The mailbox that the actor waits for is that of its own type on this poller.
-    pub(crate) const WAITS_HERE: u32 = 1 << 31;
+    /// Its descriptor is not a stream that the actor reads, or not yet: see `hosts/special.rs`.
+    pub(crate) const SPECIAL: u32 = 1 << 31;
 
     pub(crate) const NONE: Flags = Flags(0);
 

@@ -333,7 +333,7 @@ impl<M: Send + 'static> Inbox<M> {
 
     /// The mailbox that an actor waited for has room.
     fn room(&mut self, key: ActorKey, hosts: &mut Hosts) {
-        if hosts.has(key, Flags::WAITS_HERE) {
+        if hosts.waits_here(key) {
             self.post.grant(|| hosts.room(key));
         } else {
             hosts.room(key);

@@ -30,6 +30,9 @@ impl Hosts {
         if self.slots[index].flags.has(Flags::CLOSING) {
             return self.drop_guarded(reason);
         }
+        if self.slots[index].flags.has(Flags::SPECIAL) {
+            return self.close_special(index, reason);
+        }
         if !self.slots[index].flags.has(Flags::SOCKET) {
             return self.end(index, reason);
         }
@@ -168,7 +171,11 @@ impl Hosts {
     pub(super) fn free(&mut self, index: usize) {
         let key = self.key(index);
         let unheard = self.take_reason(index);
-        self.drop_guarded(unheard);
+        let special = self.take_special(index);
+        self.drop_guarded((unheard, special));
+        if self.slots[index].flags.has(Flags::WAITING) {
+            self.waits_here.remove(&key);
+        }
         self.recycle(index);
         let mut slot = std::mem::replace(&mut self.slots[index], Slot::VACANT);
         self.call.timers.cancel_all(index as u32);

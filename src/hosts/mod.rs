@@ -14,6 +14,7 @@ mod input;
 mod output;
 mod place;
 mod readiness;
+mod special;
 mod timeouts;
 
 use std::any::Any;
@@ -28,11 +29,15 @@ use crate::flags::Flags;
 use crate::handle::Shared;
 use crate::hosts::extras::{Extra, ExtraId, Extras};
 use crate::hosts::guard::guard;
+use crate::hosts::special::Special;
 use crate::origin::{Origin, SlowReader};
 use crate::registry::{ActorKey, Registry};
 use crate::sys::{Selector, Socket, clock};
 
 pub(crate) use crate::hosts::guard::panic_text;
+
+type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
+type HashSet<K> = std::collections::HashSet<K, ahash::RandomState>;
 
 /// How many bytes one read takes at most, which is also what one connection gets in one turn. A
 /// stream at full speed comes in few calls, and 64 KiB are through an actor in some ten
@@ -105,6 +110,10 @@ pub(crate) struct Hosts {
     /// When each connection that has an idle timeout was last active, by slot: milliseconds since
     /// the poller's start, wrapping. No longer than the last such slot.
     active_ms: Vec<u32>,
+    /// What the special slots are, by slot.
+    special: HashMap<u32, Special>,
+    /// Actors that wait for the mailbox of their own type on this poller.
+    waits_here: HashSet<ActorKey>,
     /// Actors that have ended and of which an inbox may keep something.
     pub(crate) ended: Vec<ActorKey>,
     /// Sockets freed in this turn and still counted in the door: see `count_freed`.
@@ -132,6 +141,8 @@ impl Hosts {
             dirty: Vec::new(),
             extras: Extras::default(),
             active_ms: Vec::new(),
+            special: HashMap::default(),
+            waits_here: HashSet::default(),
             ended: Vec::new(),
             freed: 0,
             vacated: false,
@@ -178,6 +189,11 @@ impl Hosts {
 
     pub(crate) fn is_waiting(&self, key: ActorKey) -> bool {
         self.has(key, Flags::WAITING)
+    }
+
+    /// Whether the mailbox that it waits for is that of its own type on this poller.
+    pub(crate) fn waits_here(&self, key: ActorKey) -> bool {
+        self.waits_here.contains(&key)
     }
 
     /// Whether any of `flags` holds for an actor that is there.
@@ -288,7 +304,7 @@ impl Hosts {
                 slot.flags.set(Flags::WAITING);
             }
             if wants.has(Wants::WAIT_HERE) {
-                slot.flags.set(Flags::WAITS_HERE);
+                self.waits_here.insert(self.call.key);
             }
             if wants.has(Wants::PAUSE) {
                 slot.flags.set(Flags::PAUSED);
@@ -385,7 +401,7 @@ impl Hosts {
     /// The mailbox that this actor waited for has room.
     pub(crate) fn room(&mut self, key: ActorKey) {
         let Some(index) = self.find(key) else { return };
-        self.slots[index].flags.clear(Flags::WAITS_HERE);
+        self.waits_here.remove(&key);
         if !self.slots[index].flags.take(Flags::WAITING)
             || self.slots[index].flags.has(Flags::CLOSING)
         {

@@ -155,7 +155,6 @@ impl Hosts {
             Peer::Tcp(std::net::SocketAddr::V4(v4)) => {
                 slot.peer[..4].copy_from_slice(&v4.ip().octets());
                 slot.peer[4..].copy_from_slice(&v4.port().to_be_bytes());
-                slot.flags.set(Flags::PEER_V4);
             }
             Peer::Tcp(std::net::SocketAddr::V6(_)) => {
                 slot.flags.set(Flags::ADDR_ELSEWHERE);

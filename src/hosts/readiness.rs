@@ -11,6 +11,9 @@ impl Hosts {
     pub(crate) fn handle_ready(&mut self, token: u64, readable: bool, writable: bool) {
         let key = ActorKey::from_token(token);
         let Some(index) = self.find(key) else { return };
+        if self.slots[index].flags.has(Flags::SPECIAL) {
+            return self.handle_special(index, readable, writable);
+        }
         if writable && self.slots[index].flags.has(Flags::REG_WRITE) {
             self.flush(index);
         }
@@ -24,30 +27,33 @@ impl Hosts {
     /// A socket of which nothing is wanted is taken out: with no interest epoll still reports a
     /// hang-up, for ever.
     pub(super) fn sync_interest(&mut self, index: usize) {
-        let slot = &mut self.slots[index];
-        let Some(socket) = &slot.socket else { return };
+        let slot = &self.slots[index];
+        if slot.socket.is_none() {
+            return;
+        }
         let flags = slot.flags;
-        let mut want = 0;
-        let reads = !flags.has(Flags::EOF | Flags::CLOSING | Flags::NO_RECEIVE)
-            || flags.has(Flags::LINGERING);
-        if reads {
-            want |= Flags::REG_READ;
-        }
-        if flags.has(Flags::BLOCKED) {
-            want |= Flags::REG_WRITE;
-        }
+        let wanted = if flags.has(Flags::SPECIAL) {
+            self.special_interest(index)
+        } else {
+            let reads = !flags.has(Flags::EOF | Flags::CLOSING | Flags::NO_RECEIVE)
+                || flags.has(Flags::LINGERING);
+            (reads, flags.has(Flags::BLOCKED))
+        };
         let have = (flags.has(Flags::REG_READ), flags.has(Flags::REG_WRITE));
-        let wanted = (want & Flags::REG_READ != 0, want & Flags::REG_WRITE != 0);
         if have == wanted {
             return;
         }
-        let mut interest = Interest::NONE;
+        let (mut want, mut interest) = (0, Interest::NONE);
         if wanted.0 {
+            want |= Flags::REG_READ;
             interest = interest | Interest::READ;
         }
         if wanted.1 {
+            want |= Flags::REG_WRITE;
             interest = interest | Interest::WRITE;
         }
+        let slot = &mut self.slots[index];
+        let Some(socket) = &slot.socket else { return };
         let token = ActorKey::new(index as u32, slot.generation).token();
         let source = socket.source();
         let done = match (have, wanted) {

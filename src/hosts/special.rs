@@ -1,0 +1,50 @@
+//! Slots whose descriptor is not a stream that its actor reads, or not yet.
+//!
+//! [`Flags::SPECIAL`] tells them apart, so that a stream pays one bit test for them. What a kind
+//! needs besides the slot is kept here, beside the slots; what it does stands in a file of its own.
+
+use crate::actor::CloseReason;
+use crate::flags::Flags;
+use crate::hosts::Hosts;
+
+/// What a special slot is, with what is kept for it.
+pub(super) enum Special {}
+
+impl Hosts {
+    /// Makes the slot one of that kind, before its descriptor is registered.
+    #[allow(dead_code)]
+    pub(super) fn make_special(&mut self, index: usize, special: Special) {
+        self.slots[index].flags.set(Flags::SPECIAL);
+        self.special.insert(index as u32, special);
+    }
+
+    /// From here on the slot is an ordinary stream, or it is about to go.
+    pub(super) fn take_special(&mut self, index: usize) -> Option<Special> {
+        let is_special = self.slots[index].flags.take(Flags::SPECIAL);
+        is_special
+            .then(|| self.special.remove(&(index as u32)))
+            .flatten()
+    }
+
+    /// The descriptor of a special slot is ready.
+    pub(super) fn handle_special(&mut self, index: usize, readable: bool, writable: bool) {
+        let _ = (readable, writable);
+        match self.special.get_mut(&(index as u32)) {
+            Some(special) => match *special {},
+            None => debug_assert!(false, "a special slot says what it is"),
+        }
+    }
+
+    /// Whether the selector is to report readiness for reading, and for writing.
+    pub(super) fn special_interest(&self, index: usize) -> (bool, bool) {
+        match self.special.get(&(index as u32)) {
+            Some(special) => match *special {},
+            None => (false, false),
+        }
+    }
+
+    /// Closes a special slot: nothing is known here of a stream to be flushed.
+    pub(super) fn close_special(&mut self, index: usize, reason: CloseReason) {
+        self.end(index, reason);
+    }
+}
