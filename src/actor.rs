@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::context::Context;
 use crate::input::Input;
+use crate::sys::SocketOption;
 use crate::timers::TimerKey;
 
 /// What a callback returns: `Ok(())` to go on, an error to close this one connection.
@@ -28,7 +29,7 @@ pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 /// # Order of the calls
 ///
 /// 1. `opened`, first and once. Messages that were sent earlier wait for it.
-/// 2. `readable`, `message`, `timer`, `drained`, `room` in any number and order; `read_closed` at
+/// 2. `readable`, `message`, `timer`, `drained`, `room`, `option_failed` in any number and order; `read_closed` at
 ///    most once, after the last byte that the peer sent; `stopping` at most once.
 /// 3. `closed`, last and once, for every actor that was opened, whatever ended it.
 ///
@@ -109,6 +110,21 @@ pub trait Actor: Sized + 'static {
     /// actor has gone.
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = ctx;
+        Ok(())
+    }
+
+    /// An option that was set with [`Context::set_option`], or that the listener asks of every
+    /// connection, could not be set: the error names both, and says why.
+    ///
+    /// Called promptly: in the same turn of the poller or the next. The default goes on without the
+    /// option; [`Stats::options_failed`](crate::Stats::options_failed) counts it in any case.
+    fn option_failed(
+        &mut self,
+        option: SocketOption,
+        error: io::Error,
+        ctx: &mut Context<'_, Self>,
+    ) -> Outcome {
+        let _ = (option, error, ctx);
         Ok(())
     }
 

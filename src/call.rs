@@ -2,6 +2,7 @@
 //! for, before the poller carries it out. [`Context`] is its public face.
 
 use std::any::Any;
+use std::io;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::input::Input;
 use crate::origin::{ConnectionOptions, Origin, SlowReader};
 use crate::output::Staged;
 use crate::registry::{ActorKey, Counters, Registry};
-use crate::sys::{Endpoint, Peer, clock};
+use crate::sys::{Endpoint, Peer, SocketOption, clock};
 use crate::timers::{TimerKey, Timers, deadline_after};
 use crate::watch::Watch;
 
@@ -42,6 +43,9 @@ impl Wants {
     pub(crate) const DROPPED: u16 = 1 << 8;
     /// The mailbox that it waits for is its own.
     pub(crate) const WAIT_HERE: u16 = 1 << 9;
+
+    /// Options of the socket are to be set.
+    pub(crate) const OPTIONS: u16 = 1 << 10;
 
     /// After one of these an actor is shown no more input.
     pub(crate) const STOPS_INPUT: u16 =
@@ -93,6 +97,8 @@ pub(crate) struct Call {
     pub(crate) over: usize,
     pub(crate) wants: Wants,
     pub(crate) staged: Staged,
+    /// Options of its socket to be set.
+    pub(crate) socket_options: Vec<SocketOption>,
     /// Where the bytes lie that are being shown, as addresses: compared with and never followed.
     /// Empty where they are not in the poller's read buffer.
     pub(crate) shown: Range<usize>,
@@ -128,6 +134,7 @@ impl Call {
             over: 0,
             wants: Wants::default(),
             staged: Staged::default(),
+            socket_options: Vec::new(),
             shown: 0..0,
             now: None,
             timers: Timers::new(clock::now()),
@@ -249,6 +256,8 @@ pub(crate) trait Hosted: Any {
     fn timer(&mut self, key: TimerKey, call: &mut Call) -> Outcome;
     fn drained(&mut self, call: &mut Call) -> Outcome;
     fn room(&mut self, call: &mut Call) -> Outcome;
+    fn option_failed(&mut self, option: SocketOption, error: io::Error, call: &mut Call)
+    -> Outcome;
     fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome;
     fn closed(&mut self, reason: &CloseReason, call: &mut Call);
     fn type_name(&self) -> &'static str;
@@ -277,6 +286,15 @@ impl<A: Actor> Hosted for A {
 
     fn room(&mut self, call: &mut Call) -> Outcome {
         Actor::room(self, &mut Context::new(call))
+    }
+
+    fn option_failed(
+        &mut self,
+        option: SocketOption,
+        error: io::Error,
+        call: &mut Call,
+    ) -> Outcome {
+        Actor::option_failed(self, option, error, &mut Context::new(call))
     }
 
     fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome {

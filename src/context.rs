@@ -19,7 +19,7 @@ use crate::flags::Flags;
 use crate::handle::Handle;
 use crate::output::Staged;
 use crate::registry::{ActorId, Registry};
-use crate::sys::{Endpoint, Peer};
+use crate::sys::{Endpoint, Peer, SocketOption};
 use crate::timers::TimerKey;
 
 /// What an actor may ask for during one callback.
@@ -192,6 +192,21 @@ impl<'a, A: Actor> Context<'a, A> {
         if let Some(waiter) = mailbox.wait(Waiter { post, key }) {
             waiter.tell();
         }
+    }
+
+    /// Sets an option of this connection's socket, when this callback has returned and before what
+    /// it wrote is sent. Costs some two or three system calls.
+    ///
+    /// What the system does not take, and what such a socket does not have (TCP_NODELAY on a Unix
+    /// socket), is told by [`Actor::option_failed`].
+    ///
+    /// # Panics
+    ///
+    /// Where there is no socket.
+    pub fn set_option(&mut self, option: SocketOption) {
+        assert!(self.has_socket(), "set_option: this actor has no socket");
+        self.call.socket_options.push(option);
+        self.call.wants.set(Wants::OPTIONS);
     }
 
     /// Calls [`timer`](Actor::timer) once, `after` from now.

@@ -23,8 +23,8 @@
 //! | [`ListenOptions::max_connections`] | none but the process's descriptor limit | the machine's owner set that | [`ListenOptions::at_limit`]; out of descriptors, connects wait in the backlog, and the listener says so once and tries again every 100 ms |
 //! | [`ListenOptions::at_limit`] | [`AtLimit::Wait`] | nobody is turned away who might be served a moment later | |
 //! | [`ListenOptions::balance`] | [`Balance::LeastConnections`] | connections live long, an uneven start would never even out | |
-//! | [`ListenOptions::nodelay`] | on | a turn's writes are joined already | |
-//! | [`ListenOptions::send_buffer`], [`receive_buffer`](ListenOptions::receive_buffer) | the kernel's own sizing | it knows the path | |
+//! | [`SocketOptions::nodelay`] | on, for TCP | a turn's writes are joined already | |
+//! | all other [`SocketOptions`] | as the system has them; SO_REUSEADDR is on for TCP listeners | it knows the path, and its owner set it; a restarted server gets its port back | |
 //! | [`ConnectionOptions::input_max`] | 1 MiB | a frame of a text protocol or a game, many times over | [`CloseReason::InputTooLong`] |
 //! | [`ConnectionOptions::output_max`] | 4 MiB | a burst to a reader that is on its way | [`ConnectionOptions::slow_reader`] |
 //! | [`ConnectionOptions::slow_reader`] | [`SlowReader::Close`] | a push service must not pay for one member's line | [`CloseReason::SlowReader`] |
@@ -93,6 +93,6 @@ pub use input::{FrameError, Input, Prefix};
 pub use listener::{Balance, ListenOptions, Listener};
 pub use origin::{AtLimit, ConnectionOptions, SlowReader};
 pub use registry::{ActorId, Stats};
-pub use sys::{Endpoint, Peer};
+pub use sys::{Endpoint, Keepalive, Peer, SocketOption, SocketOptions};
 pub use system::{Builder, System};
 pub use timers::TimerKey;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::command::Command;
 use crate::handle::Shared;
 use crate::origin::{AtLimit, ConnectionOptions, Origin};
-use crate::sys::Endpoint;
+use crate::sys::{Endpoint, SocketOption, SocketOptions};
 
 /// How a listener spreads its connections over the pollers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,9 +33,7 @@ pub struct ListenOptions {
     pub(crate) max_connections: usize,
     pub(crate) at_limit: AtLimit,
     pub(crate) balance: Balance,
-    pub(crate) nodelay: bool,
-    pub(crate) send_buffer: Option<i32>,
-    pub(crate) receive_buffer: Option<i32>,
+    pub(crate) socket: SocketOptions,
 }
 
 impl Default for ListenOptions {
@@ -46,9 +44,7 @@ impl Default for ListenOptions {
             max_connections: usize::MAX,
             at_limit: AtLimit::Wait,
             balance: Balance::default(),
-            nodelay: true,
-            send_buffer: None,
-            receive_buffer: None,
+            socket: SocketOptions::new(),
         }
     }
 }
@@ -99,27 +95,29 @@ impl ListenOptions {
         self
     }
 
-    /// Bytes that the kernel may hold of what is written to one connection (SO_SNDBUF; Linux
-    /// doubles the number for its own book-keeping). By default it sizes the buffer itself, up to
-    /// some MiB for a connection at full speed. Those bytes come before the ones that count against
-    /// [`output_max`](ConnectionOptions::output_max): where a reader that does not read is to be
-    /// noticed early, or kernel memory is short, limit both. TCP only.
+    /// Options of the listening socket and of all that it accepts. Called again, what is set anew
+    /// counts and the rest stays. The next three are the usual ones of them.
+    pub fn socket(mut self, options: SocketOptions) -> Self {
+        self.socket.extend(options);
+        self
+    }
+
+    /// As [`SocketOptions::send_buffer`].
     pub fn send_buffer(mut self, bytes: u32) -> Self {
-        self.send_buffer = Some(i32::try_from(bytes).unwrap_or(i32::MAX));
+        self.socket.set(SocketOption::SendBuffer(bytes));
         self
     }
 
-    /// Bytes that the kernel may hold of what a peer has sent and is not read yet (SO_RCVBUF), as
-    /// [`send_buffer`](ListenOptions::send_buffer). TCP only.
+    /// As [`SocketOptions::receive_buffer`].
     pub fn receive_buffer(mut self, bytes: u32) -> Self {
-        self.receive_buffer = Some(i32::try_from(bytes).unwrap_or(i32::MAX));
+        self.socket.set(SocketOption::ReceiveBuffer(bytes));
         self
     }
 
-    /// Whether small writes leave at once (TCP_NODELAY); on by default, since a turn's writes are
-    /// joined already.
+    /// As [`SocketOptions::nodelay`]; on by default for TCP, since a turn's writes are joined
+    /// already.
     pub fn nodelay(mut self, on: bool) -> Self {
-        self.nodelay = on;
+        self.socket.set(SocketOption::NoDelay(on));
         self
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::call::Hosted;
-use crate::sys::{Endpoint, Peer};
+use crate::sys::{Endpoint, Peer, SocketOption};
 
 /// The limits that one connection lives under, each with a safe default:
 /// [all defaults and their reasons](crate#defaults).
@@ -159,6 +159,8 @@ pub(crate) struct Origin {
     /// Pollers on which this listener is registered, to be told when it falls below its limit.
     pub(crate) homes: Vec<usize>,
     pub(crate) spread: Spread,
+    /// Options that each of its sockets has to be told.
+    pub(crate) per_connection: Vec<SocketOption>,
 }
 
 /// Which poller a new connection goes to.

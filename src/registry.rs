@@ -113,6 +113,9 @@ pub struct Stats {
     pub pushes: u64,
     /// Times that a listener had to rest because descriptors or memory ran out.
     pub accept_pauses: u64,
+    /// Options that a connection's socket did not take: see
+    /// [`Actor::option_failed`](crate::Actor::option_failed).
+    pub options_failed: u64,
 }
 
 /// The counters behind [`Stats`], one set for a poller so that pollers do not write to one cache
@@ -129,6 +132,7 @@ pub(crate) struct Counters {
     pub(crate) dropped_writes: AtomicU64,
     pub(crate) pushes: AtomicU64,
     pub(crate) accept_pauses: AtomicU64,
+    pub(crate) options_failed: AtomicU64,
 }
 
 impl Counters {
@@ -152,6 +156,7 @@ impl Counters {
         stats.dropped_writes += get(&self.dropped_writes);
         stats.pushes += get(&self.pushes);
         stats.accept_pauses += get(&self.accept_pauses);
+        stats.options_failed += get(&self.options_failed);
     }
 }
 
@@ -339,6 +344,7 @@ mod tests {
                 (&counters.dropped_writes, 8),
                 (&counters.pushes, 9),
                 (&counters.accept_pauses, 10),
+                (&counters.options_failed, 13),
             ] {
                 Counters::add(counter, n);
                 Counters::add(counter, n * (times - 1));
@@ -368,6 +374,7 @@ mod tests {
             accept_pauses: 10 * 1001,
             connections: 11 * 1001,
             wakes: 12 * 1001,
+            options_failed: 13 * 1001,
         };
         assert_eq!(stats, expected);
     }

@@ -207,6 +207,7 @@ fn spawned_origin() -> Origin {
         local: Endpoint::Tcp(([0, 0, 0, 0], 0).into()),
         homes: Vec::new(),
         spread: Spread::Here,
+        per_connection: Vec::new(),
     }
 }
 
@@ -317,12 +318,12 @@ impl System {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
+        let socket = options.socket.or_default(&endpoint);
+        let per_connection = socket.per_connection(&endpoint);
         let bind = BindOptions {
             backlog: options.backlog,
             reuse_port: per_poller,
-            nodelay: options.nodelay,
-            send_buffer: options.send_buffer,
-            receive_buffer: options.receive_buffer,
+            socket,
             simulated: self.handle.shared.simulated,
         };
         let first = ListenSocket::bind(&endpoint, &bind)?;
@@ -349,6 +350,7 @@ impl System {
                 Balance::RoundRobin => Spread::RoundRobin,
                 Balance::PerPoller => Spread::Here,
             },
+            per_connection,
         });
         for (home, socket) in origin.homes.iter().zip(sockets) {
             pollers[*home].command(Command::Listen {

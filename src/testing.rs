@@ -554,6 +554,7 @@ fn origin(options: ConnectionOptions) -> Origin {
         local: Endpoint::Tcp(SocketAddr::from(LOCAL)),
         homes: Vec::new(),
         spread: Spread::Here,
+        per_connection: Vec::new(),
     }
 }
 

@@ -11,6 +11,7 @@ mod close;
 mod extras;
 mod guard;
 mod input;
+mod options;
 mod output;
 mod place;
 mod readiness;
@@ -32,7 +33,7 @@ use crate::hosts::guard::guard;
 use crate::hosts::special::Special;
 use crate::origin::{Origin, SlowReader};
 use crate::registry::{ActorKey, Registry};
-use crate::sys::{Selector, Socket, clock};
+use crate::sys::{Selector, Socket, SocketOption, clock};
 
 pub(crate) use crate::hosts::guard::panic_text;
 
@@ -114,6 +115,8 @@ pub(crate) struct Hosts {
     special: HashMap<u32, Special>,
     /// Actors that wait for the mailbox of their own type on this poller.
     waits_here: HashSet<ActorKey>,
+    /// Options that could not be set, for their actors to be told.
+    failed_options: VecDeque<(ActorKey, SocketOption, io::Error)>,
     /// Actors that have ended and of which an inbox may keep something.
     pub(crate) ended: Vec<ActorKey>,
     /// Sockets freed in this turn and still counted in the door: see `count_freed`.
@@ -143,6 +146,7 @@ impl Hosts {
             active_ms: Vec::new(),
             special: HashMap::default(),
             waits_here: HashSet::default(),
+            failed_options: VecDeque::new(),
             ended: Vec::new(),
             freed: 0,
             vacated: false,
@@ -275,6 +279,7 @@ impl Hosts {
                     self.slots[index].flags.set(Flags::ABORT);
                 }
                 self.call.staged.clear();
+                self.call.socket_options.clear();
                 let what = self.note_panic(index, &*panic);
                 // The payload is the user's value: its own drop may panic, too.
                 self.drop_guarded(panic);
@@ -282,6 +287,7 @@ impl Hosts {
             }
             Ok(outcome) if wants.has(Wants::ABORT) => {
                 self.call.staged.clear();
+                self.call.socket_options.clear();
                 self.drop_guarded(outcome);
                 self.end(index, CloseReason::Aborted);
             }
@@ -290,6 +296,7 @@ impl Hosts {
                 let queued = self.call.queued + self.call.staged.len() + self.call.over;
                 let limit = self.call.options().output_max;
                 self.call.staged.clear();
+                self.call.socket_options.clear();
                 self.end(index, CloseReason::SlowReader { queued, limit });
             }
             Ok(outcome) => self.carry_out(index, outcome, wants, flush),
@@ -299,6 +306,9 @@ impl Hosts {
 
     fn carry_out(&mut self, index: usize, outcome: Outcome, wants: Wants, flush: Flush) {
         if !wants.is_empty() {
+            if wants.has(Wants::OPTIONS) {
+                self.set_options(index);
+            }
             let slot = &mut self.slots[index];
             if wants.has(Wants::WAIT) {
                 slot.flags.set(Flags::WAITING);
@@ -364,11 +374,12 @@ impl Hosts {
     }
 
     pub(crate) fn owes(&self) -> bool {
-        !self.ready.is_empty()
+        !self.ready.is_empty() || !self.failed_options.is_empty()
     }
 
     /// Calls up to `most` of the actors that are owed a call.
     pub(crate) fn pay(&mut self, most: usize) {
+        self.tell_failed_options(most);
         for _ in 0..most.min(self.ready.len()) {
             let Some(key) = self.ready.pop_front() else {
                 return;
@@ -525,6 +536,7 @@ pub(crate) mod tests {
             local: Endpoint::Unix("".into()),
             homes: Vec::new(),
             spread: Spread::Here,
+            per_connection: Vec::new(),
         }
     }
 

@@ -89,6 +89,9 @@ impl Hosts {
     ) -> ActorKey {
         let index = self.place_socket(origin, socket, peer, Some(actor));
         self.slots[index].flags.set(Flags::OPENING);
+        if !origin.per_connection.is_empty() {
+            self.set_accepted_options(index);
+        }
         self.watch_idle(index);
         let key = self.key(index);
         self.open(index);

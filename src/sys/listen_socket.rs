@@ -7,6 +7,7 @@ use std::path::Path;
 use libc::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET, c_int};
 
 use super::addr::{Endpoint, Peer, SockAddr};
+use super::options::{Role, SocketOptions};
 use super::selector::Source;
 use super::simulated::{Number, Process};
 use super::socket::{self, End, Socket, set_option};
@@ -21,12 +22,9 @@ pub(crate) struct BindOptions {
     /// Whether further sockets may listen on the same address, the system spreading connections
     /// over them. TCP only.
     pub(crate) reuse_port: bool,
-    /// Whether small segments of accepted connections leave at once. TCP only.
-    pub(crate) nodelay: bool,
-    /// Bytes of the kernel's buffers of an accepted connection; `None` lets the kernel size them.
-    /// TCP only.
-    pub(crate) send_buffer: Option<c_int>,
-    pub(crate) receive_buffer: Option<c_int>,
+    /// Set before it is bound: Linux hands most of them down to accepted sockets, and the window
+    /// that is offered in a handshake depends on the buffers.
+    pub(crate) socket: SocketOptions,
     /// The program on this thread's simulated network that listens; `None` for the real one.
     pub(crate) simulated: Option<Process>,
 }
@@ -100,17 +98,7 @@ impl ListenSocket {
         if options.reuse_port {
             set_option(fd.as_fd(), SOL_SOCKET, SO_REUSEPORT, 1 as c_int)?;
         }
-        if options.nodelay {
-            // Linux hands the option down to accepted sockets: no system call for each of them.
-            set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1 as c_int)?;
-        }
-        if let Some(bytes) = options.send_buffer {
-            set_option(fd.as_fd(), SOL_SOCKET, libc::SO_SNDBUF, bytes)?;
-        }
-        if let Some(bytes) = options.receive_buffer {
-            // Before listen: the window that is offered in a handshake depends on it.
-            set_option(fd.as_fd(), SOL_SOCKET, libc::SO_RCVBUF, bytes)?;
-        }
+        options.socket.apply(fd.as_fd(), Role::Listener)?;
         bind(&fd, &addr)?;
         listen(&fd, options.backlog)?;
         let (path, end) = (None, End::of(fd));
@@ -125,6 +113,7 @@ impl ListenSocket {
     ) -> io::Result<ListenSocket> {
         let addr = SockAddr::of(endpoint)?;
         let fd = socket::open(addr.family())?;
+        options.socket.apply(fd.as_fd(), Role::Listener)?;
         match bind(&fd, &addr) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 remove_dead_socket(endpoint, path)?;
@@ -247,9 +236,7 @@ mod tests {
     const OPTIONS: BindOptions = BindOptions {
         backlog: 16,
         reuse_port: false,
-        nodelay: false,
-        send_buffer: None,
-        receive_buffer: None,
+        socket: SocketOptions::new(),
         simulated: None,
     };
 
@@ -350,7 +337,10 @@ mod tests {
     #[test]
     fn nodelay_is_handed_down_to_accepted_sockets() {
         for nodelay in [false, true] {
-            let options = BindOptions { nodelay, ..OPTIONS };
+            let options = BindOptions {
+                socket: SocketOptions::new().nodelay(nodelay),
+                ..OPTIONS
+            };
             let (listener, addr) = bind_tcp("127.0.0.1:0", &options);
             let _client = TcpStream::connect(addr).unwrap();
             let (socket, _) = accept(&listener);

@@ -42,6 +42,7 @@ mod addr;
 pub(crate) mod clock;
 mod epoll;
 mod listen_socket;
+mod options;
 mod primitives;
 mod selector;
 mod simulated;
@@ -55,6 +56,9 @@ mod test_util;
 
 pub use addr::{Endpoint, Peer};
 pub(crate) use listen_socket::{Accepted, BindOptions, ListenSocket};
+#[allow(unused_imports, reason = "for sockets that are not listened on")]
+pub(crate) use options::Role;
+pub use options::{Keepalive, SocketOption, SocketOptions};
 pub(crate) use selector::{Events, Interest, Selector};
 pub use simulated::{Fault, Faults, Random, Trace};
 pub(crate) use simulated::{Network, Number, Process, Who, Wire};

@@ -11,6 +11,7 @@ use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, c_int, socklen_t};
 #[cfg(test)]
 use super::addr::Peer;
 use super::addr::{Endpoint, SockAddr};
+use super::options::SocketOption;
 use super::retry_interrupted;
 use super::selector::Source;
 use super::simulated::{Network, Number, Process};
@@ -207,6 +208,14 @@ impl Socket {
             ))
         }?;
         Ok((errno != 0).then(|| io::Error::from_raw_os_error(errno)))
+    }
+
+    /// Sets an option of a connection that is there.
+    pub(crate) fn set_option(&self, option: &SocketOption) -> io::Result<()> {
+        match self.end.source() {
+            Source::Fd(fd) => option.apply(fd),
+            Source::Simulated(end) => end.set_option(option),
+        }
     }
 
     /// The address of this end. On the connecting side of a Unix socket the path is empty.

@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::actor::{Actor, CloseReason, Outcome};
 use crate::context::Context;
 use crate::input::Input;
+use crate::sys::SocketOption;
 use crate::timers::TimerKey;
 
 /// What the stage and the wrapper share. Borrowed by the wrapper during a callback, by the stage
@@ -82,6 +83,15 @@ impl<A: Actor> Actor for Observed<A> {
 
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         self.pass(ctx, |actor, ctx| actor.room(ctx))
+    }
+
+    fn option_failed(
+        &mut self,
+        option: SocketOption,
+        error: io::Error,
+        ctx: &mut Context<'_, Self>,
+    ) -> Outcome {
+        self.pass(ctx, |actor, ctx| actor.option_failed(option, error, ctx))
     }
 
     fn stopping(&mut self, deadline: Instant, ctx: &mut Context<'_, Self>) -> Outcome {

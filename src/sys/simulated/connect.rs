@@ -13,7 +13,7 @@ use super::network::{
 };
 use super::selector::Watched;
 use super::trace::{OfConnection, What};
-use crate::sys::{BindOptions, Endpoint, Peer};
+use crate::sys::{BindOptions, Endpoint, Peer, Role};
 
 /// How often a connect is made that is lost on its way, or finds the backlog full.
 const TRIES: u32 = 6;
@@ -77,6 +77,7 @@ impl Network {
                 "this system is simulated, and its simulation is over, or another thread's",
             ));
         }
+        options.socket.check(endpoint, Role::Listener)?;
         let taken = |endpoint: &Endpoint| {
             self.listeners.iter().any(|listener| {
                 let shared =

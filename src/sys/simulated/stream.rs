@@ -1,6 +1,7 @@
 //! What the two ends of a connection do, and what comes of it at the other end.
 
 use std::io::{self, IoSlice, Read};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::faults::Fault;
@@ -8,7 +9,7 @@ use super::network::{
     CLIENT, Doom, Fate, Happening, Network, Number, Place, Process, SERVER, errno, nanos, simulate,
 };
 use super::trace::{OfConnection, excerpt};
-use crate::sys::{Endpoint, Interest, retry_interrupted};
+use crate::sys::{Endpoint, Interest, SocketOption, retry_interrupted};
 
 /// As a [`Socket`](crate::sys::Socket) uses it. Cold, so that the way of a byte to the kernel stays
 /// in one piece.
@@ -45,6 +46,10 @@ impl Number {
     /// A listener's, too.
     pub(in crate::sys) fn close(self) {
         let _ = simulate(|network| network.close(self));
+    }
+
+    pub(in crate::sys) fn set_option(self, option: &SocketOption) -> io::Result<()> {
+        simulate(|network| network.set_option(self, option))?
     }
 
     pub(in crate::sys) fn local_addr(self) -> io::Result<Endpoint> {
@@ -423,6 +428,20 @@ impl Network {
         let connection = &self.connections[at];
         let pipes = &connection.pipes;
         connection.ends[side].is_reset || pipes[other(side)].has_ended && pipes[side].is_shut
+    }
+
+    /// Nothing here has options: it is only looked whether such a socket would.
+    fn set_option(&mut self, number: Number, option: &SocketOption) -> io::Result<()> {
+        let (at, side) = number.as_end();
+        let endpoint = if self.connections[at].is_calm {
+            // That of a stage, which plays a connection over IPv4.
+            Endpoint::Tcp((Ipv4Addr::LOCALHOST, 0).into())
+        } else {
+            self.address_of(at, side)
+        };
+        option.check_open(&endpoint)?;
+        self.record_of(at, || OfConnection::Sets(option.to_string()));
+        Ok(())
     }
 
     fn is_unix(&self, number: Number) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::network::{CLIENT, Fate, Network, Number, Process, SERVER};
 use super::random::Random;
-use crate::sys::{BindOptions, Endpoint, Interest};
+use crate::sys::{BindOptions, Endpoint, Interest, SocketOptions};
 
 fn address() -> Endpoint {
     "127.0.0.1:9000".parse().unwrap()
@@ -15,9 +15,7 @@ fn listen() -> Number {
     let options = BindOptions {
         backlog: 16,
         reuse_port: false,
-        nodelay: false,
-        send_buffer: None,
-        receive_buffer: None,
+        socket: SocketOptions::new(),
         simulated: Some(Process::NONE),
     };
     Number::listen(&address(), &options, Process::NONE).unwrap()

@@ -47,6 +47,7 @@ pub(super) enum OfConnection {
         why: &'static str,
     },
     Fails(&'static str),
+    Sets(String),
 }
 
 #[derive(Clone, Debug)]
@@ -200,6 +201,7 @@ impl fmt::Display for OfConnection {
             }
             OfConnection::ReceivesEnd => f.write_str("receives the end"),
             OfConnection::ReceivesReset => f.write_str("receives the reset"),
+            OfConnection::Sets(option) => write!(f, "sets {option}"),
             OfConnection::Shuts => f.write_str("half-closes"),
             OfConnection::Closes => f.write_str("closes"),
             OfConnection::Resets => f.write_str("resets its peer"),
