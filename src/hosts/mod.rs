@@ -278,16 +278,16 @@ impl Hosts {
                 if self.call.queued + self.call.staged.len() + self.call.over > 0 {
                     self.slots[index].flags.set(Flags::ABORT);
                 }
-                self.call.staged.clear();
                 self.call.socket_options.clear();
+                self.call.staged.clear();
                 let what = self.note_panic(index, &*panic);
                 // The payload is the user's value: its own drop may panic, too.
                 self.drop_guarded(panic);
                 self.end(index, CloseReason::Panicked(what));
             }
             Ok(outcome) if wants.has(Wants::ABORT) => {
-                self.call.staged.clear();
                 self.call.socket_options.clear();
+                self.call.staged.clear();
                 self.drop_guarded(outcome);
                 self.end(index, CloseReason::Aborted);
             }
@@ -295,8 +295,8 @@ impl Hosts {
                 self.drop_guarded(outcome);
                 let queued = self.call.queued + self.call.staged.len() + self.call.over;
                 let limit = self.call.options().output_max;
-                self.call.staged.clear();
                 self.call.socket_options.clear();
+                self.call.staged.clear();
                 self.end(index, CloseReason::SlowReader { queued, limit });
             }
             Ok(outcome) => self.carry_out(index, outcome, wants, flush),
