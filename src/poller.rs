@@ -16,7 +16,7 @@ use crate::hosts::Hosts;
 use crate::inbox::AnyInbox;
 use crate::origin::Origin;
 use crate::registry::Registry;
-use crate::sys::{Events, Selector, clock};
+use crate::sys::{Events, Selector, WakeFd, clock};
 
 /// Readiness reports taken in one turn. Enough that a busy poller pays one wait for many
 /// connections; more come in the next turn.
@@ -87,11 +87,9 @@ impl Poller {
 }
 
 impl Poller {
-    /// Opens what a poller waits in, on the thread that builds the system, so that it learns of an
-    /// error.
-    pub(crate) fn selector(mut selector: Selector, registry: &Registry) -> io::Result<Selector> {
-        selector.register_waker(registry.door.waker.fd(), WAKER)?;
-        Ok(selector)
+    /// What wakes the poller that waits in `selector`.
+    pub(crate) fn waker(selector: &mut Selector) -> io::Result<WakeFd> {
+        selector.waker(WAKER)
     }
 
     pub(crate) fn new(

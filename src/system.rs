@@ -18,7 +18,9 @@ use crate::listener::{Balance, ListenOptions, Listener};
 use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
 use crate::poller::Poller;
 use crate::registry::{Registry, Stats};
-use crate::sys::{BindOptions, Endpoint, ListenSocket, Network, Peer, Process, Selector, WakeFd};
+use crate::sys::{
+    BindOptions, Endpoint, ListenSocket, Network, Peer, Process, Selector, SelectorKind,
+};
 
 /// Pollers of a simulated system that says nothing of it.
 const SIMULATED_POLLERS: usize = 2;
@@ -30,6 +32,8 @@ pub struct Builder {
     pollers: Option<usize>,
     mailbox_bound: usize,
     busy_poll: Duration,
+    /// `None` for what the environment or the platform says.
+    selector: Option<SelectorKind>,
     name: String,
 }
 
@@ -84,6 +88,26 @@ impl Builder {
         self
     }
 
+    /// How pollers wait for readiness. By default by what `GREENROOM_SELECTOR` in the environment
+    /// names, `epoll`, `kqueue` or `poll`; without that by epoll on Linux, by kqueue on the BSDs
+    /// and macOS, and by poll(2) elsewhere.
+    ///
+    /// A [simulation](crate::testing::Simulation) answers for the kernel itself, and this says
+    /// nothing to it.
+    ///
+    /// ```
+    /// use greenroom::*;
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let system = System::builder().selector(SelectorKind::Poll).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn selector(mut self, kind: SelectorKind) -> Self {
+        self.selector = Some(kind);
+        self
+    }
+
     /// What the poller threads are called: `name-0` and so on. By default `poller`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -94,7 +118,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When the system has no descriptor, memory or thread left for them; and on the thread of a
+    /// When the system has no descriptor, memory or thread left for them; `Unsupported` for a
+    /// [selector](Builder::selector) that this platform lacks, `InvalidInput` for one named in the
+    /// environment that there is not; and on the thread of a
     /// [`Simulation`](crate::testing::Simulation), which builds systems itself.
     pub fn build(self) -> io::Result<System> {
         if Network::with(|network| network.is_simulated()) {
@@ -105,10 +131,13 @@ impl Builder {
         // system.
         let processors = || thread::available_parallelism().map_or(1, |n| n.get());
         let pollers = self.pollers.unwrap_or_else(processors);
-        let mut system = self.system(pollers, WakeFd::new, None)?;
+        let kind = match self.selector {
+            Some(kind) => kind,
+            None => SelectorKind::of_environment()?,
+        };
+        let (mut system, selectors) = self.system(pollers, || Selector::new(kind), None)?;
         let spawned = Arc::new(spawned_origin());
-        for registry in &system.handle.shared.pollers {
-            let selector = Poller::selector(Selector::new()?, registry)?;
+        for (registry, selector) in system.handle.shared.pollers.iter().zip(selectors) {
             let (registry, shared, spawned) = (
                 registry.clone(),
                 system.handle.shared.clone(),
@@ -134,41 +163,43 @@ impl Builder {
     /// The system without threads: whoever has the pollers runs them, on this thread.
     pub(crate) fn simulated(&self, process: Process) -> io::Result<(System, Vec<Poller>)> {
         let pollers = self.pollers.unwrap_or(SIMULATED_POLLERS);
-        let waker = || Ok(WakeFd::simulated());
-        let system = self.system(pollers, waker, Some(process))?;
+        let selector = || Ok(Selector::simulated());
+        let (system, selectors) = self.system(pollers, selector, Some(process))?;
         let shared = &system.handle.shared;
         let spawned = Arc::new(spawned_origin());
-        let poller = |registry: &Arc<Registry>| {
-            let selector = Poller::selector(Selector::simulated(), registry)?;
+        let poller = |(registry, selector): (&Arc<Registry>, Selector)| {
             let (registry, shared, spawned) = (registry.clone(), shared.clone(), spawned.clone());
             // A simulated clock stands still while a poller spins.
             let busy_poll = Duration::ZERO;
-            Ok(Poller::new(selector, registry, shared, spawned, busy_poll))
+            Poller::new(selector, registry, shared, spawned, busy_poll)
         };
-        let pollers = shared.pollers.iter().map(poller);
-        let pollers = pollers.collect::<io::Result<_>>()?;
+        let pollers = shared.pollers.iter().zip(selectors).map(poller);
+        let pollers = pollers.collect();
         Ok((system, pollers))
     }
 
+    /// The system without its pollers, and what each of them is to wait in.
     fn system(
         &self,
         pollers: usize,
-        waker: impl Fn() -> io::Result<WakeFd>,
+        selector: impl Fn() -> io::Result<Selector>,
         simulated: Option<Process>,
-    ) -> io::Result<System> {
-        let registry = |poller| {
-            let registry = Registry::new(poller, waker()?, self.mailbox_bound);
-            Ok(Arc::new(registry))
-        };
-        let registries = (0..pollers as u32).map(registry);
-        let registries = registries.collect::<io::Result<_>>()?;
-        Ok(System {
+    ) -> io::Result<(System, Vec<Selector>)> {
+        let (mut registries, mut selectors) = (Vec::new(), Vec::new());
+        for poller in 0..pollers as u32 {
+            let mut selector = selector()?;
+            let waker = Poller::waker(&mut selector)?;
+            registries.push(Arc::new(Registry::new(poller, waker, self.mailbox_bound)));
+            selectors.push(selector);
+        }
+        let system = System {
             handle: Handle {
                 shared: Arc::new(Shared::new(registries, simulated)),
             },
             threads: Vec::new(),
             listeners: AtomicUsize::new(0),
-        })
+        };
+        Ok((system, selectors))
     }
 
     /// What the pollers are called.
@@ -257,6 +288,7 @@ impl System {
             pollers: None,
             mailbox_bound: 16_384,
             busy_poll: Duration::ZERO,
+            selector: None,
             name: "poller".to_owned(),
         }
     }

@@ -131,7 +131,7 @@ use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
 use crate::poller::Poller;
 use crate::registry::{ActorKey, Registry, Stats};
 use crate::sync::lock;
-use crate::sys::{Endpoint, Network, Peer, Selector, WakeFd, Wire, clock};
+use crate::sys::{Endpoint, Network, Peer, Selector, Wire, clock};
 
 pub use client::Client;
 use observed::{Observed, Seen};
@@ -220,11 +220,11 @@ impl<A: Actor> Stage<A> {
         let (observed, seen) = Observed::new(actor);
         let now = clock::now();
         let _time = Time::set(now);
-        let registry = Arc::new(Registry::new(0, WakeFd::simulated(), MAILBOX_BOUND));
+        let mut selector = Selector::simulated();
+        let waker = Poller::waker(&mut selector).expect("a simulated waker");
+        let registry = Arc::new(Registry::new(0, waker, MAILBOX_BOUND));
         let shared = Arc::new(Shared::new(vec![registry.clone()], None));
         let spawned = Arc::new(origin(ConnectionOptions::default()));
-        let selector = Poller::selector(Selector::simulated(), &registry);
-        let selector = selector.expect("a simulated waker fits a simulated selector");
         let stage = Stage {
             poller: Poller::new(selector, registry, shared, spawned, Duration::ZERO),
             key: ActorKey::default(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, c_int, epoll_event};
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT};
 
-use super::selector::{Event, Events, Interest};
+use super::selector::{Event, Events, Interest, timeout_ms};
 
 /// What is reported as readable. A hang-up or an error is explained by the read that follows.
 ///
@@ -149,36 +149,4 @@ fn flags(interest: Interest) -> c_int {
         flags |= EPOLLOUT;
     }
     flags
-}
-
-/// The timeout as epoll_wait(2) takes it.
-///
-/// Rounded up: rounded down, a deadline 0.4 ms ahead would be waited for with a timeout of 0, over
-/// and over. Clamped to 24 days, after which the poller finds nothing due and waits again.
-fn timeout_ms(timeout: Option<Duration>) -> c_int {
-    match timeout {
-        None => -1,
-        Some(timeout) => {
-            c_int::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(c_int::MAX)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_timeout_is_rounded_up_and_clamped() {
-        assert_eq!(timeout_ms(None), -1);
-        assert_eq!(timeout_ms(Some(Duration::ZERO)), 0);
-        assert_eq!(timeout_ms(Some(Duration::from_nanos(1))), 1);
-        assert_eq!(timeout_ms(Some(Duration::from_millis(1))), 1);
-        assert_eq!(timeout_ms(Some(Duration::from_nanos(1_000_001))), 2);
-        assert_eq!(
-            timeout_ms(Some(Duration::from_millis(c_int::MAX as u64))),
-            c_int::MAX
-        );
-        assert_eq!(timeout_ms(Some(Duration::MAX)), c_int::MAX);
-    }
 }

@@ -20,7 +20,7 @@
 #![allow(unsafe_code)]
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("greenroom has a back end for Linux (epoll) only");
+compile_error!("greenroom runs on Linux only");
 
 use std::io;
 
@@ -40,9 +40,11 @@ macro_rules! syscall {
 
 mod addr;
 pub(crate) mod clock;
+#[cfg(target_os = "linux")]
 mod epoll;
 mod listen_socket;
 mod options;
+mod poll;
 mod primitives;
 mod selector;
 mod simulated;
@@ -59,6 +61,7 @@ pub(crate) use listen_socket::{Accepted, BindOptions, ListenSocket};
 #[allow(unused_imports, reason = "for sockets that are not listened on")]
 pub(crate) use options::Role;
 pub use options::{Keepalive, SocketOption, SocketOptions};
+pub use selector::SelectorKind;
 pub(crate) use selector::{Events, Interest, Selector};
 pub use simulated::{Fault, Faults, Random, Trace};
 pub(crate) use simulated::{Network, Number, Process, Who, Wire};

@@ -6,12 +6,19 @@
 use std::fmt;
 use std::io;
 use std::ops::BitOr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
 use super::epoll::Epoll;
+use super::poll::Poll;
 use super::simulated::{Number, SimulatedSelector};
-use super::wake_fd::{WakeFd, WakeSource};
+use super::wake_fd::{Bell, WakeFd};
+
+mod kind;
+
+pub use kind::SelectorKind;
 
 /// A set of the directions in which a descriptor is asked for, or is ready.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -147,6 +154,12 @@ impl Events {
         self.list.capacity()
     }
 
+    /// Adds one; there must be room.
+    pub(super) fn push(&mut self, event: Event) {
+        debug_assert!(self.list.len() < self.list.capacity());
+        self.list.push(event);
+    }
+
     /// Replaces the events; `events` holds [`capacity`](Events::capacity) at most.
     pub(super) fn refill(&mut self, events: impl Iterator<Item = Event>) {
         self.list.clear();
@@ -182,14 +195,31 @@ pub(crate) struct Selector {
     backend: Backend,
 }
 
-/// The ways to wait; kqueue, poll(2) and io_uring are variants to come.
+/// The ways to wait; io_uring is a variant to come.
 #[derive(Debug)]
 enum Backend {
+    #[cfg(target_os = "linux")]
     Epoll(Epoll),
+    Poll(Poll),
     Simulated(SimulatedSelector),
 }
 
 impl Selector {
+    /// Opens a selector.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` for a kind that this platform lacks.
+    pub(crate) fn new(kind: SelectorKind) -> io::Result<Selector> {
+        let backend = match kind {
+            #[cfg(target_os = "linux")]
+            SelectorKind::Epoll => Backend::Epoll(Epoll::new()?),
+            SelectorKind::Poll => Backend::Poll(Poll::new()),
+            lacking => return Err(lacking.unsupported()),
+        };
+        Ok(Selector { backend })
+    }
+
     /// A selector on the simulated network of this thread.
     pub(crate) fn simulated() -> Selector {
         Selector {
@@ -200,16 +230,9 @@ impl Selector {
     /// Whether a wait would end at once, for whoever runs a simulated poller: it must not wait.
     pub(crate) fn is_ready(&self) -> bool {
         match &self.backend {
-            Backend::Epoll(_) => false,
             Backend::Simulated(simulated) => simulated.is_ready(),
+            _ => false,
         }
-    }
-
-    /// Opens a selector.
-    pub(crate) fn new() -> io::Result<Selector> {
-        Ok(Selector {
-            backend: Backend::Epoll(Epoll::new()?),
-        })
     }
 
     /// Starts to report on `source` under `token`.
@@ -225,7 +248,9 @@ impl Selector {
     ) -> io::Result<()> {
         debug_assert!(!interest.is_empty(), "register without interest");
         match (&mut self.backend, source) {
+            #[cfg(target_os = "linux")]
             (Backend::Epoll(epoll), Source::Fd(fd)) => epoll.register(fd, token, interest),
+            (Backend::Poll(poll), Source::Fd(fd)) => poll.register(fd, token, interest),
             (Backend::Simulated(simulated), Source::Simulated(number)) => {
                 simulated.register(number, token, interest)
             }
@@ -242,7 +267,9 @@ impl Selector {
     ) -> io::Result<()> {
         debug_assert!(!interest.is_empty(), "reregister without interest");
         match (&mut self.backend, source) {
+            #[cfg(target_os = "linux")]
             (Backend::Epoll(epoll), Source::Fd(fd)) => epoll.reregister(fd, token, interest),
+            (Backend::Poll(poll), Source::Fd(fd)) => poll.reregister(fd, token, interest),
             (Backend::Simulated(simulated), Source::Simulated(number)) => {
                 simulated.reregister(number, token, interest)
             }
@@ -254,7 +281,9 @@ impl Selector {
     /// there.
     pub(crate) fn deregister(&mut self, source: Source<'_>) -> io::Result<()> {
         match (&mut self.backend, source) {
+            #[cfg(target_os = "linux")]
             (Backend::Epoll(epoll), Source::Fd(fd)) => epoll.deregister(fd),
+            (Backend::Poll(poll), Source::Fd(fd)) => poll.deregister(fd),
             (Backend::Simulated(simulated), Source::Simulated(number)) => {
                 simulated.deregister(number)
             }
@@ -262,16 +291,26 @@ impl Selector {
         }
     }
 
-    /// Reports every wake of `wake_fd`, under `token`, to the wait of this moment or else to the
-    /// next.
-    pub(crate) fn register_waker(&mut self, wake_fd: &WakeFd, token: u64) -> io::Result<()> {
-        match (&mut self.backend, wake_fd.source()) {
-            (Backend::Epoll(epoll), WakeSource::Fd(fd)) => epoll.register_waker(fd, token),
-            (Backend::Simulated(simulated), WakeSource::Flag(flag)) => {
-                simulated.register_waker(flag.clone(), token);
-                Ok(())
+    /// What wakes this selector: every wake is reported under `token`, to the wait of this moment
+    /// or else to the next. One for each selector.
+    pub(crate) fn waker(&mut self, token: u64) -> io::Result<WakeFd> {
+        match &mut self.backend {
+            #[cfg(target_os = "linux")]
+            Backend::Epoll(epoll) => {
+                let bell = Arc::new(Bell::new()?);
+                epoll.register_waker(bell.as_fd(), token)?;
+                Ok(WakeFd::ringing(bell))
             }
-            _ => Err(another_world()),
+            Backend::Poll(poll) => {
+                let bell = Arc::new(Bell::new()?);
+                poll.register_waker(&bell, token)?;
+                Ok(WakeFd::ringing(bell))
+            }
+            Backend::Simulated(simulated) => {
+                let flag = Arc::default();
+                simulated.register_waker(Arc::clone(&flag), token);
+                Ok(WakeFd::raising(flag))
+            }
         }
     }
 
@@ -286,12 +325,26 @@ impl Selector {
         timeout: Option<Duration>,
     ) -> io::Result<()> {
         match &mut self.backend {
+            #[cfg(target_os = "linux")]
             Backend::Epoll(epoll) => epoll.wait(events, timeout),
+            Backend::Poll(poll) => poll.wait(events, timeout),
             Backend::Simulated(simulated) => {
                 simulated.wait(events);
                 Ok(())
             }
         }
+    }
+}
+
+/// The timeout as epoll_wait(2) and poll(2) take it.
+///
+/// Rounded up: rounded down, a deadline 0.4 ms ahead would be waited for with a timeout of 0, over
+/// and over. Clamped to 24 days, after which the poller finds nothing due and waits again.
+pub(super) fn timeout_ms(timeout: Option<Duration>) -> libc::c_int {
+    match timeout {
+        None => -1,
+        Some(timeout) => libc::c_int::try_from(timeout.as_nanos().div_ceil(1_000_000))
+            .unwrap_or(libc::c_int::MAX),
     }
 }
 
@@ -304,218 +357,4 @@ fn another_world() -> io::Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::os::fd::{AsFd, OwnedFd};
-    use std::os::unix::net::UnixStream;
-    use std::thread;
-    use std::time::Instant;
-
-    use super::*;
-    use crate::sys::test_util::TIMEOUT;
-
-    /// What is ready right now, as (token, readable, writable).
-    fn ready(selector: &mut Selector, timeout: Duration) -> Vec<(u64, bool, bool)> {
-        let mut events = Events::with_capacity(8);
-        selector.wait(&mut events, Some(timeout)).unwrap();
-        events
-            .iter()
-            .map(|event| (event.token(), event.is_readable(), event.is_writable()))
-            .collect()
-    }
-
-    #[test]
-    fn interest_is_a_set() {
-        let both = Interest::READ | Interest::WRITE;
-        assert!(both.contains(Interest::READ) && both.contains(Interest::WRITE));
-        assert!(both.contains(both) && both.contains(Interest::NONE));
-        assert!(!Interest::READ.contains(both));
-        assert!(Interest::NONE.is_empty() && !both.is_empty());
-        assert_eq!(
-            format!("{both:?} {:?}", Interest::NONE),
-            "READ | WRITE NONE"
-        );
-    }
-
-    #[test]
-    fn readiness_is_reported_until_it_is_dealt_with() {
-        let mut selector = Selector::new().unwrap();
-        let (socket, mut peer) = UnixStream::pair().unwrap();
-        selector
-            .register(socket.as_fd().into(), 7, Interest::READ)
-            .unwrap();
-        assert_eq!(ready(&mut selector, Duration::ZERO), []);
-
-        peer.write_all(b"x").unwrap();
-        assert_eq!(ready(&mut selector, TIMEOUT), [(7, true, false)]);
-        assert_eq!(ready(&mut selector, Duration::ZERO), [(7, true, false)]);
-    }
-
-    #[test]
-    fn reregister_changes_token_and_interest() {
-        let mut selector = Selector::new().unwrap();
-        let (socket, mut peer) = UnixStream::pair().unwrap();
-        peer.write_all(b"x").unwrap();
-        let both = Interest::READ | Interest::WRITE;
-        selector.register(socket.as_fd().into(), 1, both).unwrap();
-        assert_eq!(ready(&mut selector, TIMEOUT), [(1, true, true)]);
-        selector
-            .reregister(socket.as_fd().into(), u64::MAX, Interest::WRITE)
-            .unwrap();
-        assert_eq!(ready(&mut selector, TIMEOUT), [(u64::MAX, false, true)]);
-    }
-
-    #[test]
-    fn a_hang_up_is_both_readable_and_writable() {
-        let mut selector = Selector::new().unwrap();
-        let (socket, peer) = UnixStream::pair().unwrap();
-        drop(peer);
-        selector
-            .register(socket.as_fd().into(), 1, Interest::READ)
-            .unwrap();
-        assert_eq!(ready(&mut selector, TIMEOUT), [(1, true, true)]);
-    }
-
-    #[test]
-    fn deregister_before_close_silences_a_duplicate() {
-        let mut selector = Selector::new().unwrap();
-        let (socket, mut peer) = UnixStream::pair().unwrap();
-        let _duplicate = socket.try_clone().unwrap();
-        peer.write_all(b"x").unwrap();
-        selector
-            .register(socket.as_fd().into(), 1, Interest::READ)
-            .unwrap();
-        assert_eq!(ready(&mut selector, TIMEOUT), [(1, true, false)]);
-        selector.deregister(socket.as_fd().into()).unwrap();
-        drop(socket);
-        assert_eq!(ready(&mut selector, Duration::ZERO), []);
-    }
-
-    #[test]
-    fn without_deregister_a_duplicate_is_reported_after_close() {
-        // The reason for the order of calls. Should this ever fail, the kernel has become kinder.
-        let mut selector = Selector::new().unwrap();
-        let (socket, mut peer) = UnixStream::pair().unwrap();
-        let _duplicate = socket.try_clone().unwrap();
-        peer.write_all(b"x").unwrap();
-        selector
-            .register(socket.as_fd().into(), 1, Interest::READ)
-            .unwrap();
-        drop(socket);
-        assert_eq!(ready(&mut selector, TIMEOUT), [(1, true, false)]);
-    }
-
-    #[test]
-    fn misuse_of_a_descriptor_is_an_error() {
-        let mut selector = Selector::new().unwrap();
-        let (socket, _peer) = UnixStream::pair().unwrap();
-        let error = selector.deregister(socket.as_fd().into()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        selector
-            .register(socket.as_fd().into(), 1, Interest::READ)
-            .unwrap();
-        let error = selector
-            .register(socket.as_fd().into(), 2, Interest::READ)
-            .unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_reported_by_the_next_wait() {
-        let mut selector = Selector::new().unwrap();
-        let sockets: Vec<(UnixStream, UnixStream)> =
-            (0..3).map(|_| UnixStream::pair().unwrap()).collect();
-        for (token, (socket, _)) in (0..).zip(&sockets) {
-            selector
-                .register(socket.as_fd().into(), token, Interest::WRITE)
-                .unwrap();
-        }
-        let mut events = Events::with_capacity(0);
-        let mut seen = Vec::new();
-        for _ in 0..3 {
-            selector.wait(&mut events, Some(TIMEOUT)).unwrap();
-            assert_eq!(events.len(), 1);
-            seen.push(events.get(0).token());
-        }
-        seen.sort_unstable();
-        assert_eq!(seen, [0, 1, 2]);
-    }
-
-    #[test]
-    fn a_timeout_is_never_cut_short() {
-        let mut selector = Selector::new().unwrap();
-        let timeout = Duration::from_micros(1_500);
-        let start = Instant::now();
-        assert_eq!(ready(&mut selector, timeout), []);
-        assert!(start.elapsed() >= timeout);
-    }
-
-    #[test]
-    fn every_wake_is_reported_and_none_has_to_be_read() {
-        let mut selector = Selector::new().unwrap();
-        let wake_fd = WakeFd::new().unwrap();
-        selector.register_waker(&wake_fd, 9).unwrap();
-        assert_eq!(ready(&mut selector, Duration::ZERO), []);
-        for _ in 0..5 {
-            wake_fd.wake();
-            assert_eq!(ready(&mut selector, TIMEOUT), [(9, true, false)]);
-            assert_eq!(ready(&mut selector, Duration::ZERO), []);
-        }
-        // Several before one wait are one event.
-        wake_fd.wake();
-        wake_fd.wake();
-        assert_eq!(ready(&mut selector, TIMEOUT), [(9, true, false)]);
-        assert_eq!(ready(&mut selector, Duration::ZERO), []);
-    }
-
-    #[test]
-    fn a_wake_from_another_thread_ends_a_wait_for_ever() {
-        let mut selector = Selector::new().unwrap();
-        let wake_fd = WakeFd::new().unwrap();
-        selector.register_waker(&wake_fd, 9).unwrap();
-        let mut events = Events::with_capacity(1);
-        thread::scope(|scope| {
-            scope.spawn(|| wake_fd.wake());
-            selector.wait(&mut events, None).unwrap();
-        });
-        assert_eq!(events.len(), 1);
-    }
-
-    #[test]
-    fn a_wake_at_the_maximum_of_the_counter_is_reported() {
-        let mut selector = Selector::new().unwrap();
-        let wake_fd = WakeFd::new().unwrap();
-        selector.register_waker(&wake_fd, 9).unwrap();
-        let counter: OwnedFd = wake_fd.as_fd().try_clone_to_owned().unwrap();
-        std::fs::File::from(counter)
-            .write_all(&(u64::MAX - 1).to_ne_bytes())
-            .unwrap();
-        for _ in 0..3 {
-            assert_eq!(ready(&mut selector, TIMEOUT).len(), 1);
-            wake_fd.wake();
-        }
-    }
-
-    #[test]
-    fn a_simulated_wake_is_reported_once() {
-        let mut selector = Selector::simulated();
-        let wake_fd = WakeFd::simulated();
-        selector.register_waker(&wake_fd, 9).unwrap();
-        assert!(!selector.is_ready());
-        wake_fd.wake();
-        wake_fd.wake();
-        assert!(selector.is_ready());
-        assert_eq!(ready(&mut selector, Duration::ZERO), [(9, true, false)]);
-        assert_eq!(ready(&mut selector, Duration::ZERO), []);
-    }
-
-    #[test]
-    fn what_is_simulated_is_not_for_a_real_selector() {
-        let error = Selector::new()
-            .unwrap()
-            .register_waker(&WakeFd::simulated(), 9);
-        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        let error = Selector::simulated().register_waker(&WakeFd::new().unwrap(), 9);
-        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::InvalidInput);
-    }
-}
+mod tests;

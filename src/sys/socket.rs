@@ -347,7 +347,7 @@ mod tests {
 
     use super::*;
     use crate::sys::test_util::{TIMEOUT, wait_for};
-    use crate::sys::{Events, Interest, Selector};
+    use crate::sys::{Events, Interest, Selector, SelectorKind};
 
     impl AsFd for Socket {
         fn as_fd(&self) -> BorrowedFd<'_> {
@@ -417,7 +417,7 @@ mod tests {
             let mut received = Vec::new();
             peer.read_to_end(&mut received).map(|_| received)
         });
-        let mut selector = Selector::new().unwrap();
+        let mut selector = Selector::new(SelectorKind::Poll).unwrap();
         let mut events = Events::with_capacity(1);
         selector
             .register(socket.source(), 0, Interest::WRITE)

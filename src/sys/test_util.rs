@@ -8,14 +8,15 @@ use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{Events, Interest, Selector};
+use super::{Events, Interest, Selector, SelectorKind};
 
 /// How long a test waits for what has to come; it is never waited for to the end.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Blocks until `source` is ready in the direction of `interest`.
 pub(crate) fn wait_for(source: &impl AsFd, interest: Interest) {
-    let mut selector = Selector::new().unwrap();
+    let kind = SelectorKind::of_environment().unwrap();
+    let mut selector = Selector::new(kind).unwrap();
     let mut events = Events::with_capacity(1);
     selector
         .register(source.as_fd().into(), 0, interest)

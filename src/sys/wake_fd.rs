@@ -1,4 +1,4 @@
-//! What ends the wait of a sleeping poller: an eventfd(2).
+//! What ends the wait of a sleeping poller.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Wakes the poller in whose selector it is registered.
+/// Wakes the poller whose selector it comes from ([`Selector::waker`](super::Selector::waker)).
 ///
 /// Callable from any thread, also from several at once.
 #[derive(Debug)]
@@ -20,35 +20,37 @@ pub(crate) struct WakeFd {
 /// What a wake does.
 #[derive(Debug)]
 enum Kind {
-    /// A `File` for its safe read and write; it owns the descriptor.
-    Eventfd(File),
+    /// Makes a descriptor readable.
+    Bell(Arc<Bell>),
     /// Set, and cleared by the simulated selector that reports it.
     Flag(Arc<AtomicBool>),
 }
 
-/// What a selector registers of it.
-pub(super) enum WakeSource<'a> {
-    Fd(BorrowedFd<'a>),
-    Flag(&'a Arc<AtomicBool>),
-}
-
 impl WakeFd {
-    /// Opens an eventfd.
+    /// One that no selector knows.
+    #[cfg(test)]
     pub(crate) fn new() -> io::Result<WakeFd> {
-        // SAFETY: takes no pointer.
-        let fd = unsafe { syscall!(eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }?;
-        // SAFETY: the call has just made the descriptor, and nothing else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(WakeFd {
-            kind: Kind::Eventfd(File::from(fd)),
-            wakes: AtomicU64::new(0),
-        })
+        Ok(WakeFd::ringing(Arc::new(Bell::new()?)))
     }
 
-    /// The waker of a simulated poller.
+    /// One that rings `bell`.
+    pub(super) fn ringing(bell: Arc<Bell>) -> WakeFd {
+        WakeFd::of(Kind::Bell(bell))
+    }
+
+    /// One that no simulated selector knows.
     pub(crate) fn simulated() -> WakeFd {
+        WakeFd::raising(Arc::default())
+    }
+
+    /// One that sets `flag`.
+    pub(super) fn raising(flag: Arc<AtomicBool>) -> WakeFd {
+        WakeFd::of(Kind::Flag(flag))
+    }
+
+    fn of(kind: Kind) -> WakeFd {
         WakeFd {
-            kind: Kind::Flag(Arc::default()),
+            kind,
             wakes: AtomicU64::new(0),
         }
     }
@@ -61,28 +63,20 @@ impl WakeFd {
     /// Ends the wait of the poller, or its next one if it is awake. One system call, never blocks.
     pub(crate) fn wake(&self) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
-        let counter = match &self.kind {
-            Kind::Eventfd(counter) => counter,
-            Kind::Flag(flag) => return flag.store(true, Ordering::Release),
-        };
-        if add_one(counter).is_err() {
-            // The counter, which nobody reads, has come to its maximum. That wakes were reported
-            // before does not make this one be: it takes a write that succeeds, hence a counter
-            // that has room. Two threads that do this at once just write twice. There is no other
-            // error that a write of 8 bytes to an eventfd of our own can have.
-            let _ = (&*counter).read(&mut [0; 8]);
-            let _ = add_one(counter);
+        match &self.kind {
+            Kind::Bell(bell) => bell.ring(),
+            Kind::Flag(flag) => flag.store(true, Ordering::Release),
         }
     }
 
     /// Blocks until somebody wakes, for tests that have no selector.
     #[cfg(test)]
     pub(crate) fn wait(&self) {
-        let Kind::Eventfd(counter) = &self.kind else {
+        let Kind::Bell(bell) = &self.kind else {
             return;
         };
         let mut poll = libc::pollfd {
-            fd: counter.as_raw_fd(),
+            fd: bell.as_fd().as_raw_fd(),
             events: libc::POLLIN,
             revents: 0,
         };
@@ -94,22 +88,60 @@ impl WakeFd {
                 "poll of an eventfd"
             );
         }
-        let _ = (&*counter).read(&mut [0; 8]);
+        bell.silence();
     }
 
-    pub(super) fn source(&self) -> WakeSource<'_> {
-        match &self.kind {
-            Kind::Eventfd(counter) => WakeSource::Fd(counter.as_fd()),
-            Kind::Flag(flag) => WakeSource::Flag(flag),
-        }
-    }
-
+    /// The descriptor that it writes to.
     #[cfg(test)]
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
-        match self.source() {
-            WakeSource::Fd(fd) => fd,
-            WakeSource::Flag(_) => panic!("a simulated waker has no descriptor"),
+    pub(super) fn bell(&self) -> &Bell {
+        match &self.kind {
+            Kind::Bell(bell) => bell,
+            Kind::Flag(_) => panic!("a simulated waker has no descriptor"),
         }
+    }
+}
+
+/// A descriptor that a ring makes readable: an eventfd(2).
+#[derive(Debug)]
+pub(super) struct Bell {
+    /// A `File` for its safe read and write; it owns the descriptor.
+    counter: File,
+}
+
+impl Bell {
+    /// Opens an eventfd.
+    pub(super) fn new() -> io::Result<Bell> {
+        // SAFETY: takes no pointer.
+        let fd = unsafe { syscall!(eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }?;
+        // SAFETY: the call has just made the descriptor, and nothing else owns it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Bell {
+            counter: File::from(fd),
+        })
+    }
+
+    /// Makes it readable.
+    fn ring(&self) {
+        if add_one(&self.counter).is_err() {
+            // The counter, which nobody reads under epoll, has come to its maximum. That wakes were
+            // reported before does not make this one be: it takes a write that succeeds, hence a
+            // counter that has room. Two threads that do this at once just write twice. There is
+            // no other error that a write of 8 bytes to an eventfd of our own can have.
+            self.silence();
+            let _ = add_one(&self.counter);
+        }
+    }
+
+    /// Takes all rings back, for a selector that would report them again.
+    pub(super) fn silence(&self) {
+        // The one error there is says that it does not ring.
+        let _ = (&self.counter).read(&mut [0; 8]);
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.counter.as_fd()
     }
 }
 
