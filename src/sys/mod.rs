@@ -5,7 +5,7 @@
 //! - **readiness** (`selector`, a file per back end): level-triggered, a `u64` token per
 //!   descriptor, deregistered by hand before a descriptor is closed, a wait with a timeout that is
 //!   never cut short but by a signal;
-//! - **a wake** (`wake_fd`): from any thread, without blocking, without failing, never lost;
+//! - **a wake** (`wake_fd`, made by the selector that it wakes): from any thread, without blocking, without failing, never lost;
 //! - **stream sockets** (`socket`, `listen_socket`, `unix_path`, `addr`): non-blocking and
 //!   close-on-exec from the call that makes them, no `SIGPIPE`, TCP and Unix;
 //! - **time** (`clock`): monotonic.
