@@ -29,8 +29,9 @@ pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 /// # Order of the calls
 ///
 /// 1. `opened`, first and once. Messages that were sent earlier wait for it.
-/// 2. `readable`, `message`, `timer`, `drained`, `room`, `option_failed` in any number and order; `read_closed` at
-///    most once, after the last byte that the peer sent; `stopping` at most once.
+/// 2. `readable`, `message`, `timer`, `drained`, `written`, `room`, `option_failed` in any number
+///    and order; `read_closed` at most once, after the last byte that the peer sent; `stopping` at
+///    most once.
 /// 3. `closed`, last and once, for every actor that was opened, whatever ended it.
 ///
 /// # Panics in a callback
@@ -103,6 +104,18 @@ pub trait Actor: Sized + 'static {
     /// one.
     fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = ctx;
+        Ok(())
+    }
+
+    /// The kernel has taken all that was written before this notice was asked for with
+    /// [`Context::notify_written`].
+    ///
+    /// Called once for each, in the order in which they were asked for. Where the connection
+    /// closes after flushing, also then, before `closed`: what is written here still leaves in
+    /// front of the end ([`Context::is_closing`] tells). A connection that ends before its bytes
+    /// are taken is told `closed` alone.
+    fn written(&mut self, token: u64, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = (token, ctx);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::flags::Flags;
 use crate::handle::Shared;
 use crate::input::Input;
 use crate::origin::{ConnectionOptions, Origin, SlowReader};
-use crate::output::Staged;
+use crate::output::{NOTICE_BYTES, Staged};
 use crate::registry::{ActorKey, Counters, Registry};
 use crate::sys::{Endpoint, Peer, SocketOption, clock};
 use crate::timers::{TimerKey, Timers, deadline_after};
@@ -43,7 +43,8 @@ impl Wants {
     pub(crate) const DROPPED: u16 = 1 << 8;
     /// The mailbox that it waits for is its own.
     pub(crate) const WAIT_HERE: u16 = 1 << 9;
-
+    /// It is to be told when what it wrote has been taken.
+    pub(crate) const NOTICE: u16 = 1 << 11;
     /// Options of the socket are to be set.
     pub(crate) const OPTIONS: u16 = 1 << 10;
 
@@ -99,6 +100,10 @@ pub(crate) struct Call {
     pub(crate) staged: Staged,
     /// Options of its socket to be set.
     pub(crate) socket_options: Vec<SocketOption>,
+    /// The notices asked for, each with how much had been staged: for all of it, `usize::MAX`.
+    pub(crate) notices: Vec<(usize, u64)>,
+    /// How many notices of earlier callbacks wait for the actor of this key; none for any other.
+    pub(crate) noted: (ActorKey, usize),
     /// Where the bytes lie that are being shown, as addresses: compared with and never followed.
     /// Empty where they are not in the poller's read buffer.
     pub(crate) shown: Range<usize>,
@@ -135,6 +140,8 @@ impl Call {
             wants: Wants::default(),
             staged: Staged::default(),
             socket_options: Vec::new(),
+            notices: Vec::new(),
+            noted: (ActorKey::default(), 0),
             shown: 0..0,
             now: None,
             timers: Timers::new(clock::now()),
@@ -234,6 +241,23 @@ impl Call {
         self.over_budget(len)
     }
 
+    /// Takes down a notice behind what is staged; `false` where the budget has no room for it.
+    pub(crate) fn notify(&mut self, token: u64) -> bool {
+        assert!(
+            self.flags.has(Flags::SOCKET),
+            "notify_written: this actor has no socket"
+        );
+        let (key, noted) = self.noted;
+        let noted = if key == self.key { noted } else { 0 };
+        let held = (noted + self.notices.len() + 1) * NOTICE_BYTES;
+        if held > self.options().output_max {
+            return self.over_budget(NOTICE_BYTES);
+        }
+        self.notices.push((self.staged.len(), token));
+        self.wants.set(Wants::NOTICE);
+        true
+    }
+
     #[cold]
     fn over_budget(&mut self, len: usize) -> bool {
         if self.options().slow_reader == SlowReader::DropNewest {
@@ -255,6 +279,7 @@ pub(crate) trait Hosted: Any {
     fn read_closed(&mut self, call: &mut Call) -> Outcome;
     fn timer(&mut self, key: TimerKey, call: &mut Call) -> Outcome;
     fn drained(&mut self, call: &mut Call) -> Outcome;
+    fn written(&mut self, token: u64, call: &mut Call) -> Outcome;
     fn room(&mut self, call: &mut Call) -> Outcome;
     fn option_failed(&mut self, option: SocketOption, error: io::Error, call: &mut Call)
     -> Outcome;
@@ -282,6 +307,10 @@ impl<A: Actor> Hosted for A {
 
     fn drained(&mut self, call: &mut Call) -> Outcome {
         Actor::drained(self, &mut Context::new(call))
+    }
+
+    fn written(&mut self, token: u64, call: &mut Call) -> Outcome {
+        Actor::written(self, token, &mut Context::new(call))
     }
 
     fn room(&mut self, call: &mut Call) -> Outcome {

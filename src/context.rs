@@ -100,6 +100,67 @@ impl<'a, A: Actor> Context<'a, A> {
             })
     }
 
+    /// Asks to be told, by [`written`](Actor::written) with this token, when the kernel has taken
+    /// all that was written so far, in this callback and before. That the kernel has it says nothing
+    /// of the peer, which may be far behind or gone.
+    ///
+    /// Never told before those bytes are taken, nor from within this callback: where nothing waits
+    /// the call follows in this turn of the poller or the next, which then begins at once. A
+    /// connection that closes after flushing is told first and closed then; one that ends with
+    /// output waiting is not told, but [`closed`](Actor::closed). Costs a connection nothing that
+    /// does not use it.
+    ///
+    /// As many notices may wait as fit into
+    /// [`output_max`](crate::ConnectionOptions::output_max), 16 bytes each. One more is as a write
+    /// past it: the connection ends, or, where the [policy](crate::SlowReader) drops writes, this
+    /// one is dropped, which `false` says.
+    ///
+    /// ```
+    /// use greenroom::testing::Stage;
+    /// use greenroom::*;
+    ///
+    /// /// Sends the numbers up to 3, each when the one before has left.
+    /// struct Count;
+    ///
+    /// impl Actor for Count {
+    ///     type Message = ();
+    ///
+    ///     fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         self.written(0, ctx)
+    ///     }
+    ///
+    ///     fn written(&mut self, number: u64, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         if number == 3 {
+    ///             ctx.close();
+    ///             return Ok(());
+    ///         }
+    ///         ctx.write(format!("{number}\n"));
+    ///         ctx.notify_written(number + 1);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut stage = Stage::new(Count);
+    /// assert_eq!(stage.output(), "0\n1\n2\n");
+    /// assert!(matches!(stage.reason(), Some(CloseReason::Finished)));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Where there is no socket: in an actor that was spawned, and in [`closed`](Actor::closed).
+    pub fn notify_written(&mut self, token: u64) -> bool {
+        self.call.notify(token)
+    }
+
+    /// For an adapter that holds back what the actor inside wrote: takes out the tokens of the
+    /// notices that this one has asked for in this callback, so that they can be asked for anew
+    /// when the bytes are handed on. See [`nested`](Context::nested).
+    pub fn take_notices(&mut self) -> Vec<u64> {
+        let is_inner = |(place, _): &mut (usize, u64)| *place == usize::MAX;
+        let taken = self.call.notices.extract_if(.., is_inner);
+        taken.map(|(_, token)| token).collect()
+    }
+
     /// Bytes written and not yet taken by the kernel.
     #[inline]
     pub fn queued(&self) -> usize {
@@ -377,6 +438,10 @@ impl<'a, A: Actor> Context<'a, A> {
     /// `close` and all else are those of the outer actor, except that its output goes through the
     /// outer one's hands. An outer actor that holds output back, so that less than the inner one
     /// wrote reaches the watermark, owes that one the call of [`drained`](Actor::drained).
+    ///
+    /// A notice that the inner actor asks for ([`notify_written`](Context::notify_written)) is told
+    /// to the outer one, which passes `written` on, when all that it writes in this callback has
+    /// been taken; where it holds output back, it calls [`take_notices`](Context::take_notices).
     pub fn nested<B, R>(&mut self, callback: impl FnOnce(&mut Context<'_, B>) -> R) -> (R, Written)
     where
         B: Actor<Message = A::Message>,
@@ -386,7 +451,12 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.queued += outer.len();
         // What is written now may outlive this callback, and the read buffer does not.
         let shown = std::mem::take(&mut self.call.shown);
+        let notices = self.call.notices.len();
         let result = callback(&mut self.of_type());
+        // Behind all that the outer actor makes of it.
+        for (place, _) in self.call.notices.iter_mut().skip(notices) {
+            *place = usize::MAX;
+        }
         self.call.shown = shown;
         self.call.queued = before;
         let written = std::mem::replace(&mut self.call.staged, outer);
@@ -405,11 +475,13 @@ impl<'a, A: Actor> Context<'a, A> {
 
     /// Whether this callback has brought the actor's end: [`close`](Context::close) or
     /// [`abort`](Context::abort) was asked for, or its byte budget passed. An adapter then makes no
-    /// further call of the actor inside, and may add its own farewell.
+    /// further call of the actor inside, and may add its own farewell. Also in
+    /// [`written`](Actor::written) while the connection closes after flushing.
     #[inline]
     pub fn is_closing(&self) -> bool {
         let ends = Wants::CLOSE | Wants::ABORT | Wants::OVERFLOW;
-        self.call.wants.has(ends)
+        let flags = self.call.flags;
+        self.call.wants.has(ends) || flags.has(Flags::CLOSING) && flags.has(Flags::SOCKET)
     }
 }
 

@@ -159,6 +159,10 @@ impl<A: Actor> Actor for Xor<A> {
         self.inner(ctx, |actor, ctx| actor.drained(ctx))
     }
 
+    fn written(&mut self, token: u64, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.inner(ctx, |actor, ctx| actor.written(token, ctx))
+    }
+
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         self.inner(ctx, |actor, ctx| actor.room(ctx))
     }

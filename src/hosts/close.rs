@@ -28,7 +28,7 @@ impl Hosts {
     /// Closes after flushing; from here on the actor is called no more but for `closed`.
     pub(super) fn close(&mut self, index: usize, reason: CloseReason) {
         if self.slots[index].flags.has(Flags::CLOSING) {
-            return self.drop_guarded(reason);
+            return self.close_again(index, reason);
         }
         if self.slots[index].flags.has(Flags::SPECIAL) {
             return self.close_special(index, reason);
@@ -53,9 +53,25 @@ impl Hosts {
         }
     }
 
+    /// A close under way keeps its reason, but for an error of the actor's own.
+    fn close_again(&mut self, index: usize, reason: CloseReason) {
+        let extra = self.extras.get_mut(self.slots[index].extra);
+        let kept = extra.and_then(|extra| extra.reason.as_mut());
+        let dropped = match (kept, reason) {
+            (Some(CloseReason::Error(_)) | None, reason) => reason,
+            (Some(kept), error @ CloseReason::Error(_)) => std::mem::replace(kept, error),
+            (Some(_), reason) => reason,
+        };
+        self.drop_guarded(dropped);
+    }
+
     /// All output has left: the lingering part of a close begins, or, where the peer has ended
     /// already, it is done.
     pub(super) fn finish_close(&mut self, index: usize) {
+        if self.owe_notices(index) {
+            // It goes on when the actor has been told.
+            return;
+        }
         let reason = self.take_reason(index).unwrap_or(CloseReason::Finished);
         let slot = &self.slots[index];
         // Where the peer has ended already, nothing is under way that a close could reset.

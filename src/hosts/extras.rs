@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use crate::actor::CloseReason;
-use crate::output::Output;
+use crate::output::{Notices, Output};
 
 /// How many extras are held in reserve, and how much buffer each may hold: 1 MiB per poller in all,
 /// enough for the connections that are written to in one turn.
@@ -24,6 +24,8 @@ pub(super) struct Extra {
     pub(super) need: usize,
     /// Output that waits for the end of the turn or for the socket.
     pub(super) output: Output,
+    /// What most connections do not need.
+    pub(super) apart: Option<Box<Apart>>,
     /// When something of `kept` was last consumed, or it began; later by the pauses since.
     pub(super) input_since: Instant,
     /// Since when the peer is not to blame for what `kept` lacks.
@@ -42,6 +44,7 @@ impl Extra {
             kept: BytesMut::new(),
             need: 0,
             output: Output::default(),
+            apart: None,
             input_since: now,
             paused_since: None,
             output_since: now,
@@ -51,8 +54,28 @@ impl Extra {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.kept.is_empty() && self.output.is_empty() && self.need == 0 && self.reason.is_none()
+        self.kept.is_empty()
+            && self.output.is_empty()
+            && self.need == 0
+            && self.reason.is_none()
+            && self.apart.as_deref().is_none_or(Apart::is_idle)
     }
+
+    /// Drops the first `n` bytes of output, which the socket has taken; whether that makes a notice
+    /// due.
+    pub(super) fn advance(&mut self, n: usize) -> bool {
+        self.output.advance(n);
+        match &mut self.apart {
+            Some(apart) => apart.notices.advance(n),
+            None => false,
+        }
+    }
+}
+
+/// What is kept besides of the output of a connection that asks for more than bytes in order.
+#[derive(Default)]
+pub(super) struct Apart {
+    pub(super) notices: Notices,
 }
 
 /// The number of an extra: its place and one.
@@ -121,6 +144,7 @@ impl Extras {
             extra.need = 0;
             extra.paused_since = None;
             extra.reason = None;
+            extra.apart = None;
             self.spare.push(id);
         } else {
             *place = None;
@@ -196,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extra_is_idle_when_none_of_its_four_things_is_there() {
+    fn an_extra_is_idle_when_none_of_its_five_things_is_there() {
         let new = || Extra::new(Instant::now());
         assert!(new().is_idle());
         let mut extra = new();
@@ -206,6 +230,12 @@ mod tests {
         extra.output.push_slice(b"waits");
         assert!(!extra.is_idle());
         assert!(!Extra { need: 1, ..new() }.is_idle());
+        let apart = Some(Box::default());
+        let mut extra = Extra { apart, ..new() };
+        assert!(extra.is_idle(), "with nothing in it");
+        let apart = extra.apart.as_mut().expect("just made");
+        apart.notices.add(0, 1);
+        assert!(!extra.is_idle());
         let reason = Some(CloseReason::Finished);
         assert!(!Extra { reason, ..new() }.is_idle());
     }
@@ -219,6 +249,7 @@ mod tests {
         extra.kept.extend_from_slice(b"kept");
         extra.output.push_slice(b"waits");
         extra.need = 9;
+        extra.apart = Some(Box::default());
         extra.reason = Some(CloseReason::Finished);
         extras.give_back(id.expect("taken"));
         let mut other = None;

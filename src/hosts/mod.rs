@@ -17,6 +17,7 @@ mod place;
 mod readiness;
 mod special;
 mod timeouts;
+mod written;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -85,10 +86,12 @@ pub(crate) enum Present {
 }
 
 /// When what a callback wrote goes to the socket.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Flush {
     /// At once: the answer to a request.
     Now,
+    /// At once, but by way of what is kept, where places are counted.
+    Kept,
     /// With all else that this turn makes the connection write, in one system call.
     EndOfTurn,
 }
@@ -301,6 +304,7 @@ impl Hosts {
             }
             Ok(outcome) => self.carry_out(index, outcome, wants, flush),
         }
+        self.call.notices.clear();
         self.place_spawned();
     }
 
@@ -340,6 +344,12 @@ impl Hosts {
                     .set(Flags::WRITE_SHUT | Flags::SHUT_PENDING);
             }
         }
+        let flush = if wants.has(Wants::NOTICE) {
+            self.note_notices(index);
+            flush.max(Flush::Kept)
+        } else {
+            flush
+        };
         let reason = match outcome {
             Err(error) => CloseReason::Error(error),
             Ok(()) if wants.has(Wants::CLOSE) => {
@@ -351,6 +361,7 @@ impl Hosts {
             }
             Ok(()) => {
                 if self.send_staged(index, flush) && !wants.is_empty() {
+                    self.owe_notices(index);
                     self.sync_interest(index);
                 }
                 return;
@@ -398,6 +409,7 @@ impl Hosts {
                 hosts.call(index, |actor, call| actor.drained(call))
             });
             self.pay_one(key, Flags::SHOW_INPUT, Hosts::show_kept);
+            self.tell_notices(key);
         }
     }
 
@@ -490,7 +502,15 @@ fn begin(call: &mut Call, slot: &Slot, index: usize, extras: &Extras) {
     call.flags = slot.flags;
     call.origin = slot.origin;
     call.peer = slot.peer;
-    call.queued = extras.get(slot.extra).map_or(0, |extra| extra.output.len());
+    call.queued = match extras.get(slot.extra) {
+        Some(extra) => {
+            if let Some(apart) = &extra.apart {
+                call.noted = (call.key, apart.notices.len());
+            }
+            extra.output.len()
+        }
+        None => 0,
+    };
     call.over = 0;
     call.shown = 0..0;
     call.wants = Wants::default();

@@ -18,7 +18,7 @@ impl Hosts {
         if queued + len >= self.call.options().high_watermark {
             self.reach_high(index);
         }
-        if flush == Flush::EndOfTurn || queued > 0 {
+        if flush != Flush::Now || queued > 0 {
             self.keep_staged(index, 0);
             // A reader that reads is not to run over its budget only because the turn is long.
             let is_little = queued + len < self.call.options().high_watermark;
@@ -142,10 +142,13 @@ impl Hosts {
             };
             match sent {
                 Ok(sent) => {
-                    extra.output.advance(sent);
+                    let is_due = extra.advance(sent);
                     let now = self.call.now();
                     self.extra(index, now).output_since = now;
                     self.touch(index);
+                    if is_due {
+                        self.owe(index, 0);
+                    }
                     if sent < offered {
                         self.fall_low(index);
                         return self.block(index);

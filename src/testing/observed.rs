@@ -81,6 +81,10 @@ impl<A: Actor> Actor for Observed<A> {
         self.pass(ctx, |actor, ctx| actor.drained(ctx))
     }
 
+    fn written(&mut self, token: u64, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.pass(ctx, |actor, ctx| actor.written(token, ctx))
+    }
+
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         self.pass(ctx, |actor, ctx| actor.room(ctx))
     }

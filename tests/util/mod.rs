@@ -55,6 +55,7 @@ pub enum Event {
     ReadClosed,
     Timer(TimerKey),
     Drained,
+    Written(u64),
     Room,
     Stopping,
     Closed(CloseReason),
@@ -66,6 +67,7 @@ pub type Job = Box<dyn FnOnce(&mut Context<'_, Probe>) -> Outcome + Send>;
 
 type OnInput = Box<dyn FnMut(&mut Input<'_>, &mut Context<'_, Probe>) -> Outcome>;
 type On = Box<dyn FnMut(&mut Context<'_, Probe>) -> Outcome>;
+type OnWritten = Box<dyn FnMut(u64, &mut Context<'_, Probe>) -> Outcome>;
 type OnTimer = Box<dyn FnMut(TimerKey, &mut Context<'_, Probe>) -> Outcome>;
 type OnClosed = Box<dyn FnMut(&CloseReason, &mut Context<'_, Probe>)>;
 
@@ -79,6 +81,7 @@ pub struct Probe {
     on_read_closed: Option<On>,
     on_timer: Option<OnTimer>,
     on_drained: Option<On>,
+    on_written: Option<OnWritten>,
     on_room: Option<On>,
     on_stopping: Option<On>,
     on_closed: Option<OnClosed>,
@@ -94,6 +97,7 @@ impl Probe {
             on_read_closed: None,
             on_timer: None,
             on_drained: None,
+            on_written: None,
             on_room: None,
             on_stopping: None,
             on_closed: None,
@@ -138,6 +142,14 @@ impl Probe {
         f: impl FnMut(&mut Context<'_, Probe>) -> Outcome + 'static,
     ) -> Probe {
         self.on_drained = Some(Box::new(f));
+        self
+    }
+
+    pub fn on_written(
+        mut self,
+        f: impl FnMut(u64, &mut Context<'_, Probe>) -> Outcome + 'static,
+    ) -> Probe {
+        self.on_written = Some(Box::new(f));
         self
     }
 
@@ -215,6 +227,11 @@ impl Actor for Probe {
     fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         self.note(Event::Drained);
         self.on_drained.as_mut().map_or(Ok(()), |f| f(ctx))
+    }
+
+    fn written(&mut self, token: u64, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.note(Event::Written(token));
+        self.on_written.as_mut().map_or(Ok(()), |f| f(token, ctx))
     }
 
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
