@@ -379,8 +379,18 @@ pub(crate) struct Push<M> {
 pub(crate) struct Answer<M> {
     pub(crate) make: Box<dyn FnOnce() -> M + Send>,
     pub(crate) asking: AskKey,
+    pub(crate) loss: Loss,
+}
+
+/// What is lost with an answer whose actor has gone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Word of something that did not happen.
+    Nothing,
     /// Somebody was told that their reply is accepted.
-    pub(crate) is_reply: bool,
+    Reply,
+    /// What a thread worked for.
+    Work,
 }
 
 /// What travels beside the messages, in one order with them, in room that is never refused.
@@ -502,7 +512,12 @@ impl<M: Send + 'static> Post<M> {
     pub(crate) fn bury(&self, entry: &Entry<M>) {
         let dead = match &entry.what {
             What::Message { .. } | What::Push(_) => true,
-            What::Answer(answer) => answer.is_reply,
+            What::Answer(answer) => {
+                if answer.loss == Loss::Work {
+                    Counters::add(&self.door.counters.unclaimed_work, 1);
+                }
+                answer.loss == Loss::Reply
+            }
             What::Notice(_) => false,
             What::Control(control) => {
                 if let Control::Spawn(_) = **control {

@@ -113,6 +113,8 @@ pub(crate) struct Call {
     /// Questions without an answer, and the timers of their timeouts.
     pub(crate) asking: SlotMap<AskKey, Option<TimerKey>>,
     pub(crate) spawned: Vec<(ActorKey, Box<dyn Hosted>)>,
+    /// Somebody has offloaded work since a poller that stops has last looked.
+    pub(crate) has_offloaded: bool,
     pub(crate) origins: Vec<Arc<Origin>>,
     /// Peers whose address does not fit into six bytes (IPv6), by slot.
     pub(crate) peers: HashMap<u32, Peer>,
@@ -147,6 +149,7 @@ impl Call {
             timers: Timers::new(clock::now()),
             asking: SlotMap::with_key(),
             spawned: Vec::new(),
+            has_offloaded: false,
             origins: vec![spawned],
             peers: HashMap::default(),
             locals: HashMap::default(),

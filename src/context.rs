@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::actor::Actor;
-use crate::addr::{Addr, Answer, Controlled, Entry, HasMailbox, Post, Waiter, What};
+use crate::addr::{Addr, Answer, Controlled, Entry, HasMailbox, Loss, Post, Waiter, What};
 use crate::ask::{AskError, Asked, Reply};
 use crate::call::{Call, TimerFor, Wants};
 use crate::flags::Flags;
 use crate::handle::Handle;
 use crate::output::Staged;
-use crate::registry::{ActorId, Registry};
+use crate::registry::{ActorId, ActorKey, Registry};
 use crate::sys::{Endpoint, Peer, SocketOption};
 use crate::timers::TimerKey;
 
@@ -403,15 +403,15 @@ impl<'a, A: Actor> Context<'a, A> {
         let key = self.call.key;
         let asking = self.call.asking.insert(None);
         let (reply, asked) = Asked::new(move |result| {
-            let is_reply = result.is_ok();
+            let loss = if result.is_ok() {
+                Loss::Reply
+            } else {
+                Loss::Nothing
+            };
             // `answer` is the asker's code: it runs there, not where the question is answered or
             // dropped.
             let make = Box::new(move || answer(result));
-            let answer = Answer {
-                make,
-                asking,
-                is_reply,
-            };
+            let answer = Answer { make, asking, loss };
             post.put(Entry::new(key, What::Answer(Box::new(answer))));
         });
         if let Err(error) = to.send(ask(reply)) {
@@ -428,6 +428,15 @@ impl<'a, A: Actor> Context<'a, A> {
         let timer = TimerFor::Ask(asked);
         let timer = self.call.timers.set(key.index(), deadline, None, timer);
         self.call.asking[asking] = Some(timer);
+    }
+
+    /// Where messages for this actor go.
+    pub(crate) fn mailbox(&self) -> (Arc<Post<A::Message>>, ActorKey) {
+        ((self.host)(&self.call.registry), self.call.key)
+    }
+
+    pub(crate) fn call(&mut self) -> &mut Call {
+        self.call
     }
 
     /// Runs `callback` for an actor that this one wraps, and returns what that one wrote instead of

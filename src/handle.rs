@@ -1,6 +1,8 @@
 //! The whole system as seen from anywhere: stop it, spawn into it, read its counters.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::panic::RefUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,26 +12,57 @@ use crate::addr::Addr;
 use crate::command::Command;
 use crate::registry::{Registry, Stats};
 use crate::sys::{Process, clock};
+use crate::workers::{Job, Workers};
 
 /// What all threads of a system share.
 pub(crate) struct Shared {
     pub(crate) pollers: Vec<Arc<Registry>>,
     /// Which program on the simulated network of a thread it is; `None` for a real one.
     pub(crate) simulated: Option<Process>,
+    /// The threads for what blocks.
+    pub(crate) workers: Workers,
     /// Where the next `spawn` goes.
     next: AtomicUsize,
     /// How many pollers have closed their listeners because the system stops.
     stopping: AtomicUsize,
+    /// How many pollers have not ended.
+    running: AtomicUsize,
 }
 
+// It changes by atomics and under locks alone, and no panic of a user's code comes in between.
+impl RefUnwindSafe for Shared {}
+
 impl Shared {
-    pub(crate) fn new(pollers: Vec<Arc<Registry>>, simulated: Option<Process>) -> Shared {
-        Shared {
+    pub(crate) fn new(
+        pollers: Vec<Arc<Registry>>,
+        simulated: Option<Process>,
+        workers: Workers,
+    ) -> Arc<Shared> {
+        let running = AtomicUsize::new(pollers.len());
+        let shared = Arc::new(Shared {
             pollers,
             simulated,
+            workers,
             next: AtomicUsize::new(0),
             stopping: AtomicUsize::new(0),
+            running,
+        });
+        let of = Arc::downgrade(&shared);
+        shared.workers.when_idle(move || {
+            if let Some(shared) = of.upgrade() {
+                shared.tell_if_empty();
+            }
+        });
+        shared
+    }
+
+    /// One poller takes nothing in any more. With the last one, nobody is there for whom to work:
+    /// returns what was offloaded and not begun.
+    pub(crate) fn poller_has_ended(&self) -> VecDeque<Job> {
+        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            return self.workers.close();
         }
+        VecDeque::new()
     }
 
     /// One more poller has closed its listeners.
@@ -49,12 +82,13 @@ impl Shared {
         self.pollers.iter().map(of).sum()
     }
 
-    /// The system stops, and no socket is or will be there.
+    /// The system stops, no socket is or will be there, and no offloaded work is to be waited for.
     pub(crate) fn is_empty(&self) -> bool {
         let sockets = |poller: &Arc<Registry>| poller.door.sockets.load(Ordering::Acquire);
         // In this order: where all listeners are closed, the number of sockets only falls.
         self.stopping.load(Ordering::Acquire) == self.pollers.len()
             && self.pollers.iter().map(sockets).sum::<usize>() == 0
+            && self.workers.is_idle()
     }
 
     /// Has every poller look whether it may end.
@@ -84,7 +118,9 @@ impl Handle {
     /// by default closes a connection after flushing; when the last connection has ended, or
     /// `within` from now, everything left is closed with
     /// [`CloseReason::Stopped`](crate::CloseReason::Stopped) and the poller threads end. A connection
-    /// whose output has not left by then is reset. Stopping
+    /// whose output has not left by then is reset. [Offloaded](crate::Context::offload) work is waited
+    /// for in the same way as connections, and its answers are delivered; what has not begun at the
+    /// deadline is dropped, and what has ends by itself, after the system. Stopping
     /// again is harmless; the earliest deadline counts.
     pub fn stop(&self, within: Duration) {
         let now = clock::now();

@@ -19,6 +19,7 @@
 //! | [`Builder::mailbox_bound`] | 16,384 messages, for each actor type on each poller | some milliseconds of work, 1 MiB at 64 bytes each | [`SendError`] gives the message back; [`Context::wait_for_room`] |
 //! | [`Builder::busy_poll`] | none: a poller without work sleeps | to spin costs a processor | |
 //! | [`Builder::selector`] | epoll on Linux, kqueue on the BSDs and macOS, else poll(2); `GREENROOM_SELECTOR` names another | a wait costs by what is ready, not by what is watched | |
+//! | [`Builder::workers`] | 16 threads, made when there is work; 1,024 further pieces of it may wait | enough to keep a disk or a resolver busy; some milliseconds of work each, a second or so together | [`NotTaken`] gives the closures back |
 //! | one actor's share of a mailbox | all of the first half, and of the second as much as is free | a flood to one leaves room to its neighbours | the same |
 //! | [`ListenOptions::backlog`] | 4,096 connects | the kernel's own limit on usual systems | the kernel lets clients try again |
 //! | [`ListenOptions::max_connections`] | none but the process's descriptor limit | the machine's owner set that | [`ListenOptions::at_limit`]; out of descriptors, connects wait in the backlog, and the listener says so once and tries again every 100 ms |
@@ -51,6 +52,7 @@ mod context;
 mod handle;
 mod input;
 mod listener;
+mod offload;
 mod origin;
 mod system;
 pub mod testing;
@@ -79,6 +81,7 @@ mod presence;
 mod timers;
 #[allow(unreachable_pub)]
 mod waker;
+mod workers;
 
 #[allow(unreachable_pub)]
 mod sync;
@@ -92,6 +95,7 @@ pub use context::{Context, Written};
 pub use handle::Handle;
 pub use input::{FrameError, Input, Prefix};
 pub use listener::{Balance, ListenOptions, Listener};
+pub use offload::{NotTaken, NotTakenKind, WorkError};
 pub use origin::{AtLimit, ConnectionOptions, SlowReader};
 pub use registry::{ActorId, Stats};
 pub use sys::{Endpoint, Keepalive, Peer, SelectorKind, SocketOption, SocketOptions};

@@ -57,6 +57,7 @@ pub(crate) struct Poller {
     more: bool,
     /// Its mailboxes wake it.
     is_armed: bool,
+    has_ended: bool,
 }
 
 /// Closes a poller's mailboxes however its thread ends, so that nobody waits for it in vain.
@@ -83,6 +84,10 @@ impl Poller {
         self.registry.forget_posts();
         let origins = std::mem::take(&mut self.hosts.call.origins);
         self.hosts.drop_guarded(origins);
+        if !std::mem::replace(&mut self.has_ended, true) {
+            let unbegun = self.shared.poller_has_ended();
+            self.hosts.drop_guarded(unbegun);
+        }
     }
 }
 
@@ -109,6 +114,7 @@ impl Poller {
             busy_poll,
             more: false,
             is_armed: false,
+            has_ended: false,
         }
     }
 
@@ -351,11 +357,15 @@ impl Poller {
     }
 
     /// While the system stops: whether everybody has had the time they were given, or needs none.
-    fn has_stopped(&self, done: bool) -> bool {
+    fn has_stopped(&mut self, done: bool) -> bool {
         let Some(deadline) = self.hosts.stop else {
             return false;
         };
-        done && !self.hosts.owes() || past(deadline)
+        // Who looked for work before the messages has not seen what they offloaded, nor that its
+        // answer may have come since.
+        let has_offloaded = std::mem::take(&mut self.hosts.call.has_offloaded);
+        done && !self.hosts.owes() && !has_offloaded && self.shared.workers.is_idle()
+            || past(deadline)
     }
 }
 

@@ -103,7 +103,10 @@ pub struct Stats {
     pub closed_by: BTreeMap<&'static str, u64>,
     /// Messages that were accepted by `send` and whose actor had gone when their turn came.
     pub dead_letters: u64,
-    /// Panics contained in callbacks, factories and destructors.
+    /// Results of [offloaded](crate::Context::offload) work whose actor had gone, and work that was
+    /// dropped unbegun when the system stopped and whose actor had.
+    pub unclaimed_work: u64,
+    /// Panics contained in callbacks, factories, destructors and offloaded work.
     pub panics: u64,
     /// Whole writes dropped under [`SlowReader::DropNewest`](crate::SlowReader::DropNewest).
     pub dropped_writes: u64,
@@ -128,6 +131,7 @@ pub(crate) struct Counters {
     /// By [`CloseReason::place`].
     pub(crate) closed: [AtomicU64; CloseReason::NAMES.len()],
     pub(crate) dead_letters: AtomicU64,
+    pub(crate) unclaimed_work: AtomicU64,
     pub(crate) panics: AtomicU64,
     pub(crate) dropped_writes: AtomicU64,
     pub(crate) pushes: AtomicU64,
@@ -152,6 +156,7 @@ impl Counters {
             *stats.closed_by.entry(name).or_default() += count;
         }
         stats.dead_letters += get(&self.dead_letters);
+        stats.unclaimed_work += get(&self.unclaimed_work);
         stats.panics += get(&self.panics);
         stats.dropped_writes += get(&self.dropped_writes);
         stats.pushes += get(&self.pushes);
@@ -345,6 +350,7 @@ mod tests {
                 (&counters.pushes, 9),
                 (&counters.accept_pauses, 10),
                 (&counters.options_failed, 13),
+                (&counters.unclaimed_work, 11),
             ] {
                 Counters::add(counter, n);
                 Counters::add(counter, n * (times - 1));
@@ -372,6 +378,7 @@ mod tests {
             dropped_writes: 8 * 1001,
             pushes: 9 * 1001,
             accept_pauses: 10 * 1001,
+            unclaimed_work: 11 * 1001,
             connections: 11 * 1001,
             wakes: 12 * 1001,
             options_failed: 13 * 1001,

@@ -21,6 +21,7 @@ use crate::registry::{Registry, Stats};
 use crate::sys::{
     BindOptions, Endpoint, ListenSocket, Network, Peer, Process, Selector, SelectorKind,
 };
+use crate::workers::{Limits, Workers};
 
 /// Pollers of a simulated system that says nothing of it.
 const SIMULATED_POLLERS: usize = 2;
@@ -35,6 +36,7 @@ pub struct Builder {
     /// `None` for what the environment or the platform says.
     selector: Option<SelectorKind>,
     name: String,
+    workers: Limits,
 }
 
 impl Builder {
@@ -108,7 +110,31 @@ impl Builder {
         self
     }
 
-    /// What the poller threads are called: `name-0` and so on. By default `poller`.
+    /// How many threads run [offloaded](crate::Context::offload) work, and how many further pieces of
+    /// it may wait for one before they are refused. By default 16 threads, which is enough to keep a
+    /// disk or a resolver busy and costs the pollers little, and 1,024 places.
+    ///
+    /// Threads come with the work: none is there before the first piece, one more is started
+    /// whenever the last idle one takes some, and one that has had none for ten seconds ends. The
+    /// very first is started by whoever offloads, in some ten microseconds; all others start one
+    /// another. Work that computes rather than waits takes processors from the pollers: give it
+    /// fewer threads than there are processors.
+    ///
+    /// # Panics
+    ///
+    /// When there is no thread.
+    pub fn workers(mut self, threads: usize, queue: usize) -> Self {
+        assert!(threads > 0, "workers: there must be at least one thread");
+        self.workers = Limits {
+            threads,
+            queue,
+            ..Limits::default()
+        };
+        self
+    }
+
+    /// What the poller threads are called: `name-0` and so on; those for offloaded work are called
+    /// `name-work-0` and so on. By default `poller`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
@@ -192,9 +218,13 @@ impl Builder {
             registries.push(Arc::new(Registry::new(poller, waker, self.mailbox_bound)));
             selectors.push(selector);
         }
+        let workers = match simulated {
+            None => Workers::new(&self.name, self.workers),
+            Some(_) => Workers::by_hand(self.workers),
+        };
         let system = System {
             handle: Handle {
-                shared: Arc::new(Shared::new(registries, simulated)),
+                shared: Shared::new(registries, simulated, workers),
             },
             threads: Vec::new(),
             listeners: AtomicUsize::new(0),
@@ -290,6 +320,7 @@ impl System {
             busy_poll: Duration::ZERO,
             selector: None,
             name: "poller".to_owned(),
+            workers: Limits::default(),
         }
     }
 
@@ -425,7 +456,8 @@ impl System {
         self.handle.stats()
     }
 
-    /// Waits until the system has stopped: somebody calls [`Handle::stop`].
+    /// Waits until the system has stopped: somebody calls [`Handle::stop`]. All its threads have
+    /// ended then, but for those whose offloaded work was still under way at the deadline.
     ///
     /// # Errors
     ///
@@ -449,6 +481,10 @@ impl System {
                 .unwrap_or_else(|_| Err(io::Error::other("a poller has panicked")));
             result = result.and(ended);
         }
+        // Where all pollers have ended it is closed already. Work under way is left to itself.
+        let workers = &self.handle.shared.workers;
+        drop(workers.close());
+        workers.join();
         result
     }
 }

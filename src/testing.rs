@@ -46,6 +46,7 @@
 //! - Time stands still but for [`Stage::advance`], and a timer fires at its deadline to the
 //!   nanosecond; a poller may be late by a millisecond or more. Outside a callback
 //!   [`Handle::stop`] and [`Addr::ask`] read the real clock.
+//! - [Offloaded](crate::Context::offload) work waits until [`Stage::run_offloaded`].
 //! - There is one poller, number 0, no listener, and no other thread unless the test makes one.
 //! - The actor is dropped with the stage and not at its end, so that a test can look at it.
 //!
@@ -91,6 +92,9 @@
 //!
 //! - All pollers share one thread: a turn of one is interrupted by turns of others only between its
 //!   steps. What two threads may do to one another within a step, loom checks for the framework.
+//! - [Offloaded](crate::Context::offload) work runs on the test's thread, in one moment of simulated
+//!   time: when the seed says that its thread has done it, mostly within ten milliseconds and now and
+//!   then within a second. No more of it is under way at a time than there are threads.
 //! - Code that asks somebody else than the simulation is no part of it: threads of one's own,
 //!   [`Instant::now`] ([`Context::now`](crate::Context::now) is simulated), files. Nor is what an
 //!   iteration over a std `HashMap` gives, whose order is another in each process: where the order
@@ -105,6 +109,7 @@ pub mod guide {}
 
 mod client;
 mod observed;
+mod offloaded;
 mod probe;
 mod runner;
 mod seeds;
@@ -132,6 +137,7 @@ use crate::poller::Poller;
 use crate::registry::{ActorKey, Registry, Stats};
 use crate::sync::lock;
 use crate::sys::{Endpoint, Network, Peer, Selector, Wire, clock};
+use crate::workers::{Limits, Workers};
 
 pub use client::Client;
 use observed::{Observed, Seen};
@@ -223,7 +229,8 @@ impl<A: Actor> Stage<A> {
         let mut selector = Selector::simulated();
         let waker = Poller::waker(&mut selector).expect("a simulated waker");
         let registry = Arc::new(Registry::new(0, waker, MAILBOX_BOUND));
-        let shared = Arc::new(Shared::new(vec![registry.clone()], None));
+        let workers = Workers::by_hand(Limits::default());
+        let shared = Shared::new(vec![registry.clone()], None, workers);
         let spawned = Arc::new(origin(ConnectionOptions::default()));
         let stage = Stage {
             poller: Poller::new(selector, registry, shared, spawned, Duration::ZERO),

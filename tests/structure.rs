@@ -14,10 +14,11 @@ const LEVELS: [&[&str]; 7] = [
     &["poller", "acceptor"],
     &[
         "hosts", "inbox", "context", "call", "actor", "addr", "ask", "handle", "origin", "command",
-        "registry", "group",
+        "registry", "group", "offload",
     ],
     &[
         "mailbox", "waker", "presence", "oneshot", "timers", "output", "input", "flags", "watch",
+        "workers",
     ],
     &["sync"],
     &["sys"],

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::call::Hosted;
 use crate::hosts::Hosts;
-use crate::registry::Counters;
+use crate::registry::{Counters, Door};
 use crate::sys::{Network, clock};
 
 impl Hosts {
@@ -18,13 +18,7 @@ impl Hosts {
     }
 
     pub(super) fn count_panic(&mut self, of: &str, panic: &(dyn Any + Send)) -> String {
-        Counters::add(&self.call.registry.door.counters.panics, 1);
-        let what = panic_text(panic);
-        log::error!("{of} panicked, and that alone has ended: {what}");
-        if clock::is_simulated() {
-            Network::with(|network| network.note_panic(format!("{of} panicked: {what}")));
-        }
-        what
+        count_panic(&self.call.registry.door, of, panic)
     }
 
     /// Runs a closure of the user's that is not an actor's callback; `None` if it panicked.
@@ -50,8 +44,19 @@ impl Hosts {
     }
 }
 
+/// Counts a panic that was caught, and says so in the log; returns its text.
+pub(crate) fn count_panic(door: &Door, of: &str, panic: &(dyn Any + Send)) -> String {
+    Counters::add(&door.counters.panics, 1);
+    let what = panic_text(panic);
+    log::error!("{of} panicked, and that alone has ended: {what}");
+    if clock::is_simulated() {
+        Network::with(|network| network.note_panic(format!("{of} panicked: {what}")));
+    }
+    what
+}
+
 /// The only place where panics of a user's code are caught.
-pub(super) fn guard<T>(f: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
+pub(crate) fn guard<T>(f: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
     // Unwind safety: an actor that panicked gets `closed` and is dropped, nothing else looks at
     // what it left behind; the call's staged output and requests are thrown away.
     catch_unwind(AssertUnwindSafe(f))

@@ -30,13 +30,12 @@ use crate::call::{Call, Hosted, Wants};
 use crate::flags::Flags;
 use crate::handle::Shared;
 use crate::hosts::extras::{Extra, ExtraId, Extras};
-use crate::hosts::guard::guard;
 use crate::hosts::special::Special;
 use crate::origin::{Origin, SlowReader};
 use crate::registry::{ActorKey, Registry};
 use crate::sys::{Selector, Socket, SocketOption, clock};
 
-pub(crate) use crate::hosts::guard::panic_text;
+pub(crate) use crate::hosts::guard::{count_panic, guard, panic_text};
 
 type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 type HashSet<K> = std::collections::HashSet<K, ahash::RandomState>;
@@ -539,6 +538,7 @@ pub(crate) mod tests {
     use crate::actor::Actor;
     use crate::origin::{AtLimit, ConnectionOptions, Spread};
     use crate::sys::{Endpoint, Peer, WakeFd, Wire};
+    use crate::workers::{Limits, Workers};
 
     pub(crate) struct Idle;
 
@@ -563,7 +563,8 @@ pub(crate) mod tests {
     /// Hosts with so many connections, in slots from 0 on, whose peers have gone.
     pub(crate) fn hosts(connections: usize) -> Hosts {
         let registry = Arc::new(Registry::new(0, WakeFd::simulated(), 16));
-        let shared = Arc::new(Shared::new(vec![registry.clone()], None));
+        let workers = Workers::by_hand(Limits::default());
+        let shared = Shared::new(vec![registry.clone()], None, workers);
         let spawned = Arc::new(origin());
         let mut hosts = Hosts::new(Selector::simulated(), registry.clone(), shared, spawned);
         let origin = Arc::new(origin());

@@ -1,7 +1,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
-use crate::addr::Answer;
+use crate::addr::{Answer, Loss};
 use crate::ask::AskKey;
 use crate::hosts::tests::{Idle, hosts};
 
@@ -120,7 +120,7 @@ fn answer(message: u32) -> What<u32> {
     What::Answer(Box::new(Answer {
         make: Box::new(move || message),
         asking: AskKey::default(),
-        is_reply: true,
+        loss: Loss::Reply,
     }))
 }
 

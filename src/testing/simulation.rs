@@ -20,6 +20,7 @@ use crate::registry::Stats;
 use crate::sync::lock;
 use crate::sys::{Endpoint, Faults, Network, Number, Peer, Process, Random, Socket, Trace, clock};
 use crate::system::{Builder, System};
+use crate::workers::Job;
 
 use super::client::{Client, endpoint};
 use super::runner::{Runner, Script, assert_nothing_is_left};
@@ -73,6 +74,9 @@ pub struct Simulation {
     origin: Arc<Origin>,
     scripts: BinaryHeap<Reverse<Script>>,
     scripted: u64,
+    /// Offloaded work that has begun, by when it is done and in which order it began.
+    working: BTreeMap<(Duration, u64), (usize, Job)>,
+    begun: u64,
     /// Turns since the clock moved by itself.
     turns: u64,
     panics: u64,
@@ -132,6 +136,8 @@ impl Simulation {
             }),
             scripts: BinaryHeap::new(),
             scripted: 0,
+            working: BTreeMap::new(),
+            begun: 0,
             turns: 0,
             panics: 0,
             panics_allowed: false,
@@ -501,6 +507,7 @@ impl Drop for Simulation {
         self.scripts.clear();
         ask::mark_poller_thread(true);
         self.pollers.clear();
+        self.working.clear();
         // Also where a turn was left by a panic.
         ask::mark_poller_thread(false);
         Network::end();

@@ -40,11 +40,13 @@ pub enum Fault {
     NoMemory,
     /// The clock jumps ahead by up to ten seconds, as when a virtual machine was paused.
     ClockJump,
+    /// [Offloaded](crate::Context::offload) work is refused as if as much waited as may.
+    Busy,
 }
 
 impl Fault {
     /// All of them, in the order of the declaration.
-    pub(super) const ALL: [Fault; 14] = [
+    pub(super) const ALL: [Fault; 15] = [
         Fault::Delay,
         Fault::Split,
         Fault::SmallBuffers,
@@ -59,6 +61,7 @@ impl Fault {
         Fault::Exhaust,
         Fault::NoMemory,
         Fault::ClockJump,
+        Fault::Busy,
     ];
 
     /// Where the faults begin that a client can tell from a quiet day.
@@ -74,7 +77,7 @@ impl Fault {
             Fault::Stall => [20_000, 2000, 200],
             Fault::Freeze => [2000, 500, 100],
             Fault::Refuse | Fault::Reset | Fault::Die => [50, 10, 3],
-            Fault::Exhaust => [100, 20, 5],
+            Fault::Exhaust | Fault::Busy => [100, 20, 5],
             Fault::NoMemory => [5000, 1000, 200],
             Fault::ClockJump => [100_000, 20_000, 5000],
         }

@@ -35,6 +35,7 @@ impl Simulation {
                 self.host(socket, peer, actor, refused);
             }
         }
+        happened |= self.work();
         while let Some(Reverse(first)) = self.scripts.peek()
             && first.at <= self.elapsed()
             && let Some(Reverse(script)) = self.scripts.pop()
@@ -43,6 +44,36 @@ impl Simulation {
             (script.what)(self);
         }
         happened
+    }
+
+    /// Begins offloaded work for which a thread is free, and runs what is done. Whether there was
+    /// some.
+    fn work(&mut self) -> bool {
+        let now = self.elapsed();
+        for (at, program) in self.programs.iter().enumerate() {
+            while let Some(job) = program.handle.shared.workers.take() {
+                // Mostly what a disk takes, now and then what a name server does.
+                let longest = if self.order.one_in(8) {
+                    Duration::from_secs(1)
+                } else {
+                    Duration::from_millis(10)
+                };
+                self.begun += 1;
+                let done_at = now + self.order.duration(longest);
+                self.working.insert((done_at, self.begun), (at, job));
+            }
+        }
+        let mut worked = false;
+        while let Some(first) = self.working.first_entry()
+            && first.key().0 <= now
+        {
+            worked = true;
+            let (program, job) = first.remove();
+            note("a thread has done a piece of work");
+            job();
+            self.programs[program].handle.shared.workers.done();
+        }
+        worked
     }
 
     /// A client actor is connected, or will not be.
@@ -162,7 +193,8 @@ impl Simulation {
         let pollers = self.pollers.iter().filter_map(|runner| runner.next_at(now));
         let scripts = self.scripts.peek().map(|Reverse(script)| script.at);
         let network = Network::with(|network| network.next_at());
-        pollers.chain(scripts).chain(network).min()
+        let work = self.working.first_key_value().map(|((at, _), _)| *at);
+        pollers.chain(scripts).chain(network).chain(work).min()
     }
 
     /// Promise 4: no wake is lost. Nobody is able to run here, so whoever has a message sleeps.
