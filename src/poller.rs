@@ -364,8 +364,8 @@ impl Poller {
         // Who looked for work before the messages has not seen what they offloaded, nor that its
         // answer may have come since.
         let has_offloaded = std::mem::take(&mut self.hosts.call.has_offloaded);
-        done && !self.hosts.owes() && !has_offloaded && self.shared.workers.is_idle()
-            || past(deadline)
+        let done = done && !has_offloaded && self.shared.workers.is_idle();
+        done && !self.hosts.owes() || past(deadline)
     }
 }
 
