@@ -43,6 +43,9 @@ impl Hosts {
         // Nothing is shown to the actor any more.
         extra.kept = bytes::BytesMut::new();
         extra.need = 0;
+        if let Some(error) = extra.broken.take() {
+            return self.fail(index, error);
+        }
         if self.queued_at(index) == 0 {
             self.finish_close(index);
         } else if !self.slots[index].flags.has(Flags::DIRTY | Flags::BLOCKED) {
@@ -109,6 +112,13 @@ impl Hosts {
             self.drop_guarded(reason);
             return self.free(index);
         }
+        // Its peer is not slow, but gone.
+        let reason = match (&reason, self.take_broken(index)) {
+            (CloseReason::SlowReader { .. } | CloseReason::StuckReader { .. }, Some(error)) => {
+                lost(error)
+            }
+            _ => reason,
+        };
         let is_cut = match reason {
             CloseReason::Aborted | CloseReason::SlowReader { .. } | CloseReason::Io(_) => true,
             _ => self.queued_at(index) > 0,
@@ -126,8 +136,7 @@ impl Hosts {
     pub(super) fn fail(&mut self, index: usize, error: io::Error) {
         let reason = match self.take_reason(index) {
             Some(reason @ CloseReason::Error(_)) => reason,
-            _ if is_reset(&error) => CloseReason::Reset,
-            _ => CloseReason::Io(error),
+            _ => lost(error),
         };
         self.end(index, reason);
     }
@@ -278,6 +287,15 @@ impl Hosts {
                 }
             }
         }
+    }
+}
+
+/// What an error of the socket is to its actor.
+fn lost(error: io::Error) -> CloseReason {
+    if is_reset(&error) {
+        CloseReason::Reset
+    } else {
+        CloseReason::Io(error)
     }
 }
 

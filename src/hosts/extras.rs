@@ -3,6 +3,7 @@
 //! A slot names its extra by number, four bytes where a box would take eight. Extras that are given
 //! back are kept for the next to take, up to a limit; beyond it their memory is freed.
 
+use std::io;
 use std::num::NonZeroU32;
 use std::time::Instant;
 
@@ -32,6 +33,9 @@ pub(super) struct Extra {
     pub(super) paused_since: Option<Instant>,
     /// When something of `output` was last taken, or it began.
     pub(super) output_since: Instant,
+    /// The error of a send, while the peer's last bytes are still to be shown. Then `output` is not
+    /// empty: it goes nowhere.
+    pub(super) broken: Option<io::Error>,
     /// Why the connection closes, once its output is flushed.
     pub(super) reason: Option<CloseReason>,
     /// How many bytes a lingering close may still discard.
@@ -48,6 +52,7 @@ impl Extra {
             input_since: now,
             paused_since: None,
             output_since: now,
+            broken: None,
             reason: None,
             linger_left: 0,
         }
@@ -143,6 +148,7 @@ impl Extras {
             extra.output.clear();
             extra.need = 0;
             extra.paused_since = None;
+            extra.broken = None;
             extra.reason = None;
             extra.apart = None;
             self.spare.push(id);

@@ -71,6 +71,10 @@ impl Hosts {
     }
 
     fn end_of_input(&mut self, index: usize) {
+        // A send had failed, and this was the last that the peer sent.
+        if let Some(error) = self.take_broken(index) {
+            return self.fail(index, error);
+        }
         self.slots[index].flags.set(Flags::EOF);
         self.show_end(index);
     }

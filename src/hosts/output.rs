@@ -6,6 +6,7 @@ use crate::actor::CloseReason;
 use crate::flags::Flags;
 use crate::hosts::{Flush, Hosts, holds_source};
 use crate::output::MAX_PARTS;
+use crate::sys::Socket;
 
 impl Hosts {
     /// Sends or keeps what the callback wrote; `false` when the connection has ended over it.
@@ -70,11 +71,43 @@ impl Hosts {
                 self.block(index)
             }
             Err(error) => {
-                self.call.staged.clear();
-                self.fail(index, error);
-                false
+                self.keep_staged(index, 0);
+                self.fail_to_send(index, error)
             }
         }
+    }
+
+    /// A send has failed. The actor is still shown what its peer sent before, as far as the kernel
+    /// has it; then the connection fails with this error. `false` when it has already.
+    ///
+    /// An actor that has paused gets as long as a stuck reader to read on.
+    #[cold]
+    fn fail_to_send(&mut self, index: usize, error: io::Error) -> bool {
+        let slot = &self.slots[index];
+        let has_unread = || slot.socket.as_ref().is_some_and(Socket::has_unread);
+        if slot.flags.has(Flags::EOF | Flags::CLOSING) || !has_unread() {
+            self.fail(index, error);
+            return false;
+        }
+        let now = self.call.now();
+        let extra = self.extra(index, now);
+        extra.broken = Some(error);
+        // Its output will not fall any more.
+        if self.slots[index].flags.take(Flags::HELD) {
+            self.owe(index, Flags::SHOW_INPUT);
+        }
+        self.block(index)
+    }
+
+    /// Whether a send has failed: what is written goes nowhere.
+    pub(super) fn is_broken(&self, index: usize) -> bool {
+        let extra = self.extras.get(self.slots[index].extra);
+        extra.is_some_and(|extra| extra.broken.is_some())
+    }
+
+    /// With what error a send has failed.
+    pub(super) fn take_broken(&mut self, index: usize) -> Option<io::Error> {
+        self.extras.get_mut(self.slots[index].extra)?.broken.take()
     }
 
     /// Moves what was staged, but for the first `sent` bytes, to what is kept for the connection.
@@ -131,6 +164,9 @@ impl Hosts {
             if extra.output.is_empty() {
                 break;
             }
+            if let Some(error) = extra.broken.take() {
+                return self.fail_to_send(index, error);
+            }
             let (offered, sent) = match extra.output.as_slice() {
                 Some(bytes) => (bytes.len(), socket.send(bytes)),
                 None => {
@@ -157,10 +193,7 @@ impl Hosts {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return self.block(index);
                 }
-                Err(error) => {
-                    self.fail(index, error);
-                    return false;
-                }
+                Err(error) => return self.fail_to_send(index, error),
             }
         }
         let key = self.key(index);
@@ -223,7 +256,8 @@ impl Hosts {
         slot.flags.set(Flags::ABOVE_HIGH);
         // The selector is told when the socket refuses bytes; until then there may be nothing to
         // hold back.
-        if holds_source(&self.call, slot.origin) {
+        if holds_source(&self.call, slot.origin) && !self.is_broken(index) {
+            let slot = &mut self.slots[index];
             slot.flags.set(Flags::HELD);
             self.pause_frame(index);
         }

@@ -37,7 +37,10 @@ impl Hosts {
         } else {
             let reads = !flags.has(Flags::EOF | Flags::CLOSING | Flags::NO_RECEIVE)
                 || flags.has(Flags::LINGERING);
-            (reads, flags.has(Flags::BLOCKED))
+            // Where a send has failed the selector reports that for ever; it is acted on while the
+            // last bytes are being read.
+            let writes = flags.has(Flags::BLOCKED) && (reads || !self.is_broken(index));
+            (reads, writes)
         };
         let have = (flags.has(Flags::REG_READ), flags.has(Flags::REG_WRITE));
         if have == wanted {

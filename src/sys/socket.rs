@@ -100,6 +100,27 @@ impl Socket {
         })
     }
 
+    /// Whether bytes have arrived that were not received.
+    pub(crate) fn has_unread(&self) -> bool {
+        let fd = match self.end.source() {
+            Source::Fd(fd) => fd.as_raw_fd(),
+            Source::Simulated(end) => return end.has_unread(),
+        };
+        let mut byte = [0_u8; 1];
+        let peeked = retry_interrupted(|| {
+            // SAFETY: the buffer is writable for its length and borrowed for the whole call.
+            unsafe {
+                syscall!(recv(
+                    fd,
+                    byte.as_mut_ptr().cast(),
+                    byte.len(),
+                    libc::MSG_PEEK | MSG_DONTWAIT,
+                ))
+            }
+        });
+        matches!(peeked, Ok(1))
+    }
+
     /// Sends the beginning of `bytes`; says how much of it.
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let fd = match self.end.source() {

@@ -48,6 +48,17 @@ impl Number {
         let _ = simulate(|network| network.close(self));
     }
 
+    #[cold]
+    pub(in crate::sys) fn has_unread(self) -> bool {
+        let (at, side) = self.as_end();
+        let unread = |network: &mut Network| {
+            !network.connections[at].pipes[other(side)]
+                .arrived
+                .is_empty()
+        };
+        simulate(unread).unwrap_or(false)
+    }
+
     pub(in crate::sys) fn set_option(self, option: &SocketOption) -> io::Result<()> {
         simulate(|network| network.set_option(self, option))?
     }
@@ -353,8 +364,9 @@ impl Network {
         let connection = &mut self.connections[at];
         connection.ends[side].is_reset = true;
         connection.pipes[side].epoch += 1;
-        if is_lost {
-            connection.pipes[other(side)].arrived = Default::default();
+        let arrived = &mut connection.pipes[other(side)].arrived;
+        if is_lost && !std::mem::take(arrived).is_empty() {
+            self.record_of(at, || OfConnection::Fails("what has arrived is lost"));
         }
         self.touch(at, side);
     }
