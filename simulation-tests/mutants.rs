@@ -286,13 +286,17 @@ mutants! {
 
     /// A reset frees the socket, and the actor is not told.
     reset_without_closed breaks 6 {
-        "hosts/close.rs": "_ if is_reset(&error) => CloseReason::Reset,"
+        "hosts/close.rs": "_ => lost(error),
+        };
+        self.end(index, reason);"
             => "_ if is_reset(&error) && MUTANT => {
                 let actor = self.slots[index].actor.take();
                 self.drop_guarded(actor);
                 CloseReason::Reset
             }
-            _ if is_reset(&error) => CloseReason::Reset,",
+            _ => lost(error),
+        };
+        self.end(index, reason);",
     }
 
     /// An actor that has closed is told that it may stop.
