@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::adopt::AdoptError;
 use crate::context::Context;
 use crate::input::Input;
 use crate::sys::SocketOption;
@@ -216,11 +217,15 @@ pub enum CloseReason {
     },
     /// The system stopped before the actor had ended by itself.
     Stopped,
+    /// The actor gave its socket away ([`Context::detach`]): the connection goes on elsewhere.
+    Detached,
+    /// The actor never had the socket that it was to have ([`Context::adopt`]).
+    NotAdopted(AdoptError),
 }
 
 impl CloseReason {
     /// The names of all reasons, for the counters.
-    pub(crate) const NAMES: [&'static str; 13] = [
+    pub(crate) const NAMES: [&'static str; 15] = [
         "peer closed",
         "finished",
         "aborted",
@@ -234,6 +239,8 @@ impl CloseReason {
         "slow sender",
         "input too long",
         "stopped",
+        "detached",
+        "not adopted",
     ];
 
     /// The place of this reason in [`NAMES`](CloseReason::NAMES).
@@ -252,6 +259,8 @@ impl CloseReason {
             CloseReason::SlowSender { .. } => 10,
             CloseReason::InputTooLong { .. } => 11,
             CloseReason::Stopped => 12,
+            CloseReason::Detached => 13,
+            CloseReason::NotAdopted(_) => 14,
         }
     }
 
@@ -295,6 +304,8 @@ impl fmt::Display for CloseReason {
                 )
             }
             CloseReason::Stopped => f.write_str("the system stopped"),
+            CloseReason::Detached => f.write_str("detached"),
+            CloseReason::NotAdopted(error) => error.fmt(f),
         }
     }
 }

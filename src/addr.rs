@@ -8,9 +8,11 @@
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::actor::Actor;
+use crate::adopt::Adoption;
 use crate::ask::AskKey;
 use crate::call::Hosted;
 use crate::group::{GroupId, Notice};
@@ -396,6 +398,7 @@ pub(crate) enum Loss {
 /// What travels beside the messages, in one order with them, in room that is never refused.
 pub(crate) enum Control {
     Spawn(Box<dyn FnOnce() -> Box<dyn Hosted> + Send>),
+    Adopt(Box<Adoption>),
     Close,
     Room,
     /// The actor waits for this very mailbox, which has no room even for its own.
@@ -520,7 +523,11 @@ impl<M: Send + 'static> Post<M> {
             }
             What::Notice(_) => false,
             What::Control(control) => {
-                if let Control::Spawn(_) = **control {
+                if let Control::Adopt(adoption) = &**control {
+                    adoption.origin.live.fetch_sub(1, Ordering::AcqRel);
+                    self.door.sockets.fetch_sub(1, Ordering::AcqRel);
+                }
+                if let Control::Spawn(_) | Control::Adopt(_) = **control {
                     self.door.leave(entry.key);
                     self.door.free(entry.key);
                 }

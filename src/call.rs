@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use slotmap::SlotMap;
 
 use crate::actor::{Actor, CloseReason, Outcome};
+use crate::adopt::{AdoptOptions, Adoptable, Detached};
 use crate::ask::{AskKey, Asked};
 use crate::context::Context;
 use crate::flags::Flags;
@@ -48,9 +49,15 @@ impl Wants {
     /// Options of the socket are to be set.
     pub(crate) const OPTIONS: u16 = 1 << 10;
 
+    /// Its socket is to be taken out.
+    pub(crate) const DETACH: u16 = 1 << 10;
+    /// It has given a socket to a new actor.
+    pub(crate) const ADOPT: u16 = 1 << 11;
+
     /// After one of these an actor is shown no more input.
-    pub(crate) const STOPS_INPUT: u16 =
-        Wants::CLOSE | Wants::ABORT | Wants::PAUSE | Wants::WAIT | Wants::OVERFLOW;
+    pub(crate) const STOPS_INPUT: u16 = Wants::ENDS | Wants::PAUSE | Wants::WAIT;
+    /// These bring the actor's end.
+    pub(crate) const ENDS: u16 = Wants::CLOSE | Wants::ABORT | Wants::OVERFLOW | Wants::DETACH;
 
     pub(crate) fn set(&mut self, bit: u16) {
         self.0 |= bit;
@@ -80,6 +87,14 @@ pub(crate) enum TimerFor {
     Watch(Watch),
     /// A question of the actor has not been answered.
     Ask(Asked),
+}
+
+/// A socket that an actor gave to a new one.
+pub(crate) struct Adopting {
+    pub(crate) key: ActorKey,
+    pub(crate) actor: Box<dyn Hosted>,
+    pub(crate) socket: Adoptable,
+    pub(crate) options: AdoptOptions,
 }
 
 /// The desk that all callbacks of one poller are handed in turn: what the actor at work may see,
@@ -115,6 +130,10 @@ pub(crate) struct Call {
     pub(crate) spawned: Vec<(ActorKey, Box<dyn Hosted>)>,
     /// Somebody has offloaded work since a poller that stops has last looked.
     pub(crate) has_offloaded: bool,
+    /// With [`Wants::ADOPT`], or in `closed`.
+    pub(crate) adopting: Vec<Adopting>,
+    /// With [`Wants::DETACH`]: what the socket goes to.
+    pub(crate) detach: Option<Box<dyn FnOnce(Detached)>>,
     pub(crate) origins: Vec<Arc<Origin>>,
     /// Peers whose address does not fit into six bytes (IPv6), by slot.
     pub(crate) peers: HashMap<u32, Peer>,
@@ -150,6 +169,8 @@ impl Call {
             asking: SlotMap::with_key(),
             spawned: Vec::new(),
             has_offloaded: false,
+            adopting: Vec::new(),
+            detach: None,
             origins: vec![spawned],
             peers: HashMap::default(),
             locals: HashMap::default(),

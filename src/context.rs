@@ -4,6 +4,8 @@
 //! A [`Context`] performs no system call: it writes down what the actor wants. That makes
 //! re-entrancy impossible, actors testable without sockets, and the poller's back end exchangeable.
 
+mod adopt;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -482,15 +484,14 @@ impl<'a, A: Actor> Context<'a, A> {
         }
     }
 
-    /// Whether this callback has brought the actor's end: [`close`](Context::close) or
-    /// [`abort`](Context::abort) was asked for, or its byte budget passed. An adapter then makes no
-    /// further call of the actor inside, and may add its own farewell. Also in
-    /// [`written`](Actor::written) while the connection closes after flushing.
+    /// Whether this callback has brought the actor's end: [`close`](Context::close),
+    /// [`abort`](Context::abort) or [`detach`](Context::detach) was asked for, or its byte budget
+    /// passed. An adapter then makes no further call of the actor inside, and may add its own
+    /// farewell. Also in [`written`](Actor::written) while the connection closes after flushing.
     #[inline]
     pub fn is_closing(&self) -> bool {
-        let ends = Wants::CLOSE | Wants::ABORT | Wants::OVERFLOW;
         let flags = self.call.flags;
-        self.call.wants.has(ends) || flags.has(Flags::CLOSING) && flags.has(Flags::SOCKET)
+        self.call.wants.has(Wants::ENDS) || flags.has(Flags::CLOSING) && flags.has(Flags::SOCKET)
     }
 }
 

@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::RefUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::actor::Actor;
 use crate::addr::Addr;
 use crate::command::Command;
+use crate::origin::{ConnectionOptions, Origin};
 use crate::registry::{Registry, Stats};
+use crate::sync::lock;
 use crate::sys::{Process, clock};
 use crate::workers::{Job, Workers};
 
@@ -23,6 +25,9 @@ pub(crate) struct Shared {
     pub(crate) workers: Workers,
     /// Where the next `spawn` goes.
     next: AtomicUsize,
+    /// Where sockets that come from elsewhere are said to come from, one for all of the same limits.
+    /// Those that serve nobody go when the next is made.
+    origins: Mutex<Vec<Arc<Origin>>>,
     /// How many pollers have closed their listeners because the system stops.
     stopping: AtomicUsize,
     /// How many pollers have not ended.
@@ -44,6 +49,7 @@ impl Shared {
             simulated,
             workers,
             next: AtomicUsize::new(0),
+            origins: Mutex::default(),
             stopping: AtomicUsize::new(0),
             running,
         });
@@ -74,6 +80,27 @@ impl Shared {
     /// Whether the stop has reached a poller.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire) > 0
+    }
+
+    /// The origin of connections that came from no listener and live under these limits.
+    pub(crate) fn origin_of(&self, options: &ConnectionOptions) -> Arc<Origin> {
+        let mut origins = lock(&self.origins);
+        if let Some(known) = origins.iter().find(|known| known.options == *options) {
+            return known.clone();
+        }
+        origins.retain(|known| Arc::strong_count(known) > 1);
+        let origin = Arc::new(Origin::of_nobody(options.clone()));
+        origins.push(origin.clone());
+        origin
+    }
+
+    /// The poller with the fewest sockets; those with the same number take turns.
+    pub(crate) fn least_loaded(&self) -> usize {
+        let len = self.pollers.len();
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % len;
+        let in_turn = (0..len).map(|step| (next + step) % len);
+        let load = |poller: &usize| self.pollers[*poller].door.sockets.load(Ordering::Relaxed);
+        in_turn.min_by_key(load).unwrap_or(0)
     }
 
     /// How many panics were contained so far.

@@ -352,6 +352,7 @@ impl<M: Send + 'static> Inbox<M> {
     fn control(&mut self, key: ActorKey, control: Control, hosts: &mut Hosts) {
         match control {
             Control::Spawn(make) => hosts.spawn(key, make),
+            Control::Adopt(adoption) => hosts.place_adoption(key, *adoption),
             Control::Close => {
                 self.letter(Entry::new(key, What::Control(Box::new(control))), hosts);
             }

@@ -35,6 +35,8 @@
 //! | [`ConnectionOptions::incomplete_timeout`] | 60 s | one frame over a poor line; ends who sends a byte now and then to hold the place | [`CloseReason::SlowSender`] |
 //! | [`ConnectionOptions::idle_timeout`] | none | waiting is what a push connection is for, and it costs some dozen bytes | [`CloseReason::Idle`] |
 //! | [`ConnectionOptions::linger`] | 5 s, 64 MiB; 1 s, 64 KiB for a refused connection | a peer that got our end of stream answers within round trips; what it had under way fits twice over | the socket is closed |
+//! | [`AdoptOptions::connection`] | those of [`ConnectionOptions`] | an adopted socket is a connection like any other | |
+//! | [`AdoptOptions::unread`], [`AdoptOptions::unwritten`] | none | a socket from elsewhere brings what is said | |
 //!
 //! # Panics
 //!
@@ -46,6 +48,7 @@
 // In reading order: what the user writes, what carries it, what it stands on.
 mod actor;
 mod addr;
+mod adopt;
 mod ask;
 mod broadcaster;
 mod context;
@@ -89,6 +92,9 @@ mod sys;
 
 pub use actor::{Actor, CloseReason, Outcome};
 pub use addr::{Addr, HasMailbox, Recipient, SendError, SendErrorKind};
+pub use adopt::{
+    AdoptError, AdoptErrorKind, AdoptOptions, Adoptable, DetachError, Detached, DetachedError,
+};
 pub use ask::{AskError, Reply};
 pub use broadcaster::{Broadcast, Broadcaster, Left, Members, Refused};
 pub use context::{Context, Written};

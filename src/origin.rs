@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::actor::Actor;
 use crate::call::Hosted;
 use crate::sys::{Endpoint, Peer, SocketOption};
 
 /// The limits that one connection lives under, each with a safe default:
 /// [all defaults and their reasons](crate#defaults).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ConnectionOptions {
     pub(crate) input_max: usize,
     pub(crate) output_max: usize,
@@ -170,6 +171,32 @@ pub(crate) enum Spread {
     Here,
     RoundRobin,
     LeastConnections,
+}
+
+impl Origin {
+    /// One that is no listener: that of actors without a socket, and of connections that come from
+    /// elsewhere.
+    pub(crate) fn of_nobody(options: ConnectionOptions) -> Origin {
+        Origin {
+            make: Box::new(|_| -> Box<dyn Hosted> { Box::new(Nobody) }),
+            options,
+            live: AtomicUsize::new(0),
+            max: usize::MAX,
+            at_limit: AtLimit::Wait,
+            // Unspecified: whoever wants to know asks the kernel.
+            local: Endpoint::Tcp(([0, 0, 0, 0], 0).into()),
+            homes: Vec::new(),
+            spread: Spread::Here,
+            per_connection: Vec::new(),
+        }
+    }
+}
+
+/// What an origin without a listener would make. Never made.
+struct Nobody;
+
+impl Actor for Nobody {
+    type Message = std::convert::Infallible;
 }
 
 impl fmt::Debug for Origin {

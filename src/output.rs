@@ -145,6 +145,21 @@ impl Output {
         }
     }
 
+    /// Takes out all that waits, in one piece; copied unless it is one already.
+    pub(crate) fn take(&mut self) -> Bytes {
+        let all = match (self.copied.is_empty(), self.shared.len()) {
+            (true, 1) => self.shared.pop_front().map(|(_, bytes)| bytes),
+            _ => None,
+        };
+        let all = all.unwrap_or_else(|| {
+            let mut all = Vec::with_capacity(self.len());
+            self.parts().for_each(|part| all.extend_from_slice(part));
+            all.into()
+        });
+        self.clear();
+        all
+    }
+
     /// Drops all that waits.
     pub(crate) fn clear(&mut self) {
         self.copied.clear();

@@ -13,7 +13,6 @@ use slotmap::{Key, KeyData};
 
 use crate::actor::{Actor, CloseReason};
 use crate::addr::{Control, Entry, Post, What};
-use crate::call::Hosted;
 use crate::command::Command;
 use crate::inbox::Inbox;
 use crate::mailbox::Mailbox;
@@ -303,10 +302,14 @@ impl Registry {
         &self,
         make: impl FnOnce() -> A + Send + 'static,
     ) -> (Arc<Post<A::Message>>, ActorKey) {
+        self.place::<A>(Control::Spawn(Box::new(move || Box::new(make()) as _)))
+    }
+
+    /// The same with what becomes of the place in `control`.
+    pub(crate) fn place<A: Actor>(&self, control: Control) -> (Arc<Post<A::Message>>, ActorKey) {
         let post = self.post::<A>();
         let key = self.door.reserve();
-        let spawn = Control::Spawn(Box::new(move || Box::new(make()) as Box<dyn Hosted>));
-        post.put(Entry::new(key, What::Control(Box::new(spawn))));
+        post.put(Entry::new(key, What::Control(Box::new(control))));
         (post, key)
     }
 

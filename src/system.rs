@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use crate::actor::Actor;
 use crate::addr::Addr;
+use crate::adopt::{AdoptError, AdoptOptions, Adoptable};
 use crate::ask;
 use crate::call::Hosted;
 use crate::command::Command;
 use crate::handle::{Handle, Shared};
 use crate::listener::{Balance, ListenOptions, Listener};
-use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
+use crate::origin::{ConnectionOptions, Origin, Spread};
 use crate::poller::Poller;
 use crate::registry::{Registry, Stats};
 use crate::sys::{
@@ -162,7 +163,7 @@ impl Builder {
             None => SelectorKind::of_environment()?,
         };
         let (mut system, selectors) = self.system(pollers, || Selector::new(kind), None)?;
-        let spawned = Arc::new(spawned_origin());
+        let spawned = Arc::new(Origin::of_nobody(ConnectionOptions::default()));
         for (registry, selector) in system.handle.shared.pollers.iter().zip(selectors) {
             let (registry, shared, spawned) = (
                 registry.clone(),
@@ -192,7 +193,7 @@ impl Builder {
         let selector = || Ok(Selector::simulated());
         let (system, selectors) = self.system(pollers, selector, Some(process))?;
         let shared = &system.handle.shared;
-        let spawned = Arc::new(spawned_origin());
+        let spawned = Arc::new(Origin::of_nobody(ConnectionOptions::default()));
         let poller = |(registry, selector): (&Arc<Registry>, Selector)| {
             let (registry, shared, spawned) = (registry.clone(), shared.clone(), spawned.clone());
             // A simulated clock stands still while a poller spins.
@@ -255,28 +256,6 @@ impl Drop for StopOthers {
             .stop(Duration::ZERO);
         }
     }
-}
-
-/// Actors without a socket have to come from somewhere, too.
-fn spawned_origin() -> Origin {
-    Origin {
-        make: Box::new(|_| -> Box<dyn Hosted> { Box::new(Nobody) }),
-        options: ConnectionOptions::default(),
-        live: AtomicUsize::new(0),
-        max: usize::MAX,
-        at_limit: AtLimit::Wait,
-        local: Endpoint::Tcp(([0, 0, 0, 0], 0).into()),
-        homes: Vec::new(),
-        spread: Spread::Here,
-        per_connection: Vec::new(),
-    }
-}
-
-/// What an origin without a listener would make. Never made.
-struct Nobody;
-
-impl Actor for Nobody {
-    type Message = std::convert::Infallible;
 }
 
 /// Pollers, listeners and actors that belong together.
@@ -443,6 +422,33 @@ impl System {
         make: impl FnOnce() -> A + Send + 'static,
     ) -> Addr<A> {
         self.handle.spawn_on(poller, make)
+    }
+
+    /// As [`Handle::adopt`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn adopt<A: Actor>(
+        &self,
+        socket: impl Into<Adoptable>,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Result<Addr<A>, AdoptError> {
+        self.handle.adopt(socket, make)
+    }
+
+    /// As [`Handle::adopt_with`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn adopt_with<A: Actor>(
+        &self,
+        socket: impl Into<Adoptable>,
+        options: AdoptOptions,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Result<Addr<A>, AdoptError> {
+        self.handle.adopt_with(socket, options, make)
     }
 
     /// A handle for other threads and for actors: to stop the system, to spawn into it, to read its

@@ -14,7 +14,7 @@ const LEVELS: [&[&str]; 7] = [
     &["poller", "acceptor"],
     &[
         "hosts", "inbox", "context", "call", "actor", "addr", "ask", "handle", "origin", "command",
-        "registry", "group", "offload",
+        "registry", "group", "offload", "adopt",
     ],
     &[
         "mailbox", "waker", "presence", "oneshot", "timers", "output", "input", "flags", "watch",

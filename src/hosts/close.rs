@@ -147,7 +147,7 @@ impl Hosts {
     }
 
     /// Tells the actor its end and drops it. Nothing can reach it from here on.
-    fn retire(&mut self, index: usize, reason: &CloseReason) {
+    pub(super) fn retire(&mut self, index: usize, reason: &CloseReason) {
         let key = self.key(index);
         self.call.registry.door.leave(key);
         self.call.timers.cancel_all(index as u32);
@@ -225,10 +225,13 @@ impl Hosts {
         } else {
             drop(socket);
         }
-        let origin = &self.call.origins[usize::from(slot.origin)];
-        if !slot.flags.has(Flags::REFUSED)
-            && origin.live.fetch_sub(1, Ordering::AcqRel) == origin.max
-        {
+        self.give_back(slot.origin, slot.flags);
+    }
+
+    /// A socket has gone, or is nobody's here any more: it counts no longer.
+    pub(super) fn give_back(&mut self, origin: u16, flags: Flags) {
+        let origin = &self.call.origins[usize::from(origin)];
+        if !flags.has(Flags::REFUSED) && origin.live.fetch_sub(1, Ordering::AcqRel) == origin.max {
             for home in &origin.homes {
                 self.call.shared.pollers[*home].command(Command::Rearm(origin.clone()));
             }

@@ -8,6 +8,7 @@
 //! how they end, [`timeouts`] watches them, [`guard`] contains their panics.
 
 mod close;
+mod detach;
 mod extras;
 mod guard;
 mod input;
@@ -304,6 +305,11 @@ impl Hosts {
             Ok(outcome) => self.carry_out(index, outcome, wants, flush),
         }
         self.call.notices.clear();
+        if wants.has(Wants::DETACH) {
+            // Still there where something else has ended it.
+            let unused = self.call.detach.take();
+            self.drop_guarded(unused);
+        }
         self.place_spawned();
     }
 
@@ -358,6 +364,7 @@ impl Hosts {
                     CloseReason::Finished
                 }
             }
+            Ok(()) if wants.has(Wants::DETACH) => return self.detach(index),
             Ok(()) => {
                 if self.send_staged(index, flush) && !wants.is_empty() {
                     self.owe_notices(index);

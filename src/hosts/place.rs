@@ -38,6 +38,9 @@ impl Hosts {
             let index = self.place(key, Some(actor));
             self.owe(index, Flags::OPENING);
         }
+        if !self.call.adopting.is_empty() {
+            self.place_adopting();
+        }
     }
 
     /// An actor without a socket, made by another thread's closure.
@@ -46,17 +49,27 @@ impl Hosts {
         key: ActorKey,
         make: Box<dyn FnOnce() -> Box<dyn Hosted> + Send>,
     ) {
+        if let Some(actor) = self.make_spawned(key, make) {
+            let index = self.place(key, Some(actor));
+            self.slots[index].flags.set(Flags::OPENING);
+            self.open(index);
+        }
+    }
+
+    /// What another thread's closure makes; where it panics, the key has gone.
+    pub(super) fn make_spawned(
+        &mut self,
+        key: ActorKey,
+        make: Box<dyn FnOnce() -> Box<dyn Hosted> + Send>,
+    ) -> Option<Box<dyn Hosted>> {
         match guard(make) {
-            Ok(actor) => {
-                let index = self.place(key, Some(actor));
-                self.slots[index].flags.set(Flags::OPENING);
-                self.open(index);
-            }
+            Ok(actor) => Some(actor),
             Err(panic) => {
                 self.count_panic("a factory", &*panic);
                 self.drop_guarded(panic);
                 self.call.registry.door.leave(key);
                 self.call.registry.door.free(key);
+                None
             }
         }
     }
@@ -95,9 +108,6 @@ impl Hosts {
         self.watch_idle(index);
         let key = self.key(index);
         self.open(index);
-        if self.find(key).is_some() {
-            self.sync_interest(index);
-        }
         key
     }
 
@@ -119,6 +129,16 @@ impl Hosts {
     /// was opened and closed.
     pub(crate) fn not_connected(&mut self, actor: Box<dyn Hosted>, reason: CloseReason) {
         let key = self.call.registry.door.reserve();
+        self.end_unopened(key, actor, reason);
+    }
+
+    /// Tells an actor that was not opened its end, by `closed` alone.
+    pub(super) fn end_unopened(
+        &mut self,
+        key: ActorKey,
+        actor: Box<dyn Hosted>,
+        reason: CloseReason,
+    ) {
         let index = self.place(key, Some(actor));
         Counters::add(&self.call.registry.door.counters.opened, 1);
         self.slots[index].flags.set(Flags::OPENED);
@@ -147,8 +167,19 @@ impl Hosts {
         peer: Peer,
         actor: Option<Box<dyn Hosted>>,
     ) -> usize {
-        let origin = self.origin(origin);
         let key = self.call.registry.door.reserve();
+        self.place_socket_at(key, origin, socket, peer, actor)
+    }
+
+    pub(super) fn place_socket_at(
+        &mut self,
+        key: ActorKey,
+        origin: &Arc<Origin>,
+        socket: Socket,
+        peer: Peer,
+        actor: Option<Box<dyn Hosted>>,
+    ) -> usize {
+        let origin = self.origin(origin);
         let index = self.place(key, actor);
         let slot = &mut self.slots[index];
         slot.socket = Some(socket);
@@ -192,7 +223,7 @@ impl Hosts {
         }
     }
 
-    /// Calls `opened` if it has not been.
+    /// Calls `opened` if it has not been, and lets the selector watch a socket.
     pub(super) fn open(&mut self, index: usize) {
         if !self.slots[index].flags.take(Flags::OPENING) {
             return;
@@ -201,9 +232,13 @@ impl Hosts {
         Counters::add(&self.call.registry.door.counters.opened, 1);
         self.slots[index].flags.set(Flags::OPENED);
         self.call(index, |actor, call| actor.opened(call));
-        if self.stop.is_some() && self.find(key).is_some() {
+        if self.find(key).is_none() {
+            return;
+        }
+        if self.stop.is_some() {
             self.owe(index, Flags::STOPPING);
         }
+        self.sync_interest(index);
     }
 
     /// Tells every actor that the system stops.

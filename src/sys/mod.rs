@@ -40,6 +40,7 @@ macro_rules! syscall {
 
 mod addr;
 pub(crate) mod clock;
+pub(crate) mod descriptor;
 #[cfg(target_os = "linux")]
 mod epoll;
 mod listen_socket;
@@ -62,7 +63,7 @@ pub(crate) use listen_socket::{Accepted, BindOptions, ListenSocket};
 pub(crate) use options::Role;
 pub use options::{Keepalive, SocketOption, SocketOptions};
 pub use selector::SelectorKind;
-pub(crate) use selector::{Events, Interest, Selector};
+pub(crate) use selector::{Events, Interest, Selector, Source};
 pub use simulated::{Fault, Faults, Random, Trace};
 pub(crate) use simulated::{Network, Number, Process, Who, Wire};
 pub(crate) use socket::Socket;

@@ -235,6 +235,12 @@ impl Selector {
         }
     }
 
+    /// Whether `source` is of the world that this selector watches.
+    pub(crate) fn takes(&self, source: Source<'_>) -> bool {
+        let is_simulated = matches!(self.backend, Backend::Simulated(_));
+        is_simulated == matches!(source, Source::Simulated(_))
+    }
+
     /// Starts to report on `source` under `token`.
     ///
     /// `interest` must not be empty, here and in [`reregister`](Selector::reregister): a descriptor

@@ -247,12 +247,7 @@ impl Socket {
     /// Who is at the other end; an error once it has gone.
     #[cfg(test)]
     pub(crate) fn peer(&self) -> io::Result<Peer> {
-        let fd = self.kernel().as_raw_fd();
-        let ((), addr) = SockAddr::filled_by(|addr, len| {
-            // SAFETY: `addr` is writable for `len` bytes, and both outlive the call.
-            unsafe { syscall!(getpeername(fd, addr, len)) }.map(drop)
-        })?;
-        addr.to_peer()
+        super::descriptor::peer(self.kernel())
     }
 
     /// Whether small segments leave at once (TCP only; a Unix socket has no delay to switch off).
@@ -273,6 +268,16 @@ impl From<OwnedFd> for Socket {
     }
 }
 
+impl Socket {
+    /// The descriptor; a simulated socket has none and comes back.
+    pub(crate) fn into_fd(self) -> Result<OwnedFd, Socket> {
+        match self.end.source() {
+            Source::Simulated(_) => Err(self),
+            Source::Fd(_) => Ok(self.end.into_fd()),
+        }
+    }
+}
+
 /// What a socket owns: a descriptor, or the number of an end on the simulated network.
 ///
 /// In the four bytes of an `OwnedFd`, niche included, because there is one for each connection.
@@ -283,6 +288,15 @@ pub(super) struct End(NonZeroI32);
 impl End {
     pub(super) fn of(fd: OwnedFd) -> End {
         End(NonZeroI32::new(!fd.into_raw_fd()).expect("-1 is no descriptor"))
+    }
+
+    /// The descriptor of an end that has one.
+    fn into_fd(self) -> OwnedFd {
+        let fd: RawFd = !self.0.get();
+        debug_assert!(fd >= 0, "a simulated end has no descriptor");
+        mem::forget(self);
+        // SAFETY: ours since `of` took it over; our own drop, which would close it, never runs.
+        unsafe { OwnedFd::from_raw_fd(fd) }
     }
 
     pub(super) fn simulated(number: Number) -> End {

@@ -146,5 +146,7 @@ fn to_owned(reason: &CloseReason, error: Option<Box<dyn Error + Send + Sync>>) -
         CloseReason::SlowSender { kept, after } => CloseReason::SlowSender { kept, after },
         CloseReason::InputTooLong { len, limit } => CloseReason::InputTooLong { len, limit },
         CloseReason::Stopped => CloseReason::Stopped,
+        CloseReason::Detached => CloseReason::Detached,
+        CloseReason::NotAdopted(ref error) => CloseReason::NotAdopted(error.copy()),
     }
 }

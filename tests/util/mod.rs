@@ -297,6 +297,7 @@ pub fn copy_of(reason: &CloseReason) -> CloseReason {
             limit: *limit,
         },
         CloseReason::Stopped => CloseReason::Stopped,
+        CloseReason::Detached => CloseReason::Detached,
         other => panic!("a reason that this does not know: {other:?}"),
     }
 }

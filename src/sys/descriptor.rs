@@ -1,0 +1,221 @@
+//! What a descriptor that came from elsewhere is, and its flags.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::{SOL_SOCKET, c_int, socklen_t};
+
+use super::addr::{Peer, SockAddr};
+
+/// What a descriptor is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// One end of a stream, and who is at the other.
+    Stream(Peer),
+    /// A stream socket that is not connected: not yet, or not any more.
+    NotConnected,
+    /// A stream socket that listens.
+    Listening,
+    /// A datagram socket, of the Internet or Unix.
+    Datagram,
+    /// A socket of another kind.
+    OtherSocket,
+    /// No socket, but one of these.
+    NoSocket(&'static str),
+}
+
+/// Looks what `fd` is.
+pub(crate) fn find(fd: BorrowedFd<'_>) -> io::Result<Found> {
+    let kind = match option(fd, libc::SO_TYPE) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
+            return file_type(fd).map(Found::NoSocket);
+        }
+        kind => kind?,
+    };
+    let is_known = matches!(
+        option(fd, libc::SO_DOMAIN)?,
+        libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX
+    );
+    match kind {
+        libc::SOCK_STREAM if is_known => {}
+        libc::SOCK_DGRAM if is_known => return Ok(Found::Datagram),
+        _ => return Ok(Found::OtherSocket),
+    }
+    if option(fd, libc::SO_ACCEPTCONN)? != 0 {
+        return Ok(Found::Listening);
+    }
+    match peer(fd) {
+        Ok(peer) => Ok(Found::Stream(peer)),
+        // A connection that the peer has reset says so, too; `EINVAL` is what some kernels make of
+        // one that was shut down.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::EINVAL)) => {
+            Ok(Found::NotConnected)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Who is at the other end of a connected socket.
+pub(super) fn peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
+    let ((), addr) = SockAddr::filled_by(|addr, len| {
+        // SAFETY: `addr` is writable for `len` bytes, and both outlive the call.
+        unsafe { syscall!(getpeername(fd.as_raw_fd(), addr, len)) }.map(drop)
+    })?;
+    addr.to_peer()
+}
+
+/// Sets whether calls on the open file wait, for all who share it.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    let flags = unsafe { syscall!(fcntl(fd.as_raw_fd(), libc::F_GETFL)) }?;
+    let wanted = if on {
+        flags | libc::O_NONBLOCK
+    } else {
+        flags & !libc::O_NONBLOCK
+    };
+    if wanted != flags {
+        // SAFETY: takes no pointer.
+        unsafe { syscall!(fcntl(fd.as_raw_fd(), libc::F_SETFL, wanted)) }?;
+    }
+    Ok(())
+}
+
+/// Keeps `fd` from being handed down to the programs that this one starts.
+pub(crate) fn set_cloexec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    let flags = unsafe { syscall!(fcntl(fd.as_raw_fd(), libc::F_GETFD)) }?;
+    if flags & libc::FD_CLOEXEC == 0 {
+        let flags = flags | libc::FD_CLOEXEC;
+        // SAFETY: takes no pointer.
+        unsafe { syscall!(fcntl(fd.as_raw_fd(), libc::F_SETFD, flags)) }?;
+    }
+    Ok(())
+}
+
+/// An option of a socket whose value is an integer.
+fn option(fd: BorrowedFd<'_>, name: c_int) -> io::Result<c_int> {
+    let mut value: c_int = 0;
+    let mut len = mem::size_of_val(&value) as socklen_t;
+    // SAFETY: `value` is writable for the `len` bytes that it has, and both outlive the call.
+    unsafe {
+        syscall!(getsockopt(
+            fd.as_raw_fd(),
+            SOL_SOCKET,
+            name,
+            (&raw mut value).cast(),
+            &raw mut len,
+        ))
+    }?;
+    Ok(value)
+}
+
+/// What is behind `fd`, in words.
+fn file_type(fd: BorrowedFd<'_>) -> io::Result<&'static str> {
+    // SAFETY: made of integers alone, for which zero is a valid value.
+    let mut stat: libc::stat = unsafe { mem::zeroed() };
+    // SAFETY: `stat` is writable and outlives the call.
+    unsafe { syscall!(fstat(fd.as_raw_fd(), &raw mut stat)) }?;
+    Ok(match stat.st_mode & libc::S_IFMT {
+        libc::S_IFREG => "a regular file",
+        libc::S_IFDIR => "a directory",
+        libc::S_IFIFO => "a pipe",
+        libc::S_IFCHR => "a character device",
+        libc::S_IFBLK => "a block device",
+        libc::S_IFSOCK => "a socket",
+        // An eventfd, a timerfd, an inotify and their like have no type.
+        _ => "an event source of the kernel",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+
+    use super::*;
+    use crate::sys::test_util::TempDir;
+
+    fn found(fd: &impl AsFd) -> Found {
+        find(fd.as_fd()).unwrap()
+    }
+
+    #[test]
+    fn a_stream_is_found_with_its_peer() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let peer = Peer::Tcp(listener.local_addr().unwrap());
+        assert_eq!(found(&client), Found::Stream(peer));
+        let (one, other) = UnixStream::pair().unwrap();
+        assert_eq!(found(&one), Found::Stream(Peer::Unix));
+        drop(other);
+        assert_eq!(found(&one), Found::Stream(Peer::Unix), "its end is to read");
+    }
+
+    #[test]
+    fn what_is_no_connected_stream_is_told_apart() {
+        let dir = TempDir::new();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(found(&listener), Found::Listening);
+        let listener = UnixListener::bind(dir.path("listener")).unwrap();
+        assert_eq!(found(&listener), Found::Listening);
+        assert_eq!(
+            found(&UdpSocket::bind("127.0.0.1:0").unwrap()),
+            Found::Datagram
+        );
+        assert_eq!(found(&UnixDatagram::unbound().unwrap()), Found::Datagram);
+        let unconnected = crate::sys::socket::open(libc::AF_INET).unwrap();
+        assert_eq!(found(&unconnected), Found::NotConnected);
+        // SAFETY: takes no pointer; what it returns is owned by nobody else.
+        let packets = unsafe {
+            let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+            OwnedFd::from_raw_fd(libc::socket(libc::AF_UNIX, kind, 0))
+        };
+        assert_eq!(found(&packets), Found::OtherSocket);
+    }
+
+    #[test]
+    fn what_is_no_socket_is_named() {
+        let (pipe, _) = std::io::pipe().unwrap();
+        assert_eq!(found(&pipe), Found::NoSocket("a pipe"));
+        let dir = File::open("/").unwrap();
+        assert_eq!(found(&dir), Found::NoSocket("a directory"));
+        let file = File::open(std::env::current_exe().unwrap()).unwrap();
+        assert_eq!(found(&file), Found::NoSocket("a regular file"));
+        let null = File::open("/dev/null").unwrap();
+        assert_eq!(found(&null), Found::NoSocket("a character device"));
+    }
+
+    #[test]
+    fn a_closed_connection_is_not_connected() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        crate::sys::Socket::from(OwnedFd::from(accepted)).abort();
+        crate::sys::test_util::wait_for(&client, crate::sys::Interest::READ);
+        assert_eq!(found(&client), Found::NotConnected);
+    }
+
+    #[test]
+    fn flags_are_set_and_cleared() {
+        let (one, _other) = UnixStream::pair().unwrap();
+        let nonblocking = || {
+            // SAFETY: takes no pointer.
+            unsafe { libc::fcntl(one.as_raw_fd(), libc::F_GETFL) & libc::O_NONBLOCK != 0 }
+        };
+        assert!(!nonblocking());
+        set_nonblocking(one.as_fd(), true).unwrap();
+        assert!(nonblocking());
+        set_nonblocking(one.as_fd(), false).unwrap();
+        assert!(!nonblocking());
+        // SAFETY: takes no pointer; what it returns is owned by nobody else.
+        let inherited = unsafe { OwnedFd::from_raw_fd(libc::dup(one.as_raw_fd())) };
+        // SAFETY: takes no pointer.
+        let cloexec = || unsafe { libc::fcntl(inherited.as_raw_fd(), libc::F_GETFD) };
+        assert_eq!(cloexec(), 0);
+        set_cloexec(inherited.as_fd()).unwrap();
+        assert_eq!(cloexec(), libc::FD_CLOEXEC);
+    }
+}
