@@ -26,49 +26,49 @@ use crate::watch::Watch;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 
-/// What an actor asked for in one callback. Each bit one request.
+/// What an actor asked for in one callback. Each bit one request, listed in the order of the bits: two
+/// that shared one would be taken for each other.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Wants(u16);
+pub(crate) struct Wants(u32);
 
 impl Wants {
-    pub(crate) const CLOSE: u16 = 1;
-    pub(crate) const ABORT: u16 = 1 << 1;
-    pub(crate) const SHUTDOWN_WRITE: u16 = 1 << 2;
-    pub(crate) const PAUSE: u16 = 1 << 3;
-    pub(crate) const RESUME: u16 = 1 << 4;
-    pub(crate) const WAIT: u16 = 1 << 5;
-    pub(crate) const LOCAL_ADDR: u16 = 1 << 6;
+    pub(crate) const CLOSE: u32 = 1;
+    pub(crate) const ABORT: u32 = 1 << 1;
+    pub(crate) const SHUTDOWN_WRITE: u32 = 1 << 2;
+    pub(crate) const PAUSE: u32 = 1 << 3;
+    pub(crate) const RESUME: u32 = 1 << 4;
+    pub(crate) const WAIT: u32 = 1 << 5;
+    pub(crate) const LOCAL_ADDR: u32 = 1 << 6;
     /// More was written than the byte budget allows.
-    pub(crate) const OVERFLOW: u16 = 1 << 7;
+    pub(crate) const OVERFLOW: u32 = 1 << 7;
     /// A write was dropped whole.
-    pub(crate) const DROPPED: u16 = 1 << 8;
+    pub(crate) const DROPPED: u32 = 1 << 8;
     /// The mailbox that it waits for is its own.
-    pub(crate) const WAIT_HERE: u16 = 1 << 9;
-    /// It is to be told when what it wrote has been taken.
-    pub(crate) const NOTICE: u16 = 1 << 11;
+    pub(crate) const WAIT_HERE: u32 = 1 << 9;
     /// Options of the socket are to be set.
-    pub(crate) const OPTIONS: u16 = 1 << 10;
-
+    pub(crate) const OPTIONS: u32 = 1 << 10;
+    /// It is to be told when what it wrote has been taken.
+    pub(crate) const NOTICE: u32 = 1 << 11;
     /// Its socket is to be taken out.
-    pub(crate) const DETACH: u16 = 1 << 10;
-    /// It has given a socket to a new actor.
-    pub(crate) const ADOPT: u16 = 1 << 11;
+    pub(crate) const DETACH: u32 = 1 << 12;
+    /// It has given a descriptor to a new actor.
+    pub(crate) const ADOPT: u32 = 1 << 13;
 
     /// After one of these an actor is shown no more input.
-    pub(crate) const STOPS_INPUT: u16 = Wants::ENDS | Wants::PAUSE | Wants::WAIT;
+    pub(crate) const STOPS_INPUT: u32 = Wants::ENDS | Wants::PAUSE | Wants::WAIT;
     /// These bring the actor's end.
-    pub(crate) const ENDS: u16 = Wants::CLOSE | Wants::ABORT | Wants::OVERFLOW | Wants::DETACH;
+    pub(crate) const ENDS: u32 = Wants::CLOSE | Wants::ABORT | Wants::OVERFLOW | Wants::DETACH;
 
-    pub(crate) fn set(&mut self, bit: u16) {
+    pub(crate) fn set(&mut self, bit: u32) {
         self.0 |= bit;
     }
 
-    pub(crate) fn clear(&mut self, bit: u16) {
+    pub(crate) fn clear(&mut self, bit: u32) {
         self.0 &= !bit;
     }
 
     #[inline]
-    pub(crate) fn has(self, bit: u16) -> bool {
+    pub(crate) fn has(self, bit: u32) -> bool {
         self.0 & bit != 0
     }
 
