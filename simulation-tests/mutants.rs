@@ -379,14 +379,14 @@ mutants! {
 
     /// A listener accepts one more than it may.
     limit_off_by_one breaks 8 {
-        "acceptor.rs": "self.origin.live.load(Ordering::Acquire) >= self.origin.max"
-            => "self.origin.live.load(Ordering::Acquire) >= self.origin.max + usize::from(MUTANT && self.origin.max < usize::MAX)",
+        "limits.rs": "(taken < self.max).then_some(taken + 1)"
+            => "(taken < self.max + usize::from(MUTANT)).then_some(taken + 1)",
     }
 
     /// A listener at its limit is not told that it has room again.
     rearm_is_not_sent breaks 8 {
-        "hosts/close.rs": "for home in &origin.homes {"
-            => "for home in origin.homes.iter().filter(|_| !MUTANT) {",
+        "entrance.rs": "for home in &self.homes {"
+            => "for home in self.homes.iter().filter(|_| !MUTANT) {",
     }
 
     /// Those who wait for room are not told.

@@ -1,33 +1,42 @@
 //! The listeners of one poller.
 //!
-//! A listener that cannot accept, because descriptors or memory ran out or its limit of connections
-//! is reached, is taken out of the selector: a level-triggered listener that nobody accepts from
-//! would be reported for ever. It comes back after [`REST`], or when a connection of its own has
-//! ended.
+//! A listener that must not or cannot accept (it is paused, its limit of connections is reached, its
+//! rate has no token, descriptors or memory ran out) is taken out of the selector: a level-triggered
+//! listener that nobody accepts from would be reported for ever. What brings it back is kept in its
+//! [`State`], and is a command or a time.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::command::Command;
+use crate::entrance::{Cause, Entrance, Loads, Opened, Spread};
 use crate::hosts::Hosts;
-use crate::origin::{AtLimit, Origin, Spread};
+use crate::limits::{Token, by_hash};
+use crate::origin::Origin;
 use crate::registry::Counters;
-use crate::sys::{Accepted, Interest, ListenSocket, Peer, Socket};
+use crate::sys::{Accepted, Interest, ListenSocket, Peer, Socket, Spare, clock};
 
-/// Connections accepted from one listener in one turn. A flood of connects costs some 20
-/// microseconds each, so the others wait for little more than a millisecond.
-const ACCEPTS_PER_TURN: usize = 64;
+/// How long a listener rests when descriptors or memory ran out; each time in vain twice as long, up
+/// to the longest. Short for a client that waits in the backlog, long for a processor that would try
+/// in vain.
+const REST_MIN: Duration = Duration::from_millis(10);
+const REST_MAX: Duration = Duration::from_millis(500);
 
-/// How long a listener rests when descriptors or memory ran out. Short for a client that waits in
-/// the backlog, long for a processor that would try in vain.
-const REST: Duration = Duration::from_millis(100);
+/// How often the log is told at most: a server that lives at its limit is in and out of it.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
+
+/// As many connects as a backlog may hold on a usual system, and some.
+const BACKLOG_MAX: usize = 8192;
 
 struct Listener {
     socket: ListenSocket,
-    origin: Arc<Origin>,
+    /// Behind the socket, which is dropped first.
+    opened: Opened,
     state: State,
-    /// Where round-robin goes next.
+    trouble: Trouble,
+    /// Where the next turn around its pollers begins.
     next: usize,
 }
 
@@ -35,10 +44,77 @@ struct Listener {
 enum State {
     /// The selector reports connects.
     Armed,
-    /// At its limit: until one of its connections has ended.
+    /// Until it is resumed.
+    Paused,
+    /// At a limit of connections: until one of them has ended.
     AtLimit,
+    /// Its rate has no token: until this time.
+    Throttled(Instant),
     /// Nothing to accept with: until this time.
     Resting(Instant),
+}
+
+impl State {
+    fn until(self) -> Option<Instant> {
+        match self {
+            State::Throttled(until) | State::Resting(until) => Some(until),
+            State::Armed | State::Paused | State::AtLimit => None,
+        }
+    }
+}
+
+/// What is known of an accept that fails.
+#[derive(Default)]
+struct Trouble {
+    /// Descriptors or memory have run out, and no turn has gone well since.
+    is_on: bool,
+    /// In this turn it failed; and it went well.
+    failed: bool,
+    went_well: bool,
+    /// How long it rested last, in vain.
+    rested: Duration,
+    /// When the log was told last.
+    said: Option<Instant>,
+}
+
+impl Trouble {
+    fn begin_turn(&mut self) {
+        self.failed = false;
+        self.went_well = false;
+    }
+
+    /// Notes a failure; whether the log is to be told.
+    fn note(&mut self, now: Instant) -> bool {
+        self.failed = true;
+        let before = std::mem::replace(&mut self.is_on, true);
+        let recently = |said| now.saturating_duration_since(said) < SAID_AGAIN;
+        if before || self.said.is_some_and(recently) {
+            return false;
+        }
+        self.said = Some(now);
+        true
+    }
+
+    /// How long to rest.
+    fn rest(&mut self) -> Duration {
+        self.rested = (2 * self.rested).clamp(REST_MIN, REST_MAX);
+        self.rested
+    }
+
+    /// Whether it is over with a turn that ends here.
+    fn ends(&mut self) -> bool {
+        self.is_on && self.went_well && !self.failed && std::mem::take(&mut self.is_on)
+    }
+}
+
+/// What an accept came to.
+enum Step {
+    /// There may be more.
+    Next,
+    /// Nobody waits.
+    Done,
+    /// Nobody is accepted for now.
+    Stop(State),
 }
 
 /// All listeners of one poller. Their tokens are their places here, which no actor's token is: an
@@ -46,6 +122,8 @@ enum State {
 #[derive(Default)]
 pub(crate) struct Acceptor {
     listeners: Vec<Option<Listener>>,
+    /// What a client is turned away with when descriptors have run out.
+    spare: Option<Spare>,
 }
 
 impl Acceptor {
@@ -55,7 +133,7 @@ impl Acceptor {
     }
 
     /// Begins to accept.
-    pub(crate) fn listen(&mut self, socket: ListenSocket, origin: Arc<Origin>, hosts: &mut Hosts) {
+    pub(crate) fn listen(&mut self, socket: ListenSocket, opened: Opened, hosts: &mut Hosts) {
         let place = self
             .listeners
             .iter()
@@ -66,69 +144,65 @@ impl Acceptor {
         }
         self.listeners[place] = Some(Listener {
             socket,
-            origin,
-            state: State::AtLimit,
+            opened,
+            state: State::Paused,
+            trouble: Trouble::default(),
             next: 0,
         });
+        self.restock(place, hosts);
         self.arm(place, hosts);
     }
 
     /// Accepts a bounded number of the connects that wait.
     pub(crate) fn accept(&mut self, place: usize, hosts: &mut Hosts) {
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Some(Some(listener)) = self.listeners.get_mut(place) else {
-                return;
+        self.restock(place, hosts);
+        let Some(Some(listener)) = self.listeners.get_mut(place) else {
+            return;
+        };
+        let origin = listener.opened.origin.clone();
+        let Some(entrance) = &origin.entrance else {
+            return;
+        };
+        listener.trouble.begin_turn();
+        for _ in 0..entrance.accepts_per_turn {
+            let step = if entrance.status.is_paused() {
+                Step::Stop(State::Paused)
+            } else {
+                listener.accept(entrance, true, &mut self.spare, hosts)
             };
-            if listener.is_full() && matches!(listener.origin.at_limit, AtLimit::Wait) {
-                return self.disarm(place, State::AtLimit, hosts);
-            }
-            match listener.socket.accept() {
-                Accepted::Connection(socket, peer) => listener.hand_out(socket, peer, hosts),
-                Accepted::Nothing => return,
-                Accepted::Again => {}
-                Accepted::Exhausted(error) | Accepted::Failed(error) => {
-                    Counters::add(&hosts.call.registry.door.counters.accept_pauses, 1);
-                    let until = hosts.call.deadline(REST);
-                    return self.disarm_logged(place, until, &error, hosts);
+            match step {
+                Step::Next => {}
+                Step::Done => break,
+                Step::Stop(state) => {
+                    listener.deregister(hosts);
+                    listener.state = state;
+                    return;
                 }
             }
         }
+        if listener.trouble.ends() {
+            log::info!("listener {}: accepts again", origin.local);
+        }
     }
 
-    /// Says so once, not every time that it tries in vain.
-    fn disarm_logged(
-        &mut self,
-        place: usize,
-        until: Instant,
-        error: &std::io::Error,
-        hosts: &mut Hosts,
-    ) {
-        if let Some(Some(listener)) = self.listeners.get(place)
-            && listener.state == State::Armed
+    /// A spare descriptor again, if this listener has a use for it and another thread had it.
+    fn restock(&mut self, place: usize, hosts: &Hosts) {
+        if self.spare.is_none()
+            && let Some(Some(listener)) = self.listeners.get(place)
+            && listener
+                .entrance()
+                .is_some_and(|entrance| entrance.farewell().is_some())
         {
-            let local = &listener.origin.local;
-            log::warn!(
-                "listener {local}: accept: {error}; connects wait in the backlog and it tries again every {REST:?}"
-            );
+            self.spare = Spare::open(hosts.call.shared.simulated).ok();
         }
-        self.disarm(place, State::Resting(until), hosts);
     }
 
     fn disarm(&mut self, place: usize, state: State, hosts: &mut Hosts) {
         let Some(Some(listener)) = self.listeners.get_mut(place) else {
             return;
         };
-        if listener.state == State::Armed
-            && let Err(error) = hosts.selector.deregister(listener.socket.source())
-        {
-            log::warn!("deregister listener {}: {error}", listener.origin.local);
-        }
+        listener.deregister(hosts);
         listener.state = state;
-        // One of its connections on another poller may have ended since the limit was looked at,
-        // too early to be told.
-        if state == State::AtLimit && !listener.is_full() {
-            self.arm(place, hosts);
-        }
     }
 
     fn arm(&mut self, place: usize, hosts: &mut Hosts) {
@@ -143,52 +217,59 @@ impl Acceptor {
             .register(listener.socket.source(), place as u64, Interest::READ)
         {
             Ok(()) => listener.state = State::Armed,
-            Err(error) => {
-                log::warn!("register listener {}: {error}", listener.origin.local);
-                listener.state = State::Resting(hosts.call.deadline(REST));
-            }
+            Err(error) => listener.state = listener.rest("register", &error, hosts),
         }
     }
 
-    /// When the first resting listener is to try again.
+    /// When the first listener that waits for a time is to try again.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let resting = self
-            .listeners
-            .iter()
-            .flatten()
-            .filter_map(|listener| match listener.state {
-                State::Resting(until) => Some(until),
-                _ => None,
-            });
-        resting.min()
+        let waiting = self.listeners.iter().flatten();
+        waiting.filter_map(|listener| listener.state.until()).min()
     }
 
-    /// Lets those that have rested try again: by an accept, and only if that goes well back into
-    /// the selector.
+    /// Lets those whose time has come try again: by an accept, and only if that goes well back into
+    /// the selector. So a rate costs a wake for a token and nothing else.
     pub(crate) fn rearm_due(&mut self, now: Instant, hosts: &mut Hosts) {
+        let is_due = |listener: &Option<Listener>| {
+            let state = listener.as_ref().map(|listener| listener.state);
+            state
+                .and_then(State::until)
+                .is_some_and(|until| until <= now)
+        };
         for place in 0..self.listeners.len() {
-            if let Some(listener) = &self.listeners[place]
-                && matches!(listener.state, State::Resting(until) if until <= now)
-            {
+            if is_due(&self.listeners[place]) {
                 self.accept(place, hosts);
-                if let Some(listener) = &self.listeners[place]
-                    && matches!(listener.state, State::Resting(until) if until <= now)
-                {
-                    log::info!("listener {}: accepts again", listener.origin.local);
+                if is_due(&self.listeners[place]) {
                     self.arm(place, hosts);
                 }
             }
         }
     }
 
-    /// A connection of this origin has ended.
-    pub(crate) fn rearm(&mut self, origin: &Arc<Origin>, hosts: &mut Hosts) {
+    /// There is room below some limit.
+    pub(crate) fn rearm(&mut self, hosts: &mut Hosts) {
         for place in 0..self.listeners.len() {
             if let Some(listener) = &self.listeners[place]
                 && listener.state == State::AtLimit
-                && Arc::ptr_eq(&listener.origin, origin)
+                && listener.entrance().is_some_and(Entrance::has_room)
             {
                 self.arm(place, hosts);
+            }
+        }
+    }
+
+    /// A listener has been paused or resumed.
+    pub(crate) fn look(&mut self, origin: &Arc<Origin>, hosts: &mut Hosts) {
+        for place in 0..self.listeners.len() {
+            if let Some(listener) = &self.listeners[place]
+                && listener.is_of(origin)
+                && let Some(entrance) = listener.entrance()
+            {
+                match (entrance.status.is_paused(), listener.state) {
+                    (true, _) => self.disarm(place, State::Paused, hosts),
+                    (false, State::Paused) => self.arm(place, hosts),
+                    (false, _) => {}
+                }
             }
         }
     }
@@ -197,7 +278,7 @@ impl Acceptor {
         for place in 0..self.listeners.len() {
             if self.listeners[place]
                 .as_ref()
-                .is_some_and(|listener| Arc::ptr_eq(&listener.origin, origin))
+                .is_some_and(|listener| listener.is_of(origin))
             {
                 self.close_at(place, hosts);
             }
@@ -208,77 +289,257 @@ impl Acceptor {
         for place in 0..self.listeners.len() {
             self.close_at(place, hosts);
         }
+        self.spare = None;
     }
 
     /// Accepts what waits in the backlog, then closes: the kernel would reset those connects, which
-    /// their clients believe made.
+    /// their clients believe made. So whoever waits for a rate or the end of a pause is accepted,
+    /// too; limits of connections hold.
     fn close_at(&mut self, place: usize, hosts: &mut Hosts) {
+        self.restock(place, hosts);
         let Some(mut listener) = self.listeners[place].take() else {
             return;
         };
         // No new client finds a Unix socket from here on; those of TCP still do, so the loop is
         // bounded.
         listener.socket.remove_path();
-        for _ in 0..BACKLOG_MAX {
-            if listener.is_full() && matches!(listener.origin.at_limit, AtLimit::Wait) {
-                break;
-            }
-            match listener.socket.accept() {
-                Accepted::Connection(socket, peer) => listener.hand_out(socket, peer, hosts),
-                Accepted::Again => {}
-                Accepted::Nothing | Accepted::Exhausted(_) | Accepted::Failed(_) => break,
+        let origin = listener.opened.origin.clone();
+        if let Some(entrance) = &origin.entrance {
+            for _ in 0..BACKLOG_MAX {
+                match listener.accept(entrance, false, &mut self.spare, hosts) {
+                    Step::Next => {}
+                    Step::Done | Step::Stop(_) => break,
+                }
             }
         }
-        if listener.state == State::Armed
-            && let Err(error) = hosts.selector.deregister(listener.socket.source())
-        {
-            log::warn!("deregister listener {}: {error}", listener.origin.local);
-        }
-        // With it may go the factory, and what that captured.
-        hosts.drop_guarded(listener);
+        listener.deregister(hosts);
+        // With them may go the factory, and what that captured.
+        hosts.drop_guarded((listener, origin));
     }
 }
 
-/// As many connects as a backlog may hold on a usual system, and some.
-const BACKLOG_MAX: usize = 8192;
-
 impl Listener {
-    fn is_full(&self) -> bool {
-        self.origin.live.load(Ordering::Acquire) >= self.origin.max
+    /// There whatever listens.
+    fn entrance(&self) -> Option<&Entrance> {
+        self.opened.origin.entrance.as_deref()
     }
 
-    /// Counts a connection and gives it to the poller that is to host it.
-    fn hand_out(&mut self, socket: Socket, peer: Peer, hosts: &mut Hosts) {
-        let full = self.is_full();
-        let here = &hosts.call.registry;
-        if full && let AtLimit::Refuse(farewell) = &self.origin.at_limit {
-            Counters::add(&here.door.counters.refused, 1);
-            here.door.sockets.fetch_add(1, Ordering::AcqRel);
-            return hosts.refuse(&self.origin, socket, peer, farewell.clone());
+    fn is_of(&self, origin: &Arc<Origin>) -> bool {
+        Arc::ptr_eq(&self.opened.origin, origin)
+    }
+
+    /// Out of the selector, if it is in.
+    fn deregister(&self, hosts: &mut Hosts) {
+        if self.state == State::Armed
+            && let Err(error) = hosts.selector.deregister(self.socket.source())
+        {
+            log::warn!("deregister listener {}: {error}", self.opened.origin.local);
         }
-        Counters::add(&here.door.counters.accepted, 1);
-        self.origin.live.fetch_add(1, Ordering::AcqRel);
-        let pollers = &hosts.call.shared.pollers;
-        let load = |poller: usize| pollers[poller].door.sockets.load(Ordering::Relaxed);
-        let target = match self.origin.spread {
-            Spread::Here => here.door.poller as usize,
-            Spread::RoundRobin => self.next % pollers.len(),
-            // From `next` on, so that pollers with the same load take turns.
-            Spread::LeastConnections => {
-                let in_turn = (0..pollers.len()).map(|step| (self.next + step) % pollers.len());
-                in_turn.min_by_key(|poller| load(*poller)).unwrap_or(0)
+    }
+
+    /// Accepts one connect, if its limits and, where `in_time`, its rate allow it.
+    fn accept(
+        &mut self,
+        entrance: &Entrance,
+        in_time: bool,
+        spare: &mut Option<Spare>,
+        hosts: &mut Hosts,
+    ) -> Step {
+        // What may be had is taken before the accept and given back if it comes to nothing: looked at
+        // only, two pollers would take the same.
+        let place = entrance.take(&hosts.call.shared);
+        if place.is_err() && entrance.farewell().is_none() {
+            return Step::Stop(State::AtLimit);
+        }
+        let give_back = |token: Option<Token>, hosts: &Hosts| {
+            if place.is_ok() {
+                entrance.give(&hosts.call.shared);
+            }
+            if let (Some(rate), Some(token)) = (&entrance.rate, token) {
+                rate.give(token);
             }
         };
-        self.next = (target + 1) % pollers.len();
+        let mut token = None;
+        if let (Some(rate), true) = (&entrance.rate, in_time) {
+            match rate.take(clock::now()) {
+                Ok(taken) => token = Some(taken),
+                Err(until) => {
+                    give_back(None, hosts);
+                    Counters::add(&hosts.call.registry.door.counters.rate_waits, 1);
+                    return Step::Stop(State::Throttled(until));
+                }
+            }
+        }
+        match self.socket.accept() {
+            Accepted::Connection(socket, peer) => {
+                self.trouble.went_well = true;
+                self.trouble.rested = Duration::ZERO;
+                match place {
+                    Ok(()) => self.let_in(entrance, socket, peer, hosts),
+                    Err(cause) => {
+                        count_refused(cause, hosts);
+                        let farewell = entrance.farewell().cloned().unwrap_or_default();
+                        hosts.refuse(&self.opened.origin, socket, peer, farewell);
+                    }
+                }
+                Step::Next
+            }
+            Accepted::Nothing => {
+                give_back(token, hosts);
+                Step::Done
+            }
+            Accepted::Again => {
+                give_back(token, hosts);
+                Step::Next
+            }
+            Accepted::Exhausted(error) => {
+                give_back(token, hosts);
+                self.turn_away(entrance, &error, spare, hosts)
+            }
+            Accepted::Failed(error) => {
+                give_back(token, hosts);
+                Step::Stop(self.rest("accept", &error, hosts))
+            }
+        }
+    }
+
+    /// Says once that nothing can be accepted, not every time that it tries in vain.
+    #[cold]
+    fn rest(&mut self, what: &str, error: &io::Error, hosts: &mut Hosts) -> State {
+        Counters::add(&hosts.call.registry.door.counters.accept_pauses, 1);
+        if self.trouble.note(clock::now()) {
+            let local = &self.opened.origin.local;
+            log::warn!(
+                "listener {local}: {what}: {error}; connects wait in the backlog, and it tries again by itself"
+            );
+        }
+        State::Resting(hosts.call.deadline(self.trouble.rest()))
+    }
+
+    /// No descriptor is left. Where clients are refused rather than left to wait, one is, with the
+    /// spare: given up for the accept, and taken again behind it.
+    ///
+    /// Another thread of the process may take it in between. Then either the accept finds none, as
+    /// before, or there is no spare until somebody closes something; the listener rests.
+    #[cold]
+    fn turn_away(
+        &mut self,
+        entrance: &Entrance,
+        error: &io::Error,
+        spare: &mut Option<Spare>,
+        hosts: &mut Hosts,
+    ) -> Step {
+        let (Some(farewell), Some(held)) = (entrance.farewell(), spare.take()) else {
+            return Step::Stop(self.rest("accept", error, hosts));
+        };
+        drop(held);
+        let accepted = self.socket.accept();
+        if let Accepted::Connection(socket, _) = &accepted {
+            if self.trouble.note(clock::now()) {
+                let local = &self.opened.origin.local;
+                log::warn!("listener {local}: accept: {error}; clients are turned away for now");
+            }
+            count_refused(Cause::Descriptors, hosts);
+            hosts.turn_away(socket, farewell);
+        }
+        let step = match accepted {
+            Accepted::Connection(..) | Accepted::Again => Step::Next,
+            Accepted::Nothing => Step::Done,
+            Accepted::Exhausted(error) | Accepted::Failed(error) => {
+                Step::Stop(self.rest("accept", &error, hosts))
+            }
+        };
+        *spare = Spare::open(hosts.call.shared.simulated).ok();
+        step
+    }
+
+    /// Hands a connection to the poller that is to host it. Its place has been taken.
+    fn let_in(&mut self, entrance: &Entrance, socket: Socket, peer: Peer, hosts: &mut Hosts) {
+        let mut ticket = None;
+        if let (Some(sources), Some(ip)) = (&entrance.sources, peer.ip()) {
+            ticket = sources.take(ip);
+            if ticket.is_none() {
+                entrance.give(&hosts.call.shared);
+                count_refused(Cause::Source, hosts);
+                let farewell = entrance.source_farewell.clone();
+                return hosts.refuse(&self.opened.origin, socket, peer, farewell);
+            }
+        }
+        let target = self.choose(entrance, peer, hosts);
+        let origin = &self.opened.origin;
+        let here = &hosts.call.registry.door;
+        Counters::add(&here.counters.accepted, 1);
+        origin.live.fetch_add(1, Ordering::AcqRel);
+        let pollers = &hosts.call.shared.pollers;
         pollers[target].door.sockets.fetch_add(1, Ordering::AcqRel);
-        if target == here.door.poller as usize {
-            hosts.adopt(&self.origin, socket, peer);
+        if target == here.poller as usize {
+            hosts.arriving = ticket;
+            hosts.adopt(origin, socket, peer);
         } else {
             pollers[target].command(Command::Adopt {
-                origin: self.origin.clone(),
+                origin: origin.clone(),
                 socket,
                 peer,
+                ticket,
             });
         }
     }
+
+    /// The poller that is to host a connection.
+    #[inline]
+    fn choose(&mut self, entrance: &Entrance, peer: Peer, hosts: &mut Hosts) -> usize {
+        let pollers = &entrance.pollers;
+        let all = &hosts.call.shared.pollers;
+        let target = match (&entrance.spread, peer.ip()) {
+            (Spread::Here, _) => return hosts.call.registry.door.poller as usize,
+            (Spread::RoundRobin, _) => pollers[self.next % pollers.len()],
+            (Spread::SourceHash, Some(ip)) => return pollers[by_hash(ip, pollers.len())],
+            // Peers without an address are of no source.
+            (Spread::LeastConnections, _) | (Spread::SourceHash, None) => {
+                Loads::new(pollers, all).least_from(self.next)
+            }
+            (Spread::Custom(choose), _) => {
+                let shared = hosts.call.shared.clone();
+                let loads = Loads::new(pollers, &shared.pollers);
+                let chosen = hosts.guarded_as("a choice of a poller", || choose.0(peer, &loads));
+                match chosen.filter(|chosen| pollers.binary_search(chosen).is_ok()) {
+                    Some(chosen) => chosen,
+                    None => {
+                        self.misdirected(entrance, chosen, hosts);
+                        loads.least_from(self.next)
+                    }
+                }
+            }
+        };
+        // From the next one on, so that pollers with the same load take turns.
+        self.next = match pollers.binary_search(&target) {
+            Ok(at) => (at + 1) % pollers.len(),
+            Err(_) => 0,
+        };
+        target
+    }
+
+    #[cold]
+    fn misdirected(&self, entrance: &Entrance, chosen: Option<usize>, hosts: &Hosts) {
+        Counters::add(&hosts.call.registry.door.counters.misdirected, 1);
+        if !entrance
+            .status
+            .said_misdirected
+            .swap(true, Ordering::Relaxed)
+        {
+            let local = &self.opened.origin.local;
+            let what = match chosen {
+                Some(poller) => format!("has chosen poller {poller}, which is none of it"),
+                None => "has panicked".to_owned(),
+            };
+            log::warn!(
+                "listener {local}: its choice of a poller {what}; such connections go to that with the fewest"
+            );
+        }
+    }
+}
+
+fn count_refused(cause: Cause, hosts: &Hosts) {
+    let counters = &hosts.call.registry.door.counters;
+    Counters::add(&counters.refused[cause as usize], 1);
 }

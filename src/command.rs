@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::entrance::Opened;
 use crate::inbox::AnyInbox;
+use crate::limits::Ticket;
 use crate::origin::Origin;
 use crate::sys::{ListenSocket, Peer, Socket};
 
@@ -15,14 +17,18 @@ pub(crate) enum Command {
         origin: Arc<Origin>,
         socket: Socket,
         peer: Peer,
+        /// What it counts as by its source.
+        ticket: Option<Ticket>,
     },
-    /// A listener to accept from.
+    /// A listener to accept from. In this order: the socket is dropped first.
     Listen {
         socket: ListenSocket,
-        origin: Arc<Origin>,
+        opened: Opened,
     },
-    /// The listener has room below its limit again.
-    Rearm(Arc<Origin>),
+    /// Some listener has room below its limit again.
+    Rearm,
+    /// The listener has been paused or resumed: look which it is.
+    Look(Arc<Origin>),
     /// The listener is to accept its backlog and close.
     Unlisten(Arc<Origin>),
     /// Stop by this deadline.

@@ -22,7 +22,13 @@
 //! | [`Builder::workers`] | 16 threads, made when there is work; 1,024 further pieces of it may wait | enough to keep a disk or a resolver busy; some milliseconds of work each, a second or so together | [`NotTaken`] gives the closures back |
 //! | one actor's share of a mailbox | all of the first half, and of the second as much as is free | a flood to one leaves room to its neighbours | the same |
 //! | [`ListenOptions::backlog`] | 4,096 connects | the kernel's own limit on usual systems | the kernel lets clients try again |
-//! | [`ListenOptions::max_connections`] | none but the process's descriptor limit | the machine's owner set that | [`ListenOptions::at_limit`]; out of descriptors, connects wait in the backlog, and the listener says so once and tries again every 100 ms |
+//! | [`ListenOptions::max_connections`] | none but the process's descriptor limit | the machine's owner set that | [`ListenOptions::at_limit`]; out of descriptors as well: the listener says so once, and tries again after 10 ms, then after twice as long, up to 500 ms |
+//! | [`Builder::max_connections`] | none but the process's descriptor limit | the same | [`ListenOptions::at_limit`] of each listener |
+//! | [`ListenOptions::max_per_source`] | none | many clients may stand behind one address | the client is closed, with [`source_farewell`](ListenOptions::source_farewell) |
+//! | [`ListenOptions::source_prefixes`] | IPv4 32 bits, IPv6 64 bits | what one host or one household has of its own | |
+//! | [`ListenOptions::accept_rate`] | none | how much a start costs only its server knows | connects wait in the backlog until the next token |
+//! | [`ListenOptions::accepts_per_turn`] | 64 connects | some 20 microseconds each: the poller's connections wait for little more than a millisecond | the rest is accepted in the next turns |
+//! | [`ListenOptions::pollers`] | all | | |
 //! | [`ListenOptions::at_limit`] | [`AtLimit::Wait`] | nobody is turned away who might be served a moment later | |
 //! | [`ListenOptions::balance`] | [`Balance::LeastConnections`] | connections live long, an uneven start would never even out | |
 //! | [`SocketOptions::nodelay`] | on, for TCP | a turn's writes are joined already | |
@@ -52,6 +58,7 @@ mod adopt;
 mod ask;
 mod broadcaster;
 mod context;
+mod entrance;
 mod handle;
 mod input;
 mod listener;
@@ -69,6 +76,7 @@ mod flags;
 mod group;
 mod hosts;
 mod inbox;
+mod limits;
 mod registry;
 mod watch;
 
@@ -98,6 +106,7 @@ pub use adopt::{
 pub use ask::{AskError, Reply};
 pub use broadcaster::{Broadcast, Broadcaster, Left, Members, Refused};
 pub use context::{Context, Written};
+pub use entrance::Loads;
 pub use handle::Handle;
 pub use input::{FrameError, Input, Prefix};
 pub use listener::{Balance, ListenOptions, Listener};

@@ -1,15 +1,29 @@
 //! Listening: what a listener can be told, and the handle to one that runs.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use bytes::Bytes;
+
+use crate::ask::on_poller_thread;
 use crate::command::Command;
+use crate::entrance::{Choose, Loads, Spread};
 use crate::handle::Shared;
 use crate::origin::{AtLimit, ConnectionOptions, Origin};
-use crate::sys::{Endpoint, SocketOption, SocketOptions};
+use crate::sys::{Endpoint, Peer, SocketOption, SocketOptions, clock};
+use crate::timers::deadline_after;
 
-/// How a listener spreads its connections over the pollers.
+/// How a listener spreads its connections over the [pollers that it serves](ListenOptions::pollers).
+///
+/// # Choosing one
+///
+/// The default is right where all connections are alike. `RoundRobin` costs the same and is
+/// predictable. `SourceHash` brings the connections of one client together, as sessions that share
+/// something without locks want it. `PerPoller` is for connects so many that one poller cannot accept
+/// them all. What else there may be is said by a closure: [`ListenOptions::balance_by`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Balance {
@@ -19,6 +33,13 @@ pub enum Balance {
     LeastConnections,
     /// One poller accepts and gives connections to the pollers in turn.
     RoundRobin,
+    /// One poller accepts, and a hash of the peer's address says which one it goes to: the same for
+    /// all connections of an address, an IPv4 address mapped to IPv6 included, in every run and on
+    /// every machine, as long as the listener serves the same pollers. For what a client's next
+    /// connection finds in what its poller keeps; as even as addresses are
+    /// many, and no defence: who may choose an address chooses a poller. Peers of a Unix socket have
+    /// none, and go to the poller that has the fewest.
+    SourceHash,
     /// Every poller accepts for itself; the kernel spreads the connects by a hash of their
     /// addresses (SO_REUSEPORT), less evenly. Accepting does not hang on one poller; on two pollers
     /// it brought no more connects a second than the other two. TCP only.
@@ -32,7 +53,16 @@ pub struct ListenOptions {
     pub(crate) backlog: i32,
     pub(crate) max_connections: usize,
     pub(crate) at_limit: AtLimit,
-    pub(crate) balance: Balance,
+    pub(crate) max_per_source: Option<usize>,
+    /// Bits of an IPv4 and of an IPv6 address.
+    pub(crate) source_prefixes: (u8, u8),
+    pub(crate) source_farewell: Bytes,
+    /// In a second, and at once.
+    pub(crate) accept_rate: Option<(u32, u32)>,
+    pub(crate) accepts_per_turn: usize,
+    pub(crate) spread: Spread,
+    /// Ascending, each once; `None` for all.
+    pub(crate) pollers: Option<Vec<usize>>,
     pub(crate) socket: SocketOptions,
 }
 
@@ -43,7 +73,13 @@ impl Default for ListenOptions {
             backlog: 4096,
             max_connections: usize::MAX,
             at_limit: AtLimit::Wait,
-            balance: Balance::default(),
+            max_per_source: None,
+            source_prefixes: (32, 64),
+            source_farewell: Bytes::new(),
+            accept_rate: None,
+            accepts_per_turn: 64,
+            spread: Spread::LeastConnections,
+            pollers: None,
             socket: SocketOptions::new(),
         }
     }
@@ -67,9 +103,10 @@ impl ListenOptions {
         self
     }
 
-    /// How many connections of this listener there may be at a time; what happens to further ones
-    /// is [`at_limit`](ListenOptions::at_limit)'s to say. With [`Balance::PerPoller`] it may be
-    /// passed by one per further poller for a moment.
+    /// How many connections of this listener there may be at a time, those of a close under way
+    /// included; what happens to further ones is [`at_limit`](ListenOptions::at_limit)'s to say.
+    /// Exact, however many pollers accept. For all listeners together there is
+    /// [`Builder::max_connections`](crate::Builder::max_connections).
     ///
     /// # Panics
     ///
@@ -83,15 +120,162 @@ impl ListenOptions {
         self
     }
 
-    /// What happens to clients past `max_connections`.
+    /// What happens to clients past `max_connections`, of the listener or of the system, and when no
+    /// descriptor is left.
     pub fn at_limit(mut self, policy: AtLimit) -> Self {
         self.at_limit = policy;
         self
     }
 
-    /// How connections are spread over the pollers.
+    /// How many connections of one source address there may be at a time.
+    ///
+    /// Further ones are accepted, sent the [farewell](ListenOptions::source_farewell) if there is one,
+    /// and closed. They cannot be left in the backlog: who waits there is known by an accept alone,
+    /// and everybody else waits behind them. Exact, however many pollers accept; what is counted is
+    /// kept in a table of the sources that have connections, some 100 bytes for each connection of a
+    /// listener that has this limit.
+    ///
+    /// A source is what [`source_prefixes`](ListenOptions::source_prefixes) says; peers of a Unix
+    /// socket have no address and are not limited.
+    ///
+    /// ```
+    /// # use greenroom::ListenOptions;
+    /// let options = ListenOptions::new()
+    ///     .max_per_source(20)
+    ///     .source_farewell("too many connections from your address\n");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When it is 0.
+    pub fn max_per_source(mut self, connections: usize) -> Self {
+        assert!(
+            connections > 0,
+            "max_per_source: at least one connection must be allowed"
+        );
+        self.max_per_source = Some(connections);
+        self
+    }
+
+    /// How many bits of an address tell one source from another: by default all 32 of IPv4, and 64 of
+    /// the 128 of IPv6, since a single host there has 2^64 addresses to choose from. An IPv4 address
+    /// that is mapped to IPv6 is an IPv4 address.
+    ///
+    /// # Panics
+    ///
+    /// When one is 0, or more than an address has.
+    pub fn source_prefixes(mut self, v4_bits: u8, v6_bits: u8) -> Self {
+        assert!(
+            (1..=32).contains(&v4_bits),
+            "source_prefixes: an IPv4 address has 1 to 32 bits, not {v4_bits}"
+        );
+        assert!(
+            (1..=128).contains(&v6_bits),
+            "source_prefixes: an IPv6 address has 1 to 128 bits, not {v6_bits}"
+        );
+        self.source_prefixes = (v4_bits, v6_bits);
+        self
+    }
+
+    /// What a client past `max_per_source` is sent before it is closed. By default nothing.
+    pub fn source_farewell(mut self, farewell: impl Into<Bytes>) -> Self {
+        self.source_farewell = farewell.into();
+        self
+    }
+
+    /// How many connects are accepted in a second, on average, and how many at once after a rest: in
+    /// any time of `t` seconds at most `burst + per_second * t`. Further ones wait in the backlog for
+    /// their turn, and cost nothing there. Those that are refused count as well; what waits when the
+    /// listener closes is accepted without regard to it.
+    ///
+    /// One rate for the listener, also with [`Balance::PerPoller`]. A poller looks at the clock once
+    /// in a millisecond: where more than 1,000 a second are to be reached, `burst` is to be at least
+    /// what comes in a millisecond or two.
+    ///
+    /// # Panics
+    ///
+    /// When one is 0.
+    pub fn accept_rate(mut self, per_second: u32, burst: u32) -> Self {
+        assert!(
+            per_second > 0,
+            "accept_rate: at least one connect a second must be allowed"
+        );
+        assert!(burst > 0, "accept_rate: a burst is at least one connect");
+        self.accept_rate = Some((per_second, burst));
+        self
+    }
+
+    /// How many connects a poller accepts from this listener before it turns to its connections
+    /// again. By default 64: each costs some 20 microseconds, so that the others wait for little more
+    /// than a millisecond, and a flood is still accepted in few turns.
+    ///
+    /// # Panics
+    ///
+    /// When it is 0.
+    pub fn accepts_per_turn(mut self, connects: usize) -> Self {
+        assert!(
+            connects > 0,
+            "accepts_per_turn: at least one connect must be accepted"
+        );
+        self.accepts_per_turn = connects;
+        self
+    }
+
+    /// How connections are spread over the pollers; in place of what was said before, also by
+    /// `balance_by`.
     pub fn balance(mut self, balance: Balance) -> Self {
-        self.balance = balance;
+        self.spread = match balance {
+            Balance::LeastConnections => Spread::LeastConnections,
+            Balance::RoundRobin => Spread::RoundRobin,
+            Balance::SourceHash => Spread::SourceHash,
+            Balance::PerPoller => Spread::Here,
+        };
+        self
+    }
+
+    /// One poller accepts, and `choose` says which one each connection goes to: the number of one of
+    /// [the listener's pollers](Loads::pollers). Called on the thread of that poller for each
+    /// connection, so it is to be quick; what it remembers is its own.
+    ///
+    /// When it panics, or names no poller of the listener's, the connection goes to the one that has
+    /// the fewest; that is [counted](crate::Stats::misdirected), and the log says so once.
+    ///
+    /// ```
+    /// # use greenroom::*;
+    /// // Those on this machine to poller 0, all others by load.
+    /// let options = ListenOptions::new().balance_by(|peer, loads| match peer.ip() {
+    ///     Some(ip) if ip.is_loopback() => 0,
+    ///     _ => loads.least(),
+    /// });
+    /// ```
+    pub fn balance_by(
+        mut self,
+        choose: impl Fn(Peer, &Loads<'_>) -> usize + Send + Sync + 'static,
+    ) -> Self {
+        self.spread = Spread::Custom(Choose(Arc::new(choose)));
+        self
+    }
+
+    /// The pollers that serve this listener, by their numbers from 0 on; by default all. Others
+    /// neither accept for it nor host its connections: for a listener whose work is not to delay
+    /// others, or is to be near to what one poller keeps.
+    ///
+    /// One that the system does not have is an error of [`System::listen_with`](crate::System::listen_with).
+    ///
+    /// ```
+    /// # use greenroom::ListenOptions;
+    /// let options = ListenOptions::new().pollers([0, 2]);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub fn pollers(mut self, pollers: impl IntoIterator<Item = usize>) -> Self {
+        let mut pollers: Vec<usize> = pollers.into_iter().collect();
+        pollers.sort_unstable();
+        pollers.dedup();
+        assert!(!pollers.is_empty(), "pollers: there must be at least one");
+        self.pollers = Some(pollers);
         self
     }
 
@@ -122,7 +306,25 @@ impl ListenOptions {
     }
 }
 
-/// A running listener. Dropping this does not close it.
+/// A running listener. Cheap to clone, usable from every thread and inside callbacks. Dropping it
+/// does not close it.
+///
+/// Where several sockets share its address ([`Balance::PerPoller`]), each call is for all of them.
+///
+/// ```no_run
+/// # use greenroom::*;
+/// # use std::time::Duration;
+/// # struct Echo; impl Actor for Echo { type Message = (); }
+/// # fn main() -> std::io::Result<()> {
+/// let system = System::builder().build()?;
+/// let listener = system.listen("127.0.0.1:9000", |_peer| Echo)?;
+/// listener.pause(); // clients wait in the backlog
+/// listener.resume();
+/// listener.close();
+/// listener.wait_closed(Duration::from_secs(5))?; // the address is free
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Listener {
     pub(crate) origin: Arc<Origin>,
@@ -140,13 +342,95 @@ impl Listener {
         self.origin.live.load(Ordering::Acquire)
     }
 
-    /// Accepts what waits in the backlog, 8,192 connects and `max_connections` at most, and stops
-    /// listening. Connections go on. Returns at once, a moment before the address is free; closing
-    /// again is harmless.
+    /// Accepts nobody from here on until it is [resumed](Listener::resume): connects wait in the
+    /// backlog (of each socket where there are several), whose length is the limit
+    /// ([`ListenOptions::backlog`]). Connections go on. Returns at once: a poller that is just
+    /// accepting may take one more. Pausing again is harmless.
+    ///
+    /// A listener that closes, also because the system stops, accepts those who wait even so: they
+    /// would be reset.
+    pub fn pause(&self) {
+        self.set_paused(true);
+    }
+
+    /// Accepts again, those who have waited first. Harmless where it is not paused; what held it
+    /// beside the pause (a limit, a rate, no descriptors) holds it still.
+    pub fn resume(&self) {
+        self.set_paused(false);
+    }
+
+    fn set_paused(&self, paused: bool) {
+        if let Some(entrance) = &self.origin.entrance {
+            // The last word stands before the last command: whatever order calls come in, that one
+            // finds it.
+            entrance.status.set_paused(paused);
+            for home in &entrance.homes {
+                self.shared.pollers[*home].command(Command::Look(self.origin.clone()));
+            }
+        }
+    }
+
+    /// Whether it is paused: the last that was asked of it.
+    pub fn is_paused(&self) -> bool {
+        let entrance = self.origin.entrance.as_ref();
+        entrance.is_some_and(|entrance| entrance.status.is_paused())
+    }
+
+    /// Accepts what waits in the backlog, 8,192 connects and the limits of connections at most, and
+    /// stops listening. Connections go on. Returns at once, a moment before the address is free:
+    /// [`wait_closed`](Listener::wait_closed) waits for that. Closing again is harmless.
     pub fn close(&self) {
-        for home in &self.origin.homes {
+        for home in self.homes() {
             self.shared.pollers[*home].command(Command::Unlisten(self.origin.clone()));
         }
+    }
+
+    /// Whether all its sockets are closed: it was [closed](Listener::close), or the system has
+    /// stopped. Its connections may go on.
+    pub fn is_closed(&self) -> bool {
+        let entrance = self.origin.entrance.as_ref();
+        entrance.is_none_or(|entrance| entrance.status.is_closed())
+    }
+
+    /// Blocks the calling thread until it [is closed](Listener::is_closed), which it is not asked to
+    /// be by this. Then the address is free, and the file of a Unix socket is gone.
+    ///
+    /// # Errors
+    ///
+    /// [`TimedOut`](io::ErrorKind::TimedOut) when it is not within that time.
+    ///
+    /// # Panics
+    ///
+    /// On a poller's thread, which must not block, and on the thread of a
+    /// [simulation](crate::testing::Simulation), where nothing happens meanwhile: run it until
+    /// [`is_closed`](Listener::is_closed).
+    pub fn wait_closed(&self, within: Duration) -> io::Result<()> {
+        assert!(
+            !on_poller_thread(),
+            "wait_closed: this would block a poller"
+        );
+        assert!(
+            self.shared.simulated.is_none(),
+            "wait_closed: nothing happens while this waits; run the simulation until is_closed"
+        );
+        let Some(entrance) = &self.origin.entrance else {
+            return Ok(());
+        };
+        let deadline = deadline_after(clock::now(), within);
+        if entrance.status.wait_closed(deadline) {
+            return Ok(());
+        }
+        let local = &self.origin.local;
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("wait_closed: {local} is not closed after {within:?}; close it first"),
+        ))
+    }
+
+    /// The poller of each socket.
+    pub(crate) fn homes(&self) -> &[usize] {
+        let entrance = self.origin.entrance.as_ref();
+        entrance.map_or(&[], |entrance| &entrance.homes)
     }
 }
 
@@ -155,6 +439,8 @@ impl fmt::Debug for Listener {
         f.debug_struct("Listener")
             .field("local_addr", self.local_addr())
             .field("connections", &self.connections())
+            .field("is_paused", &self.is_paused())
+            .field("is_closed", &self.is_closed())
             .finish()
     }
 }

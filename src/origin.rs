@@ -1,13 +1,15 @@
 //! Where a connection comes from: what makes its actor, and the limits that it lives under.
 
 use std::fmt;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::actor::Actor;
 use crate::call::Hosted;
+use crate::entrance::Entrance;
+use crate::handle::Shared;
 use crate::sys::{Endpoint, Peer, SocketOption};
 
 /// The limits that one connection lives under, each with a safe default:
@@ -136,13 +138,18 @@ pub enum SlowReader {
     DropNewest,
 }
 
-/// What happens at a listener's limit of connections.
+/// What happens to clients that a listener has no room for: at its limit of connections, at that of
+/// the [system](crate::Builder::max_connections), or when no descriptor is left.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum AtLimit {
-    /// Further clients wait in the kernel's backlog until a connection ends.
+    /// Further clients wait in the kernel's backlog until a connection ends. Out of descriptors, the
+    /// listener tries again by itself: after 10 ms, then after twice as long, up to 500 ms.
     Wait,
-    /// Further clients are accepted, sent these bytes (which may be none), and closed.
+    /// Further clients are accepted, sent these bytes (which may be none), and closed: after a second
+    /// at most for them to read it. Out of descriptors, each poller has one in reserve to do so with,
+    /// one client after the other and without that second; should another thread have taken that
+    /// one, it is as with `Wait` until there is a descriptor again.
     Refuse(Bytes),
 }
 
@@ -153,24 +160,23 @@ pub(crate) struct Origin {
     pub(crate) options: ConnectionOptions,
     /// Connections that came from here and still hold a descriptor.
     pub(crate) live: AtomicUsize,
-    pub(crate) max: usize,
-    pub(crate) at_limit: AtLimit,
     /// Where it listens, the port being the real one.
     pub(crate) local: Endpoint,
-    /// Pollers on which this listener is registered, to be told when it falls below its limit.
-    pub(crate) homes: Vec<usize>,
-    pub(crate) spread: Spread,
     /// Options that each of its sockets has to be told.
     pub(crate) per_connection: Vec<SocketOption>,
+    /// What it lets in; `None` where nothing listens.
+    pub(crate) entrance: Option<Box<Entrance>>,
 }
 
-/// Which poller a new connection goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Spread {
-    /// It stays where it was accepted.
-    Here,
-    RoundRobin,
-    LeastConnections,
+impl Origin {
+    /// One of its connections has gone.
+    #[inline]
+    pub(crate) fn leave(&self, shared: &Shared) {
+        self.live.fetch_sub(1, Ordering::AcqRel);
+        if let Some(entrance) = &self.entrance {
+            entrance.give(shared);
+        }
+    }
 }
 
 impl Origin {
@@ -181,13 +187,10 @@ impl Origin {
             make: Box::new(|_| -> Box<dyn Hosted> { Box::new(Nobody) }),
             options,
             live: AtomicUsize::new(0),
-            max: usize::MAX,
-            at_limit: AtLimit::Wait,
             // Unspecified: whoever wants to know asks the kernel.
             local: Endpoint::Tcp(([0, 0, 0, 0], 0).into()),
-            homes: Vec::new(),
-            spread: Spread::Here,
             per_connection: Vec::new(),
+            entrance: None,
         }
     }
 }

@@ -320,12 +320,17 @@ impl Poller {
                 origin,
                 socket,
                 peer,
-            } => self.hosts.adopt(&origin, socket, peer),
-            Command::Listen { .. } if self.hosts.stop.is_some() => {}
-            Command::Listen { socket, origin } => {
-                self.acceptor.listen(socket, origin, &mut self.hosts)
+                ticket,
+            } => {
+                self.hosts.arriving = ticket;
+                self.hosts.adopt(&origin, socket, peer);
             }
-            Command::Rearm(origin) => self.acceptor.rearm(&origin, &mut self.hosts),
+            Command::Listen { .. } if self.hosts.stop.is_some() => {}
+            Command::Listen { socket, opened } => {
+                self.acceptor.listen(socket, opened, &mut self.hosts)
+            }
+            Command::Rearm => self.acceptor.rearm(&mut self.hosts),
+            Command::Look(origin) => self.acceptor.look(&origin, &mut self.hosts),
             Command::Unlisten(origin) => self.acceptor.close(&origin, &mut self.hosts),
             Command::Stop(deadline) => {
                 if self.hosts.stop.is_none() {

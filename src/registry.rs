@@ -14,6 +14,7 @@ use slotmap::{Key, KeyData};
 use crate::actor::{Actor, CloseReason};
 use crate::addr::{Control, Entry, Post, What};
 use crate::command::Command;
+use crate::entrance::Cause;
 use crate::inbox::Inbox;
 use crate::mailbox::Mailbox;
 use crate::presence::Presence;
@@ -89,8 +90,13 @@ impl fmt::Display for ActorId {
 pub struct Stats {
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections refused because a listener's limit was reached.
+    /// Connections accepted and closed again because there was no room for them.
     pub refused: u64,
+    /// The same by what there was too much of, all causes, also those of which there was none:
+    /// `listener limit` ([`max_connections`](crate::ListenOptions::max_connections)), `system limit`
+    /// ([`Builder::max_connections`](crate::Builder::max_connections)), `source limit`
+    /// ([`max_per_source`](crate::ListenOptions::max_per_source)), `descriptors`.
+    pub refused_by: BTreeMap<&'static str, u64>,
     /// Sockets open now, those of a close under way included.
     pub connections: u64,
     /// Actors opened, with and without a socket.
@@ -118,6 +124,12 @@ pub struct Stats {
     /// Options that a connection's socket did not take: see
     /// [`Actor::option_failed`](crate::Actor::option_failed).
     pub options_failed: u64,
+    /// Times that a listener had to wait for the next token of its
+    /// [rate](crate::ListenOptions::accept_rate).
+    pub rate_waits: u64,
+    /// Connections whose poller was to be chosen by a
+    /// [closure](crate::ListenOptions::balance_by) that panicked, or named none of the listener's.
+    pub misdirected: u64,
 }
 
 /// The counters behind [`Stats`], one set for a poller so that pollers do not write to one cache
@@ -125,7 +137,8 @@ pub struct Stats {
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) accepted: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    /// By [`Cause`].
+    pub(crate) refused: [AtomicU64; Cause::NAMES.len()],
     pub(crate) opened: AtomicU64,
     /// By [`CloseReason::place`].
     pub(crate) closed: [AtomicU64; CloseReason::NAMES.len()],
@@ -136,6 +149,8 @@ pub(crate) struct Counters {
     pub(crate) pushes: AtomicU64,
     pub(crate) accept_pauses: AtomicU64,
     pub(crate) options_failed: AtomicU64,
+    pub(crate) rate_waits: AtomicU64,
+    pub(crate) misdirected: AtomicU64,
 }
 
 impl Counters {
@@ -147,7 +162,11 @@ impl Counters {
     fn add_to(&self, stats: &mut Stats) {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         stats.accepted += get(&self.accepted);
-        stats.refused += get(&self.refused);
+        for (name, counter) in Cause::NAMES.iter().zip(&self.refused) {
+            let count = get(counter);
+            stats.refused += count;
+            *stats.refused_by.entry(name).or_default() += count;
+        }
         stats.opened += get(&self.opened);
         for (name, counter) in CloseReason::NAMES.iter().zip(&self.closed) {
             let count = get(counter);
@@ -161,6 +180,8 @@ impl Counters {
         stats.pushes += get(&self.pushes);
         stats.accept_pauses += get(&self.accept_pauses);
         stats.options_failed += get(&self.options_failed);
+        stats.rate_waits += get(&self.rate_waits);
+        stats.misdirected += get(&self.misdirected);
     }
 }
 
@@ -264,6 +285,7 @@ impl Registry {
     fn offer(&self, command: Command) -> Option<Command> {
         let stranded = self.commands.push(command, 0);
         if let Some(Command::Adopt { origin, .. }) = &stranded {
+            // The system stops, so nobody is to be told that there is room.
             origin.live.fetch_sub(1, Ordering::AcqRel);
             self.door.sockets.fetch_sub(1, Ordering::AcqRel);
         }
@@ -343,7 +365,8 @@ mod tests {
             let counters = &registry.door.counters;
             for (counter, times) in [
                 (&counters.accepted, 1),
-                (&counters.refused, 2),
+                (&counters.refused[0], 2),
+                (&counters.refused[3], 13),
                 (&counters.opened, 3),
                 (&counters.closed[0], 4),
                 (&counters.closed[12], 5),
@@ -352,8 +375,10 @@ mod tests {
                 (&counters.dropped_writes, 8),
                 (&counters.pushes, 9),
                 (&counters.accept_pauses, 10),
-                (&counters.options_failed, 13),
-                (&counters.unclaimed_work, 11),
+                (&counters.unclaimed_work, 17),
+                (&counters.options_failed, 16),
+                (&counters.rate_waits, 14),
+                (&counters.misdirected, 15),
             ] {
                 Counters::add(counter, n);
                 Counters::add(counter, n * (times - 1));
@@ -370,9 +395,13 @@ mod tests {
         let mut closed_by: BTreeMap<_, _> = CloseReason::NAMES.map(|name| (name, 0)).into();
         closed_by.insert("peer closed", 4 * 1001);
         closed_by.insert("stopped", 5 * 1001);
+        let mut refused_by: BTreeMap<_, _> = Cause::NAMES.map(|name| (name, 0)).into();
+        refused_by.insert("listener limit", 2 * 1001);
+        refused_by.insert("descriptors", 13 * 1001);
         let expected = Stats {
             accepted: 1001,
-            refused: 2 * 1001,
+            refused: 15 * 1001,
+            refused_by,
             opened: 3 * 1001,
             closed: 9 * 1001,
             closed_by,
@@ -381,10 +410,12 @@ mod tests {
             dropped_writes: 8 * 1001,
             pushes: 9 * 1001,
             accept_pauses: 10 * 1001,
-            unclaimed_work: 11 * 1001,
+            unclaimed_work: 17 * 1001,
+            rate_waits: 14 * 1001,
+            misdirected: 15 * 1001,
             connections: 11 * 1001,
             wakes: 12 * 1001,
-            options_failed: 13 * 1001,
+            options_failed: 16 * 1001,
         };
         assert_eq!(stats, expected);
     }

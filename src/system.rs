@@ -14,13 +14,15 @@ use crate::adopt::{AdoptError, AdoptOptions, Adoptable};
 use crate::ask;
 use crate::call::Hosted;
 use crate::command::Command;
+use crate::entrance::{Entrance, Opened, Spread, Status};
 use crate::handle::{Handle, Shared};
-use crate::listener::{Balance, ListenOptions, Listener};
-use crate::origin::{ConnectionOptions, Origin, Spread};
+use crate::limits::{Limit, Rate, Sources};
+use crate::listener::{ListenOptions, Listener};
+use crate::origin::{ConnectionOptions, Origin};
 use crate::poller::Poller;
 use crate::registry::{Registry, Stats};
 use crate::sys::{
-    BindOptions, Endpoint, ListenSocket, Network, Peer, Process, Selector, SelectorKind,
+    BindOptions, Endpoint, ListenSocket, Network, Peer, Process, Selector, SelectorKind, clock,
 };
 use crate::workers::{Limits, Workers};
 
@@ -33,6 +35,7 @@ pub struct Builder {
     /// `None` for as many as there are processors.
     pollers: Option<usize>,
     mailbox_bound: usize,
+    max_connections: usize,
     busy_poll: Duration,
     /// `None` for what the environment or the platform says.
     selector: Option<SelectorKind>,
@@ -70,6 +73,32 @@ impl Builder {
             "mailbox_bound: at least two messages must have room"
         );
         self.mailbox_bound = messages;
+        self
+    }
+
+    /// How many connections all listeners together may have at a time, those of a close under way
+    /// included; by default as many as the process has descriptors for. What happens to further ones
+    /// is for each listener to say: [`ListenOptions::at_limit`]. Exact, however many pollers accept.
+    ///
+    /// Connections that were made from here, adopted sockets and datagram sockets do not count.
+    ///
+    /// ```
+    /// # use greenroom::*;
+    /// # fn main() -> std::io::Result<()> {
+    /// let system = System::builder().max_connections(50_000).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When it is 0.
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        assert!(
+            connections > 0,
+            "max_connections: at least one connection must be allowed"
+        );
+        self.max_connections = connections;
         self
     }
 
@@ -229,6 +258,7 @@ impl Builder {
             },
             threads: Vec::new(),
             listeners: AtomicUsize::new(0),
+            limit: limit(self.max_connections).map(Arc::new),
         };
         Ok((system, selectors))
     }
@@ -237,6 +267,11 @@ impl Builder {
     pub(crate) fn given_name(&self) -> &str {
         &self.name
     }
+}
+
+/// A limit of so many, if that is one.
+fn limit(max: usize) -> Option<Limit> {
+    (max < usize::MAX).then(|| Limit::new(max))
 }
 
 /// When one poller fails, the others must not go on without it.
@@ -288,6 +323,8 @@ pub struct System {
     threads: Vec<JoinHandle<io::Result<()>>>,
     /// Where the next listener with one acceptor goes.
     listeners: AtomicUsize,
+    /// Of the connections of all listeners together.
+    limit: Option<Arc<Limit>>,
 }
 
 impl System {
@@ -296,6 +333,7 @@ impl System {
         Builder {
             pollers: None,
             mailbox_bound: 16_384,
+            max_connections: usize::MAX,
             busy_poll: Duration::ZERO,
             selector: None,
             name: "poller".to_owned(),
@@ -331,8 +369,8 @@ impl System {
     ///
     /// # Errors
     ///
-    /// As [`System::listen`]; [`Balance::PerPoller`] for a Unix socket, which the kernel cannot do;
-    /// and after [`Handle::stop`].
+    /// As [`System::listen`]; [`Balance::PerPoller`] for a Unix socket, which the kernel cannot do; a
+    /// [poller](ListenOptions::pollers) that the system does not have; and after [`Handle::stop`].
     pub fn listen_with<E, A>(
         &self,
         endpoint: E,
@@ -347,63 +385,115 @@ impl System {
         let endpoint = endpoint
             .try_into()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let pollers = &self.handle.shared.pollers;
-        if self.handle.shared.is_stopping() {
-            return Err(io::Error::other(format!(
-                "listen on {endpoint}: the system has stopped"
-            )));
-        }
-        let per_poller = options.balance == Balance::PerPoller;
+        let pollers = self.pollers_for(&endpoint, &options)?;
+        let per_poller = matches!(options.spread, Spread::Here);
         if per_poller && !matches!(endpoint, Endpoint::Tcp(_)) {
             let text = format!(
                 "listen on {endpoint}: a unix socket cannot be accepted from per poller, use another balance"
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let socket = options.socket.or_default(&endpoint);
-        let per_connection = socket.per_connection(&endpoint);
+        let options = ListenOptions {
+            socket: options.socket.or_default(&endpoint),
+            ..options
+        };
         let bind = BindOptions {
             backlog: options.backlog,
             reuse_port: per_poller,
-            socket,
+            socket: options.socket.clone(),
             simulated: self.handle.shared.simulated,
         };
         let first = ListenSocket::bind(&endpoint, &bind)?;
         let local = first.local_addr()?;
         let mut sockets = vec![first];
-        let homes = if per_poller {
+        if per_poller {
             for _ in 1..pollers.len() {
                 sockets.push(ListenSocket::bind(&local, &bind)?);
             }
-            (0..pollers.len()).collect()
-        } else {
-            vec![self.listeners.fetch_add(1, Ordering::Relaxed) % pollers.len()]
+        }
+        Ok(self.accept_from(sockets, local, pollers, options, make))
+    }
+
+    /// The pollers that a listener is to serve, which it is looked at for before it is bound.
+    pub(crate) fn pollers_for(
+        &self,
+        endpoint: &Endpoint,
+        options: &ListenOptions,
+    ) -> io::Result<Vec<usize>> {
+        if self.handle.shared.is_stopping() {
+            return Err(io::Error::other(format!(
+                "listen on {endpoint}: the system has stopped"
+            )));
+        }
+        let count = self.handle.pollers();
+        let Some(chosen) = &options.pollers else {
+            return Ok((0..count).collect());
         };
+        match chosen.iter().find(|poller| **poller >= count) {
+            Some(unknown) => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "listen on {endpoint}: there is no poller {unknown}, the system has {count}"
+                ),
+            )),
+            None => Ok(chosen.clone()),
+        }
+    }
+
+    /// Accepts from sockets that listen, one of them or a group that shares `local`.
+    pub(crate) fn accept_from<A: Actor>(
+        &self,
+        sockets: Vec<ListenSocket>,
+        local: Endpoint,
+        pollers: Vec<usize>,
+        options: ListenOptions,
+        make: impl Fn(Peer) -> A + Send + Sync + 'static,
+    ) -> Listener {
+        // Several go to the pollers in order, so that each that serves has one; one goes to them in
+        // turn with those of other listeners.
+        let first = match sockets.len() {
+            1 => self.listeners.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
+        let home = |socket| pollers[(first + socket) % pollers.len()];
+        let homes = (0..sockets.len()).map(home).collect();
         let origin = Arc::new(Origin {
             make: Box::new(move |peer| Box::new(make(peer)) as Box<dyn Hosted>),
-            options: options.connection,
             live: AtomicUsize::new(0),
-            max: options.max_connections,
-            at_limit: options.at_limit,
+            per_connection: options.socket.per_connection(&local),
             local,
-            homes,
-            spread: match options.balance {
-                Balance::LeastConnections => Spread::LeastConnections,
-                Balance::RoundRobin => Spread::RoundRobin,
-                Balance::PerPoller => Spread::Here,
-            },
-            per_connection,
+            entrance: Some(Box::new(Entrance {
+                own: limit(options.max_connections),
+                system: self.limit.clone(),
+                at_limit: options.at_limit,
+                sources: options.max_per_source.map(|max| {
+                    let (v4_bits, v6_bits) = options.source_prefixes;
+                    Arc::new(Sources::new(max, v4_bits, v6_bits))
+                }),
+                source_farewell: options.source_farewell,
+                rate: options
+                    .accept_rate
+                    .map(|(per_second, burst)| Rate::new(per_second, burst, clock::now())),
+                accepts_per_turn: options.accepts_per_turn,
+                homes,
+                pollers,
+                spread: options.spread,
+                status: Status::default(),
+            })),
+            options: options.connection,
         });
-        for (home, socket) in origin.homes.iter().zip(sockets) {
-            pollers[*home].command(Command::Listen {
-                socket,
-                origin: origin.clone(),
-            });
-        }
-        Ok(Listener {
+        let opened: Vec<_> = sockets
+            .into_iter()
+            .map(|socket| (socket, Opened::new(origin.clone())))
+            .collect();
+        let listener = Listener {
             origin,
             shared: self.handle.shared.clone(),
-        })
+        };
+        for (home, (socket, opened)) in listener.homes().iter().zip(opened) {
+            listener.shared.pollers[*home].command(Command::Listen { socket, opened });
+        }
+        listener
     }
 
     /// As [`Handle::spawn`].

@@ -120,7 +120,7 @@ use std::cell::{Ref, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -132,7 +132,7 @@ use crate::ask::{self, AskError, Asked, Reply};
 use crate::call::Hosted;
 use crate::flags::Flags;
 use crate::handle::{Handle, Shared};
-use crate::origin::{AtLimit, ConnectionOptions, Origin, Spread};
+use crate::origin::{ConnectionOptions, Origin};
 use crate::poller::Poller;
 use crate::registry::{ActorKey, Registry, Stats};
 use crate::sync::lock;
@@ -553,15 +553,8 @@ impl<A: Actor> Stage<A> {
 
 fn origin(options: ConnectionOptions) -> Origin {
     Origin {
-        make: Box::new(|_| unreachable!("nothing listens on a stage")),
-        options,
-        live: AtomicUsize::new(0),
-        max: usize::MAX,
-        at_limit: AtLimit::Wait,
         local: Endpoint::Tcp(SocketAddr::from(LOCAL)),
-        homes: Vec::new(),
-        spread: Spread::Here,
-        per_connection: Vec::new(),
+        ..Origin::of_nobody(options)
     }
 }
 

@@ -14,11 +14,11 @@ const LEVELS: [&[&str]; 7] = [
     &["poller", "acceptor"],
     &[
         "hosts", "inbox", "context", "call", "actor", "addr", "ask", "handle", "origin", "command",
-        "registry", "group", "offload", "adopt",
+        "registry", "group", "offload", "adopt", "entrance",
     ],
     &[
         "mailbox", "waker", "presence", "oneshot", "timers", "output", "input", "flags", "watch",
-        "workers",
+        "workers", "limits",
     ],
     &["sync"],
     &["sys"],

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use crate::actor::CloseReason;
 use crate::call::Hosted;
-use crate::command::Command;
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::{Hosts, READ_MAX, Slot, begin, is_reset};
@@ -208,6 +207,9 @@ impl Hosts {
             self.call.peers.remove(&(index as u32));
             self.call.locals.remove(&(index as u32));
         }
+        if !self.tickets.is_empty() {
+            self.tickets.remove(&(index as u32));
+        }
         let door = &self.call.registry.door;
         door.free(key);
         self.vacated = true;
@@ -230,11 +232,11 @@ impl Hosts {
 
     /// A socket has gone, or is nobody's here any more: it counts no longer.
     pub(super) fn give_back(&mut self, origin: u16, flags: Flags) {
-        let origin = &self.call.origins[usize::from(origin)];
-        if !flags.has(Flags::REFUSED) && origin.live.fetch_sub(1, Ordering::AcqRel) == origin.max {
-            for home in &origin.homes {
-                self.call.shared.pollers[*home].command(Command::Rearm(origin.clone()));
-            }
+        if flags.has(Flags::REFUSED) {
+            self.refused -= 1;
+        } else {
+            let origin = &self.call.origins[usize::from(origin)];
+            origin.leave(&self.call.shared);
         }
         self.freed += 1;
     }

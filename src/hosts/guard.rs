@@ -23,10 +23,15 @@ impl Hosts {
 
     /// Runs a closure of the user's that is not an actor's callback; `None` if it panicked.
     pub(crate) fn guarded<T>(&mut self, make: impl FnOnce() -> T) -> Option<T> {
+        self.guarded_as("a conversion of a message", make)
+    }
+
+    /// The same of what the log is to call by this name.
+    pub(crate) fn guarded_as<T>(&mut self, what: &str, make: impl FnOnce() -> T) -> Option<T> {
         match guard(make) {
             Ok(value) => Some(value),
             Err(panic) => {
-                self.count_panic("a conversion of a message", &*panic);
+                self.count_panic(what, &*panic);
                 self.drop_guarded(panic);
                 None
             }

@@ -32,6 +32,7 @@ use crate::flags::Flags;
 use crate::handle::Shared;
 use crate::hosts::extras::{Extra, ExtraId, Extras};
 use crate::hosts::special::Special;
+use crate::limits::Ticket;
 use crate::origin::{Origin, SlowReader};
 use crate::registry::{ActorKey, Registry};
 use crate::sys::{Selector, Socket, SocketOption, clock};
@@ -122,6 +123,12 @@ pub(crate) struct Hosts {
     failed_options: VecDeque<(ActorKey, SocketOption, io::Error)>,
     /// Actors that have ended and of which an inbox may keep something.
     pub(crate) ended: Vec<ActorKey>,
+    /// What the connection that is being placed counts as by its source, and what those that are
+    /// there do, by slot: nobody, unless a listener limits them.
+    pub(crate) arriving: Option<Ticket>,
+    tickets: HashMap<u32, Ticket>,
+    /// Connections that were refused and have not gone.
+    refused: usize,
     /// Sockets freed in this turn and still counted in the door: see `count_freed`.
     freed: usize,
     /// Whether slots have become vacant in this turn, those of actors without a socket included.
@@ -151,6 +158,9 @@ impl Hosts {
             waits_here: HashSet::default(),
             failed_options: VecDeque::new(),
             ended: Vec::new(),
+            arriving: None,
+            tickets: HashMap::default(),
+            refused: 0,
             freed: 0,
             vacated: false,
             stop: None,
@@ -539,11 +549,11 @@ fn holds_source(call: &Call, origin: u16) -> bool {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::Ordering;
 
     use super::*;
     use crate::actor::Actor;
-    use crate::origin::{AtLimit, ConnectionOptions, Spread};
+    use crate::origin::ConnectionOptions;
     use crate::sys::{Endpoint, Peer, WakeFd, Wire};
     use crate::workers::{Limits, Workers};
 
@@ -556,14 +566,8 @@ pub(crate) mod tests {
     pub(super) fn origin() -> Origin {
         Origin {
             make: Box::new(|_| Box::new(Idle)),
-            options: ConnectionOptions::default(),
-            live: AtomicUsize::new(0),
-            max: usize::MAX,
-            at_limit: AtLimit::Wait,
             local: Endpoint::Unix("".into()),
-            homes: Vec::new(),
-            spread: Spread::Here,
-            per_connection: Vec::new(),
+            ..Origin::of_nobody(ConnectionOptions::default())
         }
     }
 

@@ -13,6 +13,11 @@ use crate::origin::Origin;
 use crate::registry::{ActorKey, Counters};
 use crate::sys::{Peer, Socket};
 
+/// Connections of one poller that have been refused and are given time to read why. Further ones are
+/// not: nobody's bound counts them, and a flood of those who are refused is not to take the
+/// descriptors of those who are not.
+const REFUSED_MAX: usize = 256;
+
 impl Hosts {
     /// The place of a key that was reserved for a new actor.
     pub(super) fn place(&mut self, key: ActorKey, actor: Option<Box<dyn Hosted>>) -> usize {
@@ -153,11 +158,28 @@ impl Hosts {
         peer: Peer,
         farewell: bytes::Bytes,
     ) {
+        if farewell.is_empty() || self.refused >= REFUSED_MAX {
+            return self.turn_away(&socket, &farewell);
+        }
+        let door = &self.call.registry.door;
+        door.sockets.fetch_add(1, Ordering::AcqRel);
         let index = self.place_socket(origin, socket, peer, None);
         self.slots[index].flags.set(Flags::REFUSED);
+        self.refused += 1;
         let now = self.call.now();
         self.extra(index, now).output.push_bytes(farewell);
         self.close(index, CloseReason::Finished);
+    }
+
+    /// The same without any room for it: what of `farewell` the kernel takes at once, to a peer that
+    /// is not waited for. What it has sent is received before, or the close would be a reset.
+    pub(crate) fn turn_away(&mut self, socket: &Socket, farewell: &[u8]) {
+        // Whatever fails here, the connection is closed, and nobody is there to be told.
+        let _ = socket.recv(&mut self.read_buf);
+        if !farewell.is_empty() {
+            let _ = socket.send(farewell);
+        }
+        let _ = socket.shutdown_write();
     }
 
     pub(super) fn place_socket(
@@ -181,6 +203,9 @@ impl Hosts {
     ) -> usize {
         let origin = self.origin(origin);
         let index = self.place(key, actor);
+        if let Some(ticket) = self.arriving.take() {
+            self.tickets.insert(index as u32, ticket);
+        }
         let slot = &mut self.slots[index];
         slot.socket = Some(socket);
         slot.origin = origin;

@@ -50,6 +50,7 @@ mod primitives;
 mod selector;
 mod simulated;
 mod socket;
+mod spare;
 mod unix_path;
 mod wake_fd;
 mod word_lock;
@@ -67,6 +68,7 @@ pub(crate) use selector::{Events, Interest, Selector, Source};
 pub use simulated::{Fault, Faults, Random, Trace};
 pub(crate) use simulated::{Network, Number, Process, Who, Wire};
 pub(crate) use socket::Socket;
+pub(crate) use spare::Spare;
 pub(crate) use wake_fd::WakeFd;
 pub(crate) use word_lock::WordLock;
 

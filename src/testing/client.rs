@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +37,10 @@ impl Client {
             wire: Wire::connect(to),
             got: RefCell::default(),
         }
+    }
+
+    pub(super) fn come_from(&self, from: IpAddr) {
+        self.wire.set_source(from);
     }
 
     /// Sends, before it is connected, too: it then waits for that. Lost when the connection is.

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -266,6 +266,24 @@ impl Simulation {
         E::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         Client::connect(&endpoint(to))
+    }
+
+    /// The same, and it comes from this address: for what a listener does by
+    /// [source](crate::ListenOptions::max_per_source). Other clients come from 10.0.0.1 or fd00::1,
+    /// and from the next address when 28,000 have.
+    ///
+    /// # Panics
+    ///
+    /// When `to` is not an address.
+    #[track_caller]
+    pub fn client_from<E>(&mut self, from: IpAddr, to: E) -> Client
+    where
+        E: TryInto<Endpoint>,
+        E::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let client = self.client(to);
+        client.come_from(from);
+        client
     }
 
     /// The program of the client actors.

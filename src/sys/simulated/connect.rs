@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -148,6 +148,24 @@ impl Network {
         Ok((Number::end(at, SERVER), peer))
     }
 
+    /// A descriptor of the program that is no socket's; the network that it is of.
+    pub(in crate::sys) fn take_spare(&mut self, process: Process) -> io::Result<u64> {
+        let program = self.program(process).ok_or_else(|| errno(libc::EBADF))?;
+        if program.open >= program.descriptors_max {
+            return Err(errno(libc::EMFILE));
+        }
+        program.open += 1;
+        Ok(self.id())
+    }
+
+    pub(in crate::sys) fn give_spare(&mut self, process: Process, network: u64) {
+        if network == self.id()
+            && let Some(program) = self.program(process)
+        {
+            program.open -= 1;
+        }
+    }
+
     /// The address of an end. That of a client is no other connection's.
     pub(super) fn address_of(&self, at: usize, side: usize) -> Endpoint {
         let connection = &self.connections[at];
@@ -157,6 +175,9 @@ impl Network {
         };
         let address = connection.serial / PEERS_PER_ADDRESS;
         let port = PEER_PORT + (connection.serial % PEERS_PER_ADDRESS) as u16;
+        if let (CLIENT, Endpoint::Tcp(_), Some(ip)) = (side, server, connection.from) {
+            return Endpoint::Tcp((ip, port).into());
+        }
         match server {
             _ if side == SERVER => server.clone(),
             Endpoint::Tcp(SocketAddr::V4(_)) => {
@@ -261,6 +282,12 @@ impl Network {
         let to = Box::new(to.clone());
         self.put(at, arrives, Happening::Connect { tries: 1, to });
         Number::end(at, CLIENT)
+    }
+
+    /// The client's end is one of this address.
+    pub(crate) fn set_source(&mut self, client: Number, from: IpAddr) {
+        let (at, _) = client.as_end();
+        self.connections[at].from = Some(from);
     }
 
     /// The connects that were answered since the last look, and why if they came to nothing.

@@ -24,6 +24,7 @@ mod wire;
 mod tests;
 
 pub use faults::{Fault, Faults};
+pub(in crate::sys) use network::simulate;
 pub(crate) use network::{Network, Number, Process, Who};
 pub use random::Random;
 pub(super) use selector::SimulatedSelector;

@@ -6,6 +6,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -155,6 +156,8 @@ pub(super) struct Connection {
     pub(super) listener: u32,
     /// Where it was made to, if that is not just where this one listens.
     pub(super) to: Option<Box<Endpoint>>,
+    /// Where it was made from, if somebody has said so.
+    pub(super) from: Option<IpAddr>,
     /// How long a piece takes.
     pub(super) delay_us: u32,
     /// Whether it was answered, and whether well.

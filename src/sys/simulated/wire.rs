@@ -2,6 +2,7 @@
 //! or of a [`Client`](crate::testing::Client).
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 
 use super::network::{CLIENT, Connection, Network, Number, Process, SERVER, simulate};
 use crate::sys::{Endpoint, Socket, retry_interrupted};
@@ -32,6 +33,11 @@ impl Wire {
             let network = network.id();
             Wire { number, network }
         })
+    }
+
+    /// What is connected comes from this address, instead of one that is nobody else's.
+    pub(crate) fn set_source(&self, from: IpAddr) {
+        self.on(|network| network.set_source(self.number, from));
     }
 
     /// By which a trace names it.
