@@ -433,17 +433,19 @@ impl Listener {
             return Step::Stop(self.rest("accept", error, hosts));
         };
         drop(held);
-        let accepted = self.socket.accept();
-        if let Accepted::Connection(socket, _) = &accepted {
-            if self.trouble.note(clock::now()) {
-                let local = &self.opened.origin.local;
-                log::warn!("listener {local}: accept: {error}; clients are turned away for now");
+        let step = match self.socket.accept() {
+            Accepted::Connection(socket, _) => {
+                if self.trouble.note(clock::now()) {
+                    let local = &self.opened.origin.local;
+                    log::warn!(
+                        "listener {local}: accept: {error}; clients are turned away for now"
+                    );
+                }
+                count_refused(Cause::Descriptors, hosts);
+                hosts.turn_away(socket, farewell);
+                Step::Next
             }
-            count_refused(Cause::Descriptors, hosts);
-            hosts.turn_away(socket, farewell);
-        }
-        let step = match accepted {
-            Accepted::Connection(..) | Accepted::Again => Step::Next,
+            Accepted::Again => Step::Next,
             Accepted::Nothing => Step::Done,
             Accepted::Exhausted(error) | Accepted::Failed(error) => {
                 Step::Stop(self.rest("accept", &error, hosts))

@@ -18,7 +18,9 @@ use crate::sys::Peer;
 
 /// A user's own choice of a poller.
 #[derive(Clone)]
-pub(crate) struct Choose(pub(crate) Arc<dyn Fn(Peer, &Loads<'_>) -> usize + Send + Sync>);
+pub(crate) struct Choose(pub(crate) Arc<Choice>);
+
+type Choice = dyn Fn(Peer, &Loads<'_>) -> usize + Send + Sync;
 
 impl fmt::Debug for Choose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

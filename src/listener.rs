@@ -311,13 +311,13 @@ impl ListenOptions {
 ///
 /// Where several sockets share its address ([`Balance::PerPoller`]), each call is for all of them.
 ///
-/// ```no_run
+/// ```
 /// # use greenroom::*;
 /// # use std::time::Duration;
 /// # struct Echo; impl Actor for Echo { type Message = (); }
 /// # fn main() -> std::io::Result<()> {
-/// let system = System::builder().build()?;
-/// let listener = system.listen("127.0.0.1:9000", |_peer| Echo)?;
+/// # let system = System::builder().pollers(1).build()?;
+/// let listener = system.listen("127.0.0.1:0", |_peer| Echo)?;
 /// listener.pause(); // clients wait in the backlog
 /// listener.resume();
 /// listener.close();

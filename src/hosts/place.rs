@@ -159,7 +159,7 @@ impl Hosts {
         farewell: bytes::Bytes,
     ) {
         if farewell.is_empty() || self.refused >= REFUSED_MAX {
-            return self.turn_away(&socket, &farewell);
+            return self.turn_away(socket, &farewell);
         }
         let door = &self.call.registry.door;
         door.sockets.fetch_add(1, Ordering::AcqRel);
@@ -171,13 +171,18 @@ impl Hosts {
         self.close(index, CloseReason::Finished);
     }
 
-    /// The same without any room for it: what of `farewell` the kernel takes at once, to a peer that
-    /// is not waited for. What it has sent is received before, or the close would be a reset.
-    pub(crate) fn turn_away(&mut self, socket: &Socket, farewell: &[u8]) {
+    /// The same at once, to a peer that is not waited for. What it has sent is received before, or the
+    /// close would be a reset; and it is one if the kernel does not take all of the farewell: half of
+    /// it is not to look like all of it.
+    pub(crate) fn turn_away(&mut self, socket: Socket, farewell: &[u8]) {
         // Whatever fails here, the connection is closed, and nobody is there to be told.
         let _ = socket.recv(&mut self.read_buf);
-        if !farewell.is_empty() {
-            let _ = socket.send(farewell);
+        let mut left = farewell;
+        while !left.is_empty() {
+            match socket.send(left) {
+                Ok(sent) => left = &left[sent..],
+                Err(_) => return socket.abort(),
+            }
         }
         let _ = socket.shutdown_write();
     }

@@ -156,11 +156,7 @@ fn listeners_are_bounded(run: &Run<'_>) -> Vec<String> {
             } => {
                 let limits = &run.plan.listeners[listener];
                 there[listener] += 1;
-                let races = match limits.balance {
-                    greenroom::Balance::PerPoller => run.plan.pollers - 1,
-                    _ => 0,
-                };
-                if there[listener] > limits.max.saturating_add(races) {
+                if there[listener] > limits.max {
                     wrong.push(format!(
                         "actor {id} is connection {} of listener {listener}, which may have {}",
                         there[listener], limits.max
