@@ -324,7 +324,10 @@ fn however_many_pollers_accept_no_limit_is_passed() {
                 });
             }
         });
-        wait_until("all have left", || stage.is_over());
+        wait_until("all have come, and left", || {
+            let stats = stage.system.stats();
+            stats.accepted + stats.refused == 600 && stage.is_over()
+        });
         assert_eq!(inside.load(Ordering::SeqCst), 0);
         let most = most.load(Ordering::SeqCst);
         assert!((1..=MAX).contains(&most), "{most} were inside");
