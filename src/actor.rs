@@ -198,6 +198,15 @@ pub enum CloseReason {
         /// The budget.
         limit: usize,
     },
+    /// More output waited on this connection's poller than may in all
+    /// ([`Builder::output_budget`](crate::Builder::output_budget)), and this was among those for
+    /// which the most did.
+    OutputBudget {
+        /// How many bytes waited for this one.
+        queued: usize,
+        /// The budget of the poller.
+        limit: usize,
+    },
     /// A frame was begun and not completed in this time
     /// ([`ConnectionOptions::incomplete_timeout`](crate::ConnectionOptions::incomplete_timeout)).
     SlowSender {
@@ -225,7 +234,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// The names of all reasons, for the counters.
-    pub(crate) const NAMES: [&'static str; 15] = [
+    pub(crate) const NAMES: [&'static str; 16] = [
         "peer closed",
         "finished",
         "aborted",
@@ -241,6 +250,7 @@ impl CloseReason {
         "stopped",
         "detached",
         "not adopted",
+        "output budget",
     ];
 
     /// The place of this reason in [`NAMES`](CloseReason::NAMES).
@@ -261,6 +271,7 @@ impl CloseReason {
             CloseReason::Stopped => 12,
             CloseReason::Detached => 13,
             CloseReason::NotAdopted(_) => 14,
+            CloseReason::OutputBudget { .. } => 15,
         }
     }
 
@@ -290,6 +301,12 @@ impl fmt::Display for CloseReason {
             }
             CloseReason::SlowReader { queued, limit } => {
                 write!(f, "slow reader: {queued} bytes waited where {limit} may")
+            }
+            CloseReason::OutputBudget { queued, limit } => {
+                write!(
+                    f,
+                    "output budget: {queued} bytes waited here when more did on the poller than the {limit} that may"
+                )
             }
             CloseReason::SlowSender { kept, after } => {
                 write!(

@@ -76,6 +76,21 @@ impl<A: Actor> Addr<A> {
         !self.post.door.is_here(self.key)
     }
 
+    /// How many bytes of output wait for the connection's socket, to be asked from any thread;
+    /// `None` when the actor has gone, 0 for one without a socket.
+    ///
+    /// What the socket has refused, as its poller saw it when it last tried: from that moment on
+    /// what more is written counts at once, and what the peer makes room for when the poller sends
+    /// it, which it does when the selector says so. What a callback has just written and the poller
+    /// not yet tried to send is not in it ([`Context::queued`](crate::Context::queued) has that, in
+    /// a callback). A figure of 4 GiB or more is told as 4 GiB less one.
+    ///
+    /// Reads one word, and stops nobody. A connection whose socket takes all that is written costs
+    /// this nothing; one whose socket refuses bytes, a store each time.
+    pub fn queued(&self) -> Option<usize> {
+        self.post.door.queued(self.key)
+    }
+
     /// The identity of the actor, for maps and logs.
     pub fn id(&self) -> ActorId {
         ActorId::new(self.post.door.poller, self.key)
@@ -148,6 +163,11 @@ impl<M: Send + 'static> Recipient<M> {
     /// As [`Addr::is_gone`].
     pub fn is_gone(&self) -> bool {
         !self.post.door().is_here(self.key)
+    }
+
+    /// As [`Addr::queued`].
+    pub fn queued(&self) -> Option<usize> {
+        self.post.door().queued(self.key)
     }
 
     /// As [`Addr::id`].

@@ -18,6 +18,11 @@
 //! - if so, the count is of one that has gone, however long ago, and this `hold` begins anew;
 //! - if not, the sender was preempted while the slot got its next actor, and changes nothing.
 //!
+//! What waits for the socket of each actor stands in further words, made where a socket has refused
+//! bytes for the first time: the generation, and how much, written by the actor's poller alone. A
+//! reader takes the figure only under the generation that it asks for, in one load, so it is never
+//! another actor's; and it asks for nothing else that would have to be in order with it.
+//!
 //! Ordering: the counts change by compare-and-swap only, so that each word has one order of
 //! changes. These are Release and the looks that lead to them Acquire: who finds the count of the
 //! next actor then also finds that his own has left, which came before it. All else is Relaxed, for
@@ -46,13 +51,16 @@ pub enum Hold {
     Gone,
 }
 
-/// The actors of one poller. 4 bytes for each slot ever used, and 8 more once a mailbox was
-/// crowded; at most a quarter more with the unused end of the last chunk.
+/// The actors of one poller. 4 bytes for each slot ever used, 8 more once a mailbox was crowded,
+/// and 8 more once a socket near it refused bytes; at most a quarter more with the unused end of
+/// the last chunk.
 #[derive(Debug, Default)]
 pub struct Presence {
     generations: Chunks<AtomicU32>,
     /// The generation in the high 32 bits, and how many entries are counted for it in the low ones.
     held: Chunks<AtomicU64>,
+    /// Likewise, and how many bytes of output wait, or as many as the low bits can say.
+    queued: Chunks<AtomicU64>,
 }
 
 impl Presence {
@@ -93,6 +101,29 @@ impl Presence {
         self.generations
             .get(index)
             .is_some_and(|word| word.load(Ordering::Relaxed) == generation)
+    }
+
+    /// So many bytes wait for the socket of this actor now. By its poller alone.
+    pub fn set_queued(&self, index: u32, generation: u32, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let word = self.queued.get_or_make(index);
+        word.store(pack(generation, bytes), Ordering::Relaxed);
+    }
+
+    /// How many bytes its poller has last said to wait for the socket of this actor; `None` where
+    /// it has gone.
+    pub fn queued(&self, index: u32, generation: u32) -> Option<usize> {
+        if !self.is_here(index, generation) {
+            return None;
+        }
+        let word = self
+            .queued
+            .get(index)
+            .map(|word| word.load(Ordering::Relaxed));
+        match unpack(word.unwrap_or(0)) {
+            (said_for, bytes) if said_for == generation => Some(bytes as usize),
+            _ => Some(0),
+        }
     }
 
     /// Counts one entry for this actor, unless `limit` are counted already.
@@ -250,6 +281,26 @@ mod tests {
         assert_eq!(presence.hold(0, 1, 9), Hold::Gone);
         assert!(presence.is_here(0, 3) && !presence.is_here(0, 1));
         assert_eq!(presence.hold(0, 3, 1), Hold::Full);
+    }
+
+    #[test]
+    fn what_waits_is_told_of_whoever_is_there_and_of_nobody_before() {
+        let presence = Presence::new();
+        assert_eq!(presence.queued(5, 1), None);
+        let first = presence.enter(5);
+        assert_eq!(presence.queued(5, first), Some(0), "nothing was said");
+        presence.set_queued(5, first, 700);
+        presence.set_queued(6, 1, 1);
+        assert_eq!(presence.queued(5, first), Some(700));
+        presence.set_queued(5, first, 1 << 40);
+        assert_eq!(presence.queued(5, first), Some(u32::MAX as usize));
+        presence.leave(5, first);
+        assert_eq!(presence.queued(5, first), None);
+        let second = presence.enter(5);
+        assert_eq!(presence.queued(5, second), Some(0));
+        // The poller may say so of one that has gone: whoever is there now is not concerned.
+        presence.set_queued(5, first, 9);
+        assert_eq!(presence.queued(5, second), Some(0));
     }
 
     #[test]

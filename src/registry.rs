@@ -115,6 +115,9 @@ pub struct Stats {
     pub panics: u64,
     /// Whole writes dropped under [`SlowReader::DropNewest`](crate::SlowReader::DropNewest).
     pub dropped_writes: u64,
+    /// Bytes of output that wait now because sockets have refused them. What is shared counts for
+    /// each connection that it waits for.
+    pub output_waiting: u64,
     /// Writes to the descriptors that wake sleeping pollers.
     pub wakes: u64,
     /// Entries put into mailboxes by a [`Members::push`](crate::Members::push).
@@ -194,6 +197,8 @@ pub(crate) struct Door {
     pub(crate) counters: Counters,
     /// Sockets hosted by or on their way to this poller: the load that `LeastConnections` compares.
     pub(crate) sockets: AtomicUsize,
+    /// Bytes of output that sockets have refused and that wait: written by the poller alone.
+    pub(crate) waiting: AtomicUsize,
     places: Mutex<Places>,
 }
 
@@ -234,6 +239,11 @@ impl Door {
         lock(&self.places).free.push(Reverse(key.index()));
     }
 
+    /// See [`Addr::queued`](crate::Addr::queued).
+    pub(crate) fn queued(&self, key: ActorKey) -> Option<usize> {
+        self.presence.queued(key.index(), key.generation())
+    }
+
     #[inline]
     pub(crate) fn is_here(&self, key: ActorKey) -> bool {
         self.presence.is_here(key.index(), key.generation())
@@ -269,6 +279,7 @@ impl Registry {
                 presence: Presence::new(),
                 counters: Counters::default(),
                 sockets: AtomicUsize::new(0),
+                waiting: AtomicUsize::new(0),
                 places: Mutex::default(),
             }),
             posts: Mutex::default(),
@@ -344,6 +355,7 @@ impl Registry {
     pub(crate) fn add_to(&self, stats: &mut Stats) {
         self.door.counters.add_to(stats);
         stats.connections += self.door.sockets.load(Ordering::Relaxed) as u64;
+        stats.output_waiting += self.door.waiting.load(Ordering::Relaxed) as u64;
         stats.wakes += self.door.waker.fd().wakes();
     }
 }
@@ -387,6 +399,8 @@ mod tests {
                 .door
                 .sockets
                 .store(11 * n as usize, Ordering::Relaxed);
+            let waiting = &registry.door.waiting;
+            waiting.store(13 * n as usize, Ordering::Relaxed);
             for _ in 0..12 * n {
                 registry.door.waker.fd().wake();
             }
@@ -416,6 +430,7 @@ mod tests {
             connections: 11 * 1001,
             wakes: 12 * 1001,
             options_failed: 16 * 1001,
+            output_waiting: 13 * 1001,
         };
         assert_eq!(stats, expected);
     }

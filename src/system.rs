@@ -16,6 +16,7 @@ use crate::call::Hosted;
 use crate::command::Command;
 use crate::entrance::{Entrance, Opened, Spread, Status};
 use crate::handle::{Handle, Shared};
+use crate::hosts::OUTPUT_BUDGET;
 use crate::limits::{Limit, Rate, Sources};
 use crate::listener::{ListenOptions, Listener};
 use crate::origin::{ConnectionOptions, Origin};
@@ -37,6 +38,7 @@ pub struct Builder {
     mailbox_bound: usize,
     max_connections: usize,
     busy_poll: Duration,
+    output_budget: usize,
     /// `None` for what the environment or the platform says.
     selector: Option<SelectorKind>,
     name: String,
@@ -163,6 +165,21 @@ impl Builder {
         self
     }
 
+    /// How many bytes of output may wait on one poller for peers that do not take them, all its
+    /// connections together; each alone has its
+    /// [`output_max`](crate::ConnectionOptions::output_max). By default 1 GiB: of 256 connections
+    /// that have used up the default of that.
+    ///
+    /// Past it the connections for which the most waits pay, until an eighth of the budget is free
+    /// again: they end with [`CloseReason::OutputBudget`](crate::CloseReason::OutputBudget). So a
+    /// reader that keeps up never pays for those that do not. A payload that several connections
+    /// share counts for each, as nobody knows how long the others hold on to it. What waits now is
+    /// [`Stats::output_waiting`](crate::Stats::output_waiting).
+    pub fn output_budget(mut self, bytes: usize) -> Self {
+        self.output_budget = bytes;
+        self
+    }
+
     /// What the poller threads are called: `name-0` and so on; those for offloaded work are called
     /// `name-work-0` and so on. By default `poller`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -200,14 +217,16 @@ impl Builder {
                 spawned.clone(),
             );
             let name = format!("{}-{}", self.name, registry.door.poller);
-            let busy_poll = self.busy_poll;
+            let (busy_poll, output_budget) = (self.busy_poll, self.output_budget);
             let thread = thread::Builder::new().name(name).spawn(move || {
                 ask::mark_poller_thread(true);
                 let mut others = StopOthers {
                     shared: shared.clone(),
                     failed: true,
                 };
-                let result = Poller::new(selector, registry, shared, spawned, busy_poll).run();
+                let mut poller = Poller::new(selector, registry, shared, spawned, busy_poll);
+                poller.hosts.output_budget = output_budget;
+                let result = poller.run();
                 others.failed = result.is_err();
                 result
             })?;
@@ -227,7 +246,9 @@ impl Builder {
             let (registry, shared, spawned) = (registry.clone(), shared.clone(), spawned.clone());
             // A simulated clock stands still while a poller spins.
             let busy_poll = Duration::ZERO;
-            Poller::new(selector, registry, shared, spawned, busy_poll)
+            let mut poller = Poller::new(selector, registry, shared, spawned, busy_poll);
+            poller.hosts.output_budget = self.output_budget;
+            poller
         };
         let pollers = shared.pollers.iter().zip(selectors).map(poller);
         let pollers = pollers.collect();
@@ -335,6 +356,7 @@ impl System {
             mailbox_bound: 16_384,
             max_connections: usize::MAX,
             busy_poll: Duration::ZERO,
+            output_budget: OUTPUT_BUDGET,
             selector: None,
             name: "poller".to_owned(),
             workers: Limits::default(),

@@ -141,7 +141,7 @@ impl Hosts {
     }
 
     /// The reason of a close under way, which is now somebody else's to tell.
-    fn take_reason(&mut self, index: usize) -> Option<CloseReason> {
+    pub(super) fn take_reason(&mut self, index: usize) -> Option<CloseReason> {
         self.extras.get_mut(self.slots[index].extra)?.reason.take()
     }
 

@@ -27,6 +27,9 @@ pub(super) struct Extra {
     pub(super) output: Output,
     /// What most connections do not need.
     pub(super) apart: Option<Box<Apart>>,
+    /// How much of it is in the poller's count, and for which slot.
+    pub(super) counted: usize,
+    pub(super) owner: u32,
     /// When something of `kept` was last consumed, or it began; later by the pauses since.
     pub(super) input_since: Instant,
     /// Since when the peer is not to blame for what `kept` lacks.
@@ -49,6 +52,8 @@ impl Extra {
             need: 0,
             output: Output::default(),
             apart: None,
+            counted: 0,
+            owner: 0,
             input_since: now,
             paused_since: None,
             output_since: now,
@@ -110,6 +115,11 @@ impl Extras {
 
     pub(super) fn get_mut(&mut self, id: Option<ExtraId>) -> Option<&mut Extra> {
         self.places[id?.place()].as_deref_mut()
+    }
+
+    /// All that are there, those in reserve included.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Extra> {
+        self.places.iter().filter_map(Option::as_deref)
     }
 
     /// The extra of a slot, made if it has none.

@@ -18,6 +18,7 @@ mod place;
 mod readiness;
 mod special;
 mod timeouts;
+mod waiting;
 mod written;
 
 use std::any::Any;
@@ -38,6 +39,7 @@ use crate::registry::{ActorKey, Registry};
 use crate::sys::{Selector, Socket, SocketOption, clock};
 
 pub(crate) use crate::hosts::guard::{count_panic, guard, panic_text};
+pub(crate) use crate::hosts::waiting::OUTPUT_BUDGET;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 type HashSet<K> = std::collections::HashSet<K, ahash::RandomState>;
@@ -112,6 +114,9 @@ pub(crate) struct Hosts {
     /// Connections to be flushed at the end of the turn.
     dirty: Vec<ActorKey>,
     extras: Extras,
+    /// Bytes of output that sockets have refused, and how many may be: see [`waiting`].
+    waiting: usize,
+    pub(crate) output_budget: usize,
     /// When each connection that has an idle timeout was last active, by slot: milliseconds since
     /// the poller's start, wrapping. No longer than the last such slot.
     active_ms: Vec<u32>,
@@ -153,6 +158,8 @@ impl Hosts {
             ready: VecDeque::new(),
             dirty: Vec::new(),
             extras: Extras::default(),
+            waiting: 0,
+            output_budget: OUTPUT_BUDGET,
             active_ms: Vec::new(),
             special: HashMap::default(),
             waits_here: HashSet::default(),
@@ -505,7 +512,9 @@ impl Hosts {
     }
 
     fn recycle(&mut self, index: usize) {
-        if let Some(id) = self.slots[index].extra.take() {
+        if let Some(id) = self.slots[index].extra {
+            self.uncount_output(index);
+            self.slots[index].extra = None;
             self.extras.give_back(id);
         }
     }

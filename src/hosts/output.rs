@@ -199,6 +199,9 @@ impl Hosts {
         let key = self.key(index);
         // Also off the list of those to be flushed: a close that is finished here must not be
         // finished again from there.
+        if self.slots[index].flags.has(Flags::BLOCKED) {
+            self.uncount_output(index);
+        }
         self.slots[index].flags.clear(Flags::BLOCKED | Flags::DIRTY);
         self.fall_low(index);
         if self.slots[index].flags.has(Flags::CLOSING) {
@@ -218,6 +221,7 @@ impl Hosts {
         self.slots[index].flags.set(Flags::BLOCKED);
         self.watch_output(index);
         self.sync_interest(index);
+        self.count_output(key);
         self.find(key).is_some()
     }
 

@@ -143,6 +143,7 @@ fn to_owned(reason: &CloseReason, error: Option<Box<dyn Error + Send + Sync>>) -
         CloseReason::Idle(after) => CloseReason::Idle(after),
         CloseReason::StuckReader { queued, after } => CloseReason::StuckReader { queued, after },
         CloseReason::SlowReader { queued, limit } => CloseReason::SlowReader { queued, limit },
+        CloseReason::OutputBudget { queued, limit } => CloseReason::OutputBudget { queued, limit },
         CloseReason::SlowSender { kept, after } => CloseReason::SlowSender { kept, after },
         CloseReason::InputTooLong { len, limit } => CloseReason::InputTooLong { len, limit },
         CloseReason::Stopped => CloseReason::Stopped,

@@ -33,6 +33,9 @@ fn promises_hold_whatever_happens() {
     });
 }
 
+/// Ends of sockets that come or go by other ways than these runs': each has a test of its own.
+const ELSEWHERE: &[&str] = &["detached", "not adopted"];
+
 /// The checkers have something to look at. Whatever seeds are asked for, these are the same.
 #[test]
 fn everything_happens_in_some_run() {
@@ -58,7 +61,9 @@ fn everything_happens_in_some_run() {
             }
         }
     }
-    let never = ends.iter().find(|(_, count)| **count == 0);
+    let never = ends
+        .iter()
+        .find(|(reason, count)| **count == 0 && !ELSEWHERE.contains(reason));
     assert!(never.is_none(), "nobody ended so: {never:?} of {ends:?}");
     let counts = [full, gone, refused, waits, rests, wakes];
     assert!(counts.iter().all(|count| *count > 20), "{counts:?}");

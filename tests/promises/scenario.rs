@@ -36,6 +36,7 @@ const SOON: Duration = Duration::from_millis(100);
 pub struct Plan {
     pub pollers: usize,
     pub mailbox_bound: usize,
+    pub output_budget: usize,
     pub listeners: Vec<ListenerPlan>,
     pub clients: usize,
     pub weather: Weather,
@@ -89,6 +90,7 @@ impl Plan {
         Plan {
             pollers,
             mailbox_bound,
+            output_budget: if one_in(6) { 20_000 } else { 1 << 30 },
             listeners,
             clients: 2 + below(12) as usize,
             weather,
@@ -296,6 +298,7 @@ pub fn run(sim: &mut Simulation) -> (Plan, Record) {
     let builder = System::builder()
         .pollers(plan.pollers)
         .mailbox_bound(plan.mailbox_bound)
+        .output_budget(plan.output_budget)
         .name("server");
     let system = sim.system(builder);
     let handle = system.handle();

@@ -288,6 +288,10 @@ pub fn copy_of(reason: &CloseReason) -> CloseReason {
             queued: *queued,
             limit: *limit,
         },
+        CloseReason::OutputBudget { queued, limit } => CloseReason::OutputBudget {
+            queued: *queued,
+            limit: *limit,
+        },
         CloseReason::SlowSender { kept, after } => CloseReason::SlowSender {
             kept: *kept,
             after: *after,

@@ -1,0 +1,85 @@
+//! The output that sockets have refused, counted: for each connection, so that other threads may
+//! know ([`Addr::queued`](crate::Addr::queued)), and in all, against the poller's budget.
+//!
+//! Only a socket that refuses bytes comes here. What a turn has written and not yet tried to send
+//! is bounded by each connection's high watermark.
+
+use std::cmp::Reverse;
+use std::sync::atomic::Ordering;
+
+use crate::actor::CloseReason;
+use crate::flags::Flags;
+use crate::hosts::Hosts;
+use crate::registry::ActorKey;
+
+/// Bytes that may wait on one poller unless its builder says otherwise: of 256 connections at their
+/// own default budget.
+pub(crate) const OUTPUT_BUDGET: usize = 1 << 30;
+
+/// Where the budget is passed, room is made for so many parts of it at once: to find those with the
+/// most costs a look at each that waits.
+const RELIEF: usize = 8;
+
+impl Hosts {
+    /// The socket of this connection has refused what waits for it now. Where that passes the
+    /// budget, those with the most of it pay: it may be this one.
+    pub(super) fn count_output(&mut self, key: ActorKey) {
+        let Some(index) = self.find(key) else { return };
+        let queued = self.queued_at(index);
+        self.set_counted(index, queued);
+        if self.waiting > self.output_budget {
+            self.relieve();
+        }
+    }
+
+    /// Nothing waits any more, or nobody for it.
+    pub(super) fn uncount_output(&mut self, index: usize) {
+        let extra = self.extras.get(self.slots[index].extra);
+        if extra.is_some_and(|extra| extra.counted > 0) {
+            self.set_counted(index, 0);
+        }
+    }
+
+    fn set_counted(&mut self, index: usize, queued: usize) {
+        let key = self.key(index);
+        let Some(extra) = self.extras.get_mut(self.slots[index].extra) else {
+            return;
+        };
+        extra.owner = index as u32;
+        self.waiting = self.waiting - extra.counted + queued;
+        extra.counted = queued;
+        let door = &self.call.registry.door;
+        door.presence
+            .set_queued(key.index(), key.generation(), queued);
+        door.waiting.store(self.waiting, Ordering::Relaxed);
+    }
+
+    /// Ends the connections for which the most waits, until there is room again.
+    ///
+    /// So a reader that takes what it is sent never pays for one that does not, however many of
+    /// these there are.
+    #[cold]
+    fn relieve(&mut self) {
+        let enough = self.output_budget - self.output_budget / RELIEF;
+        let waiting = self.extras.iter().filter(|extra| extra.counted > 0);
+        let mut holders: Vec<(usize, u32)> =
+            waiting.map(|extra| (extra.counted, extra.owner)).collect();
+        holders.sort_unstable_by_key(|(queued, owner)| (Reverse(*queued), *owner));
+        for (queued, owner) in holders {
+            if self.waiting <= enough {
+                return;
+            }
+            self.crowd_out(owner as usize, queued);
+        }
+    }
+
+    fn crowd_out(&mut self, index: usize, queued: usize) {
+        let limit = self.output_budget;
+        let reason = match self.take_reason(index) {
+            Some(reason @ CloseReason::Error(_)) => reason,
+            _ => CloseReason::OutputBudget { queued, limit },
+        };
+        debug_assert!(!self.slots[index].flags.has(Flags::LINGERING));
+        self.end(index, reason);
+    }
+}
