@@ -1,14 +1,16 @@
 //! The epoll(7) back end of the selector.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use libc::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, c_int, epoll_event};
 use libc::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT};
 
 use super::selector::{Event, Events, Interest, timeout_ms};
+use super::wake_fd::{Bell, WakeFd};
 
 /// What is reported as readable. A hang-up or an error is explained by the read that follows.
 ///
@@ -67,14 +69,16 @@ impl Epoll {
         self.control(EPOLL_CTL_DEL, fd, 0, 0)
     }
 
-    /// Registers an eventfd that nobody will read, as mio does.
+    /// See [`Selector::waker`](super::Selector::waker): an eventfd that nobody will read, as mio has
+    /// it.
     ///
     /// Edge-triggered, every write to it is an event of its own, whatever the counter holds, and is
     /// taken back by the wait that reports it. Level-triggered, the poller would have to read it:
-    /// one system call more for each wake, and one more order of steps in which a wake can be lost
-    /// (drain the mailbox, then read away the wake of a message that came in between).
-    pub(super) fn register_waker(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-        self.control(EPOLL_CTL_ADD, fd, token, EPOLLIN | EPOLLET)
+    /// one system call more for each wake.
+    pub(super) fn waker(&self, token: u64) -> io::Result<WakeFd> {
+        let bell = Arc::new(Bell::new()?);
+        self.control(EPOLL_CTL_ADD, bell.as_fd(), token, EPOLLIN | EPOLLET)?;
+        Ok(WakeFd::ringing(bell))
     }
 
     /// One epoll_ctl(2).

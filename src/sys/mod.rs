@@ -43,6 +43,15 @@ pub(crate) mod clock;
 pub(crate) mod descriptor;
 #[cfg(target_os = "linux")]
 mod epoll;
+#[cfg(any(
+    target_vendor = "apple",
+    target_os = "freebsd",
+    target_os = "dragonfly",
+    target_os = "netbsd",
+    target_os = "openbsd",
+    all(target_os = "linux", any(test, greenroom_kqueue_double))
+))]
+mod kqueue;
 mod listen_socket;
 mod options;
 mod poll;

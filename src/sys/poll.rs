@@ -12,7 +12,7 @@ use std::time::Duration;
 use libc::{POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, c_short, nfds_t, pollfd};
 
 use super::selector::{Event, Events, Interest, timeout_ms};
-use super::wake_fd::Bell;
+use super::wake_fd::{Bell, WakeFd};
 
 /// What is reported as readable, and as writable; see the epoll back end.
 const READABLE: c_short = POLLIN | POLLHUP | POLLERR;
@@ -89,11 +89,12 @@ impl Poll {
         Ok(())
     }
 
-    /// Watches what wakes the poller.
-    pub(super) fn register_waker(&mut self, bell: &Arc<Bell>, token: u64) -> io::Result<()> {
+    /// See [`Selector::waker`](super::Selector::waker).
+    pub(super) fn waker(&mut self, token: u64) -> io::Result<WakeFd> {
+        let bell = Arc::new(Bell::new()?);
         self.register(bell.as_fd(), token, Interest::READ)?;
         self.bell = Some(bell.clone());
-        Ok(())
+        Ok(WakeFd::ringing(bell))
     }
 
     /// Where a descriptor stands.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::ops::BitOr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::epoll::Epoll;
 use super::poll::Poll;
 use super::simulated::{Number, SimulatedSelector};
-use super::wake_fd::{Bell, WakeFd};
+use super::wake_fd::WakeFd;
 
 mod kind;
 
@@ -75,11 +75,12 @@ impl fmt::Debug for Interest {
 /// One descriptor's readiness.
 ///
 /// An error or a hang-up counts as both directions, asked for or not: the next read or write says
-/// what it was, with its error.
+/// what it was, with its error. (kqueue looks at the directions that it was asked for. So where
+/// reading alone is asked for, a hang-up without an error is the end of the stream to it.)
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Event {
     token: u64,
-    ready: Interest,
+    pub(super) ready: Interest,
 }
 
 impl Event {
@@ -111,7 +112,7 @@ impl Event {
 #[derive(Debug)]
 pub(crate) struct Events {
     /// Invariant: never grows past the capacity that it was made with.
-    list: Vec<Event>,
+    pub(super) list: Vec<Event>,
 }
 
 impl Events {
@@ -200,8 +201,38 @@ pub(crate) struct Selector {
 enum Backend {
     #[cfg(target_os = "linux")]
     Epoll(Epoll),
+    #[cfg(any(
+        target_vendor = "apple",
+        target_os = "freebsd",
+        target_os = "dragonfly",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        all(target_os = "linux", any(test, greenroom_kqueue_double))
+    ))]
+    Kqueue(super::kqueue::Kqueue),
     Poll(Poll),
     Simulated(SimulatedSelector),
+}
+
+/// Calls the back end, if it is one that waits in the kernel.
+macro_rules! kernel {
+    ($selector:expr, $backend:ident => $call:expr, $simulated:pat => $otherwise:expr $(,)?) => {
+        match &mut $selector.backend {
+            #[cfg(target_os = "linux")]
+            Backend::Epoll($backend) => $call,
+            #[cfg(any(
+                target_vendor = "apple",
+                target_os = "freebsd",
+                target_os = "dragonfly",
+                target_os = "netbsd",
+                target_os = "openbsd",
+                all(target_os = "linux", any(test, greenroom_kqueue_double))
+            ))]
+            Backend::Kqueue($backend) => $call,
+            Backend::Poll($backend) => $call,
+            Backend::Simulated($simulated) => $otherwise,
+        }
+    };
 }
 
 impl Selector {
@@ -214,7 +245,17 @@ impl Selector {
         let backend = match kind {
             #[cfg(target_os = "linux")]
             SelectorKind::Epoll => Backend::Epoll(Epoll::new()?),
+            #[cfg(any(
+                target_vendor = "apple",
+                target_os = "freebsd",
+                target_os = "dragonfly",
+                target_os = "netbsd",
+                target_os = "openbsd",
+                all(target_os = "linux", any(test, greenroom_kqueue_double))
+            ))]
+            SelectorKind::Kqueue => Backend::Kqueue(super::kqueue::Kqueue::new()?),
             SelectorKind::Poll => Backend::Poll(Poll::new()),
+            #[allow(unreachable_patterns, reason = "tests of Linux have all of them")]
             lacking => return Err(lacking.unsupported()),
         };
         Ok(Selector { backend })
@@ -253,14 +294,14 @@ impl Selector {
         interest: Interest,
     ) -> io::Result<()> {
         debug_assert!(!interest.is_empty(), "register without interest");
-        match (&mut self.backend, source) {
-            #[cfg(target_os = "linux")]
-            (Backend::Epoll(epoll), Source::Fd(fd)) => epoll.register(fd, token, interest),
-            (Backend::Poll(poll), Source::Fd(fd)) => poll.register(fd, token, interest),
-            (Backend::Simulated(simulated), Source::Simulated(number)) => {
-                simulated.register(number, token, interest)
+        match source {
+            Source::Fd(fd) => {
+                kernel!(self, kernel => kernel.register(fd, token, interest), _ => Err(another_world()))
             }
-            _ => Err(another_world()),
+            Source::Simulated(number) => match &mut self.backend {
+                Backend::Simulated(simulated) => simulated.register(number, token, interest),
+                _ => Err(another_world()),
+            },
         }
     }
 
@@ -272,52 +313,39 @@ impl Selector {
         interest: Interest,
     ) -> io::Result<()> {
         debug_assert!(!interest.is_empty(), "reregister without interest");
-        match (&mut self.backend, source) {
-            #[cfg(target_os = "linux")]
-            (Backend::Epoll(epoll), Source::Fd(fd)) => epoll.reregister(fd, token, interest),
-            (Backend::Poll(poll), Source::Fd(fd)) => poll.reregister(fd, token, interest),
-            (Backend::Simulated(simulated), Source::Simulated(number)) => {
-                simulated.reregister(number, token, interest)
+        match source {
+            Source::Fd(fd) => {
+                kernel!(self, kernel => kernel.reregister(fd, token, interest), _ => Err(another_world()))
             }
-            _ => Err(another_world()),
+            Source::Simulated(number) => match &mut self.backend {
+                Backend::Simulated(simulated) => simulated.reregister(number, token, interest),
+                _ => Err(another_world()),
+            },
         }
     }
 
     /// Stops reporting on `source`. Events of the last wait that were not looked at yet are still
     /// there.
     pub(crate) fn deregister(&mut self, source: Source<'_>) -> io::Result<()> {
-        match (&mut self.backend, source) {
-            #[cfg(target_os = "linux")]
-            (Backend::Epoll(epoll), Source::Fd(fd)) => epoll.deregister(fd),
-            (Backend::Poll(poll), Source::Fd(fd)) => poll.deregister(fd),
-            (Backend::Simulated(simulated), Source::Simulated(number)) => {
-                simulated.deregister(number)
+        match source {
+            Source::Fd(fd) => {
+                kernel!(self, kernel => kernel.deregister(fd), _ => Err(another_world()))
             }
-            _ => Err(another_world()),
+            Source::Simulated(number) => match &mut self.backend {
+                Backend::Simulated(simulated) => simulated.deregister(number),
+                _ => Err(another_world()),
+            },
         }
     }
 
     /// What wakes this selector: every wake is reported under `token`, to the wait of this moment
     /// or else to the next. One for each selector.
     pub(crate) fn waker(&mut self, token: u64) -> io::Result<WakeFd> {
-        match &mut self.backend {
-            #[cfg(target_os = "linux")]
-            Backend::Epoll(epoll) => {
-                let bell = Arc::new(Bell::new()?);
-                epoll.register_waker(bell.as_fd(), token)?;
-                Ok(WakeFd::ringing(bell))
-            }
-            Backend::Poll(poll) => {
-                let bell = Arc::new(Bell::new()?);
-                poll.register_waker(&bell, token)?;
-                Ok(WakeFd::ringing(bell))
-            }
-            Backend::Simulated(simulated) => {
-                let flag = Arc::default();
-                simulated.register_waker(Arc::clone(&flag), token);
-                Ok(WakeFd::raising(flag))
-            }
-        }
+        kernel!(self, kernel => kernel.waker(token), simulated => {
+            let flag = Arc::default();
+            simulated.register_waker(Arc::clone(&flag), token);
+            Ok(WakeFd::raising(flag))
+        })
     }
 
     /// Blocks until a descriptor is ready or `timeout` is over; `None` waits for ever.
@@ -330,15 +358,10 @@ impl Selector {
         events: &mut Events,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        match &mut self.backend {
-            #[cfg(target_os = "linux")]
-            Backend::Epoll(epoll) => epoll.wait(events, timeout),
-            Backend::Poll(poll) => poll.wait(events, timeout),
-            Backend::Simulated(simulated) => {
-                simulated.wait(events);
-                Ok(())
-            }
-        }
+        kernel!(self, kernel => kernel.wait(events, timeout), simulated => {
+            simulated.wait(events);
+            Ok(())
+        })
     }
 }
 

@@ -1,10 +1,12 @@
 //! What ends the wait of a sleeping poller.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 #[cfg(test)]
 use std::os::fd::AsRawFd;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -20,10 +22,22 @@ pub(crate) struct WakeFd {
 /// What a wake does.
 #[derive(Debug)]
 enum Kind {
-    /// Makes a descriptor readable.
-    Bell(Arc<Bell>),
+    /// Whatever the kernel has for it.
+    Kernel(Arc<dyn Ring>),
     /// Set, and cleared by the simulated selector that reports it.
     Flag(Arc<AtomicBool>),
+}
+
+/// Lets the kernel end the wait of a selector, or its next one.
+pub(super) trait Ring: fmt::Debug + Send + Sync + UnwindSafe + RefUnwindSafe {
+    /// One system call as a rule, from any thread. Never blocks, never fails.
+    fn ring(&self);
+
+    /// The descriptor, if that is what it is.
+    #[cfg(test)]
+    fn bell(&self) -> Option<&Bell> {
+        None
+    }
 }
 
 impl WakeFd {
@@ -33,9 +47,9 @@ impl WakeFd {
         Ok(WakeFd::ringing(Arc::new(Bell::new()?)))
     }
 
-    /// One that rings `bell`.
-    pub(super) fn ringing(bell: Arc<Bell>) -> WakeFd {
-        WakeFd::of(Kind::Bell(bell))
+    /// One that rings `ring`.
+    pub(super) fn ringing(ring: Arc<dyn Ring>) -> WakeFd {
+        WakeFd::of(Kind::Kernel(ring))
     }
 
     /// One that no simulated selector knows.
@@ -64,7 +78,7 @@ impl WakeFd {
     pub(crate) fn wake(&self) {
         self.wakes.fetch_add(1, Ordering::Relaxed);
         match &self.kind {
-            Kind::Bell(bell) => bell.ring(),
+            Kind::Kernel(ring) => ring.ring(),
             Kind::Flag(flag) => flag.store(true, Ordering::Release),
         }
     }
@@ -72,9 +86,7 @@ impl WakeFd {
     /// Blocks until somebody wakes, for tests that have no selector.
     #[cfg(test)]
     pub(crate) fn wait(&self) {
-        let Kind::Bell(bell) = &self.kind else {
-            return;
-        };
+        let bell = self.bell();
         let mut poll = libc::pollfd {
             fd: bell.as_fd().as_raw_fd(),
             events: libc::POLLIN,
@@ -94,10 +106,11 @@ impl WakeFd {
     /// The descriptor that it writes to.
     #[cfg(test)]
     pub(super) fn bell(&self) -> &Bell {
-        match &self.kind {
-            Kind::Bell(bell) => bell,
-            Kind::Flag(_) => panic!("a simulated waker has no descriptor"),
-        }
+        let bell = match &self.kind {
+            Kind::Kernel(ring) => ring.bell(),
+            Kind::Flag(_) => None,
+        };
+        bell.expect("a wake by a descriptor")
     }
 }
 
@@ -120,7 +133,14 @@ impl Bell {
         })
     }
 
-    /// Makes it readable.
+    /// Takes all rings back, for a selector that would report them again.
+    pub(super) fn silence(&self) {
+        // The one error there is says that it does not ring.
+        let _ = (&self.counter).read(&mut [0; 8]);
+    }
+}
+
+impl Ring for Bell {
     fn ring(&self) {
         if add_one(&self.counter).is_err() {
             // The counter, which nobody reads under epoll, has come to its maximum. That wakes were
@@ -132,10 +152,9 @@ impl Bell {
         }
     }
 
-    /// Takes all rings back, for a selector that would report them again.
-    pub(super) fn silence(&self) {
-        // The one error there is says that it does not ring.
-        let _ = (&self.counter).read(&mut [0; 8]);
+    #[cfg(test)]
+    fn bell(&self) -> Option<&Bell> {
+        Some(self)
     }
 }
 

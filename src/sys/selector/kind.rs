@@ -31,7 +31,7 @@ pub enum SelectorKind {
 
 impl SelectorKind {
     /// All there are, for messages and tests.
-    const ALL: [SelectorKind; 3] = [
+    pub(super) const ALL: [SelectorKind; 3] = [
         SelectorKind::Epoll,
         SelectorKind::Kqueue,
         SelectorKind::Poll,
