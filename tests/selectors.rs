@@ -1,7 +1,8 @@
 //! The choice of what pollers wait in: by the program, by the environment, and what is refused.
 //!
 //! That the choice changes nothing else is shown by the whole suite: `GREENROOM_SELECTOR=poll cargo
-//! test`.
+//! test`. With `RUSTFLAGS="--cfg greenroom_kqueue_double" GREENROOM_SELECTOR=kqueue` it runs over the
+//! kqueue selector, on its double of the kernel's side.
 
 mod util;
 
@@ -10,7 +11,12 @@ use std::io::{ErrorKind, Write};
 use greenroom::*;
 use util::*;
 
-const KINDS: [SelectorKind; 2] = [SelectorKind::Epoll, SelectorKind::Poll];
+const KINDS: &[SelectorKind] = &[
+    SelectorKind::Epoll,
+    #[cfg(greenroom_kqueue_double)]
+    SelectorKind::Kqueue,
+    SelectorKind::Poll,
+];
 
 /// More than the kernel takes for a client that does not read.
 const MUCH: usize = 8 << 20;
@@ -28,7 +34,7 @@ fn stage(kind: SelectorKind) -> Stage {
 #[test]
 fn bytes_go_both_ways() {
     for kind in KINDS {
-        let stage = stage(kind);
+        let stage = stage(*kind);
         let (mut client, probe) = stage.pair();
         client.write_all(b"ping").unwrap();
         assert_eq!(probe.read(4), b"ping");
@@ -41,7 +47,7 @@ fn bytes_go_both_ways() {
 #[test]
 fn what_the_kernel_refuses_goes_out_when_there_is_room() {
     for kind in KINDS {
-        let stage = stage(kind);
+        let stage = stage(*kind);
         let (client, probe) = stage.pair();
         let bytes = pattern(MUCH);
         let sent = bytes.clone();
@@ -54,7 +60,7 @@ fn what_the_kernel_refuses_goes_out_when_there_is_room() {
 #[test]
 fn a_paused_connection_is_read_again() {
     for kind in KINDS {
-        let stage = stage(kind);
+        let stage = stage(*kind);
         let (mut client, probe) = stage.pair();
         for round in 0..3 {
             probe.run(|ctx| ctx.pause());
@@ -71,7 +77,7 @@ fn a_paused_connection_is_read_again() {
 #[test]
 fn ends_are_told_apart() {
     for kind in KINDS {
-        let stage = stage(kind);
+        let stage = stage(*kind);
         let (mut client, probe) = stage.pair();
         client.write_all(b"last words").unwrap();
         half_close(&client);
@@ -93,7 +99,7 @@ fn ends_are_told_apart() {
 #[test]
 fn of_many_connections_all_are_served() {
     for kind in KINDS {
-        let stage = stage(kind);
+        let stage = stage(*kind);
         let pairs: Vec<_> = (0..100).map(|_| stage.pair()).collect();
         for round in 0..10_u8 {
             for (client, _) in &pairs {
@@ -161,6 +167,7 @@ fn the_environment_replaces_the_default_and_not_a_choice() {
 }
 
 #[test]
+#[cfg(not(greenroom_kqueue_double))]
 fn what_the_platform_lacks_is_refused() {
     let error = builder(1).selector(SelectorKind::Kqueue).build();
     let error = error.unwrap_err();
@@ -171,7 +178,11 @@ fn what_the_platform_lacks_is_refused() {
 #[test]
 fn a_simulation_is_the_same_whatever_is_chosen() {
     use greenroom::testing::Simulation;
-    for kind in KINDS.into_iter().chain([SelectorKind::Kqueue]) {
+    for kind in [
+        SelectorKind::Epoll,
+        SelectorKind::Kqueue,
+        SelectorKind::Poll,
+    ] {
         let mut simulation = Simulation::new(1);
         let system = simulation.system(System::builder().selector(kind));
         assert_eq!(system.handle().pollers(), 2);

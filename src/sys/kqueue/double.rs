@@ -85,6 +85,8 @@ struct State {
     notes: VecDeque<Note>,
     /// Whether `User` filters can be added.
     user: bool,
+    /// Empty: what a wait polls, kept for its room.
+    polled: Vec<pollfd>,
     #[cfg(test)]
     seen: Seen,
 }
@@ -118,6 +120,7 @@ impl Kernel {
             state: Mutex::new(State {
                 notes: VecDeque::new(),
                 user: true,
+                polled: Vec::new(),
                 #[cfg(test)]
                 seen: Seen::default(),
             }),
@@ -185,25 +188,28 @@ impl Kernel {
         }
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         loop {
-            let mut polled = {
-                let mut state = self.state();
-                state.forget_closed();
-                let count = state.report(events);
-                if count > 0 {
-                    return Ok(count);
-                }
-                state.polled()
-            };
+            let mut state = self.state();
+            state.forget_closed();
+            let count = state.report(events);
+            if count > 0 {
+                return Ok(count);
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(0);
+            }
+            let mut polled = mem::take(&mut state.polled);
+            polled.extend(state.notes.iter().filter_map(Note::polled));
+            drop(state);
             polled.push(pollfd {
                 fd: self.changed.as_fd().as_raw_fd(),
                 events: POLLIN,
                 revents: 0,
             });
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if left == Some(Duration::ZERO) {
-                return Ok(0);
-            }
-            poll(&mut polled, left)?;
+            let waited = poll(&mut polled, left);
+            polled.clear();
+            self.state().polled = polled;
+            waited?;
             self.changed.silence();
         }
     }
@@ -300,11 +306,6 @@ impl State {
             }
         }
         count
-    }
-
-    /// What a wait has to poll.
-    fn polled(&self) -> Vec<pollfd> {
-        self.notes.iter().filter_map(Note::polled).collect()
     }
 }
 
