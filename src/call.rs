@@ -17,6 +17,7 @@ use crate::context::Context;
 use crate::flags::Flags;
 use crate::handle::Shared;
 use crate::input::Input;
+use crate::local::Locals;
 use crate::origin::{ConnectionOptions, Origin, SlowReader};
 use crate::output::{NOTICE_BYTES, Staged};
 use crate::registry::{ActorKey, Counters, Registry};
@@ -141,6 +142,8 @@ pub(crate) struct Call {
     pub(crate) locals: HashMap<u32, Endpoint>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) shared: Arc<Shared>,
+    /// What the actors of this poller share.
+    pub(crate) values: Locals,
 }
 
 impl Call {
@@ -176,6 +179,7 @@ impl Call {
             locals: HashMap::default(),
             registry,
             shared,
+            values: Locals::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::entrance::Opened;
 use crate::inbox::AnyInbox;
 use crate::limits::Ticket;
+use crate::local::OnPoller;
 use crate::origin::Origin;
 use crate::sys::{ListenSocket, Peer, Socket};
 
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Unlisten(Arc<Origin>),
     /// Stop by this deadline.
     Stop(Instant),
+    /// A closure of the user's is to be run.
+    Run(OnPoller),
     /// The last socket of the system has gone while it stops: look again whether to end.
     LastSocket,
 }

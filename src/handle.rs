@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::actor::Actor;
 use crate::addr::Addr;
 use crate::command::Command;
+use crate::local::Makers;
 use crate::origin::{ConnectionOptions, Origin};
 use crate::registry::{Registry, Stats};
 use crate::sync::lock;
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) simulated: Option<Process>,
     /// The threads for what blocks.
     pub(crate) workers: Workers,
+    /// How the values are made that the actors of a poller share.
+    pub(crate) makers: Makers,
     /// Where the next `spawn` goes.
     next: AtomicUsize,
     /// Where sockets that come from elsewhere are said to come from, one for all of the same limits.
@@ -42,12 +45,14 @@ impl Shared {
         pollers: Vec<Arc<Registry>>,
         simulated: Option<Process>,
         workers: Workers,
+        makers: Makers,
     ) -> Arc<Shared> {
         let running = AtomicUsize::new(pollers.len());
         let shared = Arc::new(Shared {
             pollers,
             simulated,
             workers,
+            makers,
             next: AtomicUsize::new(0),
             origins: Mutex::default(),
             stopping: AtomicUsize::new(0),

@@ -15,7 +15,7 @@ use crate::handle::Shared;
 use crate::hosts::Hosts;
 use crate::inbox::AnyInbox;
 use crate::origin::Origin;
-use crate::registry::Registry;
+use crate::registry::{Counters, Registry};
 use crate::sys::{Events, Selector, WakeFd, clock};
 
 /// Readiness reports taken in one turn. Enough that a busy poller pays one wait for many
@@ -73,7 +73,13 @@ impl Poller {
         let mut nobody = Vec::new();
         self.registry.commands.close(&mut nobody);
         while let Some(command) = self.registry.commands.pop() {
-            self.carry_out(command);
+            match command {
+                Command::Run(run) => {
+                    Counters::add(&self.registry.door.counters.dead_letters, 1);
+                    self.hosts.drop_guarded(run);
+                }
+                command => self.carry_out(command),
+            }
         }
         self.acceptor.close_all(&mut self.hosts);
         self.hosts.end_all();
@@ -84,6 +90,9 @@ impl Poller {
         self.registry.forget_posts();
         let origins = std::mem::take(&mut self.hosts.call.origins);
         self.hosts.drop_guarded(origins);
+        while let Some(value) = self.hosts.call.values.pop() {
+            self.hosts.drop_guarded(value);
+        }
         if !std::mem::replace(&mut self.has_ended, true) {
             let unbegun = self.shared.poller_has_ended();
             self.hosts.drop_guarded(unbegun);
@@ -302,13 +311,17 @@ impl Poller {
 
     /// Whether there may be more.
     fn take_commands(&mut self) -> bool {
-        let mut taken = 0;
+        let (mut taken, mut places) = (0, 0);
         while taken < COMMANDS_PER_TURN {
             let Some(command) = self.registry.commands.pop() else {
                 break;
             };
             taken += 1;
+            places += usize::from(matches!(command, Command::Run(_)));
             self.carry_out(command);
+        }
+        if places > 0 {
+            self.registry.commands.release(places, &mut Vec::new());
         }
         taken == COMMANDS_PER_TURN
     }
@@ -339,6 +352,7 @@ impl Poller {
                 }
                 self.hosts.begin_stop(deadline);
             }
+            Command::Run(run) => self.hosts.run(run),
             Command::LastSocket => {}
         }
     }

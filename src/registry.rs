@@ -272,7 +272,7 @@ impl Registry {
     pub(crate) fn new(poller: u32, fd: WakeFd, mailbox_bound: usize) -> Registry {
         let waker = Arc::new(Waker::new(fd));
         Registry {
-            commands: Mailbox::new(usize::MAX, waker.clone()),
+            commands: Mailbox::new(mailbox_bound, waker.clone()),
             door: Arc::new(Door {
                 poller,
                 waker,
@@ -294,7 +294,12 @@ impl Registry {
 
     /// Sends a command; one comes back, not always the same, when the poller has ended.
     fn offer(&self, command: Command) -> Option<Command> {
-        let stranded = self.commands.push(command, 0);
+        // Nobody asks whether there is room for a command, but for those that come from users.
+        let places = usize::from(matches!(command, Command::Run(_)));
+        let stranded = self.commands.push(command, places);
+        if let Some(Command::Run(_)) = &stranded {
+            Counters::add(&self.door.counters.dead_letters, 1);
+        }
         if let Some(Command::Adopt { origin, .. }) = &stranded {
             // The system stops, so nobody is to be told that there is room.
             origin.live.fetch_sub(1, Ordering::AcqRel);

@@ -19,13 +19,17 @@ use crate::handle::{Handle, Shared};
 use crate::hosts::OUTPUT_BUDGET;
 use crate::limits::{Limit, Rate, Sources};
 use crate::listener::{ListenOptions, Listener};
+use crate::local::Makers;
 use crate::origin::{ConnectionOptions, Origin};
 use crate::poller::Poller;
 use crate::registry::{Registry, Stats};
 use crate::sys::{
     BindOptions, Endpoint, ListenSocket, Network, Peer, Process, Selector, SelectorKind, clock,
 };
+use crate::tick::Ticks;
 use crate::workers::{Limits, Workers};
+
+mod options;
 
 /// Pollers of a simulated system that says nothing of it.
 const SIMULATED_POLLERS: usize = 2;
@@ -43,6 +47,8 @@ pub struct Builder {
     selector: Option<SelectorKind>,
     name: String,
     workers: Limits,
+    makers: Makers,
+    ticks: Ticks,
 }
 
 impl Builder {
@@ -139,29 +145,6 @@ impl Builder {
     /// ```
     pub fn selector(mut self, kind: SelectorKind) -> Self {
         self.selector = Some(kind);
-        self
-    }
-
-    /// How many threads run [offloaded](crate::Context::offload) work, and how many further pieces of
-    /// it may wait for one before they are refused. By default 16 threads, which is enough to keep a
-    /// disk or a resolver busy and costs the pollers little, and 1,024 places.
-    ///
-    /// Threads come with the work: none is there before the first piece, one more is started
-    /// whenever the last idle one takes some, and one that has had none for ten seconds ends. The
-    /// very first is started by whoever offloads, in some ten microseconds; all others start one
-    /// another. Work that computes rather than waits takes processors from the pollers: give it
-    /// fewer threads than there are processors.
-    ///
-    /// # Panics
-    ///
-    /// When there is no thread.
-    pub fn workers(mut self, threads: usize, queue: usize) -> Self {
-        assert!(threads > 0, "workers: there must be at least one thread");
-        self.workers = Limits {
-            threads,
-            queue,
-            ..Limits::default()
-        };
         self
     }
 
@@ -275,12 +258,13 @@ impl Builder {
         };
         let system = System {
             handle: Handle {
-                shared: Shared::new(registries, simulated, workers),
+                shared: Shared::new(registries, simulated, workers, self.makers.clone()),
             },
             threads: Vec::new(),
             listeners: AtomicUsize::new(0),
             limit: limit(self.max_connections).map(Arc::new),
         };
+        self.ticks.start(&system.handle);
         Ok((system, selectors))
     }
 
@@ -360,6 +344,8 @@ impl System {
             selector: None,
             name: "poller".to_owned(),
             workers: Limits::default(),
+            makers: Makers::default(),
+            ticks: Ticks::default(),
         }
     }
 

@@ -131,13 +131,14 @@ use crate::addr::Addr;
 use crate::ask::{self, AskError, Asked, Reply};
 use crate::call::Hosted;
 use crate::flags::Flags;
-use crate::handle::{Handle, Shared};
+use crate::handle::Handle;
+use crate::local::Local;
 use crate::origin::{ConnectionOptions, Origin};
 use crate::poller::Poller;
-use crate::registry::{ActorKey, Registry, Stats};
+use crate::registry::{ActorKey, Stats};
 use crate::sync::lock;
 use crate::sys::{Endpoint, Network, Peer, Selector, Wire, clock};
-use crate::workers::{Limits, Workers};
+use crate::system::{Builder, System};
 
 pub use client::Client;
 use observed::{Observed, Seen};
@@ -193,7 +194,14 @@ impl<A: Actor> Stage<A> {
 
     /// Opens `actor` as a connection that lives under these limits.
     pub fn with_options(actor: A, options: ConnectionOptions) -> Stage<A> {
-        let (mut stage, observed) = Stage::empty(actor);
+        Stage::with_builder(&System::builder(), options, actor)
+    }
+
+    /// Opens `actor` as a connection on a poller of a system that would be built like this, as far
+    /// as its [mailboxes](Builder::mailbox_bound), [local values](Builder::local) and
+    /// [workers](Builder::workers) go.
+    pub fn with_builder(builder: &Builder, options: ConnectionOptions, actor: A) -> Stage<A> {
+        let (mut stage, observed) = Stage::empty(builder, actor);
         let origin = Arc::new(origin(options));
         let (wire, socket) = Wire::pair();
         stage.wire = Some(wire);
@@ -209,7 +217,12 @@ impl<A: Actor> Stage<A> {
 
     /// Opens `actor` as one without a socket, as [`System::spawn`](crate::System::spawn) does.
     pub fn without_socket(actor: A) -> Stage<A> {
-        let (mut stage, observed) = Stage::empty(actor);
+        Stage::without_socket_with_builder(&System::builder(), actor)
+    }
+
+    /// The same on a poller of a system that would be [built like this](Stage::with_builder).
+    pub fn without_socket_with_builder(builder: &Builder, actor: A) -> Stage<A> {
+        let (mut stage, observed) = Stage::empty(builder, actor);
         stage.key = stage.poller.registry.door.reserve();
         let hosts = &mut stage.poller.hosts;
         hosts.call.spawned.push((stage.key, observed));
@@ -218,7 +231,7 @@ impl<A: Actor> Stage<A> {
         stage
     }
 
-    fn empty(actor: A) -> (Stage<A>, Box<dyn Hosted>) {
+    fn empty(builder: &Builder, actor: A) -> (Stage<A>, Box<dyn Hosted>) {
         assert!(
             !Network::with(|network| network.is_simulated()),
             "stage: this thread has a Simulation, whose time and network are not those of one"
@@ -228,9 +241,7 @@ impl<A: Actor> Stage<A> {
         let _time = Time::set(now);
         let mut selector = Selector::simulated();
         let waker = Poller::waker(&mut selector).expect("a simulated waker");
-        let registry = Arc::new(Registry::new(0, waker, MAILBOX_BOUND));
-        let workers = Workers::by_hand(Limits::default());
-        let shared = Shared::new(vec![registry.clone()], None, workers);
+        let (registry, shared) = builder.staged(waker);
         let spawned = Arc::new(origin(ConnectionOptions::default()));
         let stage = Stage {
             poller: Poller::new(selector, registry, shared, spawned, Duration::ZERO),
@@ -541,6 +552,12 @@ impl<A: Actor> Stage<A> {
     /// What has happened so far: actors opened and closed, dead letters, dropped writes.
     pub fn stats(&self) -> Stats {
         self.handle().stats()
+    }
+
+    /// The value of this type that the actors of the stage [share](crate::Context::local), once it
+    /// is made.
+    pub fn local<T: 'static>(&self) -> Option<Local<T>> {
+        self.poller.hosts.call.values.get()
     }
 
     /// The system that the actor lives in.

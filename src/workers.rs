@@ -208,10 +208,6 @@ impl Workers {
     pub(crate) fn waiting(&self) -> usize {
         lock(&self.pool.state).queue.len()
     }
-
-    pub(crate) fn limit(&self, limits: Limits) {
-        lock(&self.pool.state).limits = limits;
-    }
 }
 
 impl State {

@@ -376,11 +376,12 @@ fn on_a_stage_work_waits_until_the_test_runs_it() {
     assert_eq!((stage.offloaded(), stage.actor().sum), (0, 3));
     assert_eq!(stage.output(), "1\n2\n");
 
-    stage.limit_offloaded(1);
+    let builder = System::builder().workers(1, 0);
+    let mut stage = TestStage::with_builder(&builder, ConnectionOptions::new(), Adder::default());
     stage.receive("3\n4\n");
     assert_eq!(stage.output(), "busy 4\n");
     assert_eq!(stage.run_offloaded(), 1);
-    assert_eq!(stage.actor().sum, 6);
+    assert_eq!(stage.actor().sum, 3);
     assert_eq!(stage.run_offloaded(), 0);
 }
 

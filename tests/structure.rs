@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 /// another.
 const LEVELS: [&[&str]; 7] = [
     &["lib"],
-    &["system", "listener", "broadcaster", "testing"],
+    &["system", "listener", "broadcaster", "tick", "testing"],
     &["poller", "acceptor"],
     &[
         "hosts", "inbox", "context", "call", "actor", "addr", "ask", "handle", "origin", "command",
-        "registry", "group", "offload", "adopt", "entrance",
+        "registry", "group", "offload", "adopt", "entrance", "local",
     ],
     &[
         "mailbox", "waker", "presence", "oneshot", "timers", "output", "input", "flags", "watch",

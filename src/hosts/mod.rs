@@ -34,6 +34,7 @@ use crate::handle::Shared;
 use crate::hosts::extras::{Extra, ExtraId, Extras};
 use crate::hosts::special::Special;
 use crate::limits::Ticket;
+use crate::local::{OnPoller, PollerContext};
 use crate::origin::{Origin, SlowReader};
 use crate::registry::{ActorKey, Registry};
 use crate::sys::{Selector, Socket, SocketOption, clock};
@@ -481,6 +482,15 @@ impl Hosts {
         }
     }
 
+    /// Runs a closure that another thread has sent.
+    pub(crate) fn run(&mut self, run: OnPoller) {
+        if let Err(panic) = guard(|| run(&mut PollerContext::new(&mut self.call))) {
+            self.count_panic("a closure run on a poller", &*panic);
+            self.drop_guarded(panic);
+        }
+        self.place_spawned();
+    }
+
     // ---- what is kept ---------------------------------------------------------------------------
 
     fn extra(&mut self, index: usize, now: Instant) -> &mut Extra {
@@ -584,7 +594,7 @@ pub(crate) mod tests {
     pub(crate) fn hosts(connections: usize) -> Hosts {
         let registry = Arc::new(Registry::new(0, WakeFd::simulated(), 16));
         let workers = Workers::by_hand(Limits::default());
-        let shared = Shared::new(vec![registry.clone()], None, workers);
+        let shared = Shared::new(vec![registry.clone()], None, workers, Default::default());
         let spawned = Arc::new(origin());
         let mut hosts = Hosts::new(Selector::simulated(), registry.clone(), shared, spawned);
         let origin = Arc::new(origin());

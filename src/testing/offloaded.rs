@@ -2,7 +2,7 @@
 
 use super::{Stage, Time};
 use crate::actor::Actor;
-use crate::workers::{Limits, Workers};
+use crate::workers::Workers;
 
 impl<A: Actor> Stage<A> {
     /// Runs the work that was [offloaded](crate::Context::offload) so far, in its order, on this
@@ -32,22 +32,6 @@ impl<A: Actor> Stage<A> {
     /// [`run_offloaded`](Stage::run_offloaded).
     pub fn offloaded(&self) -> usize {
         self.workers().waiting()
-    }
-
-    /// From here on work is refused when so much waits, as by
-    /// [`Builder::workers`](crate::Builder::workers) with this sum; by default 1,040.
-    ///
-    /// # Panics
-    ///
-    /// When it is 0.
-    #[track_caller]
-    pub fn limit_offloaded(&mut self, most: usize) {
-        assert!(most > 0, "limit_offloaded: there must be at least one");
-        self.workers().limit(Limits {
-            threads: 1,
-            queue: most - 1,
-            ..Limits::default()
-        });
     }
 
     fn workers(&self) -> Workers {
