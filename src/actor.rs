@@ -230,11 +230,43 @@ pub enum CloseReason {
     Detached,
     /// The actor never had the socket that it was to have ([`Context::adopt`]).
     NotAdopted(AdoptError),
+    /// Nothing came from the peer, and nothing was sent to it, for this long after it was accepted
+    /// ([`ConnectionOptions::first_bytes_timeout`](crate::ConnectionOptions::first_bytes_timeout)).
+    Silent(Duration),
+    /// A frame came too slowly
+    /// ([`ConnectionOptions::least_input_rate`](crate::ConnectionOptions::least_input_rate)).
+    InputRate {
+        /// How many bytes had come of it.
+        kept: usize,
+        /// How many there should be ...
+        least: usize,
+        /// ... for each such time.
+        after: Duration,
+    },
+    /// The peer took what waited for it too slowly
+    /// ([`ConnectionOptions::least_output_rate`](crate::ConnectionOptions::least_output_rate)).
+    OutputRate {
+        /// How many bytes it took.
+        taken: usize,
+        /// How many it should have taken ...
+        least: usize,
+        /// ... in this time.
+        after: Duration,
+    },
+    /// The connection was closed, and the peer did not take what was written in time
+    /// ([`ConnectionOptions::flush_timeout`](crate::ConnectionOptions::flush_timeout),
+    /// [`Context::close_within`]).
+    NotFlushed {
+        /// How many bytes were still waiting.
+        queued: usize,
+        /// The time that it had.
+        after: Duration,
+    },
 }
 
 impl CloseReason {
     /// The names of all reasons, for the counters.
-    pub(crate) const NAMES: [&'static str; 16] = [
+    pub(crate) const NAMES: [&'static str; 20] = [
         "peer closed",
         "finished",
         "aborted",
@@ -251,6 +283,10 @@ impl CloseReason {
         "detached",
         "not adopted",
         "output budget",
+        "silent",
+        "input rate",
+        "output rate",
+        "not flushed",
     ];
 
     /// The place of this reason in [`NAMES`](CloseReason::NAMES).
@@ -272,6 +308,10 @@ impl CloseReason {
             CloseReason::Detached => 13,
             CloseReason::NotAdopted(_) => 14,
             CloseReason::OutputBudget { .. } => 15,
+            CloseReason::Silent(_) => 16,
+            CloseReason::InputRate { .. } => 17,
+            CloseReason::OutputRate { .. } => 18,
+            CloseReason::NotFlushed { .. } => 19,
         }
     }
 
@@ -323,6 +363,29 @@ impl fmt::Display for CloseReason {
             CloseReason::Stopped => f.write_str("the system stopped"),
             CloseReason::Detached => f.write_str("detached"),
             CloseReason::NotAdopted(error) => error.fmt(f),
+            CloseReason::Silent(after) => write!(f, "silent: no byte either way in {after:?}"),
+            CloseReason::InputRate { kept, least, after } => {
+                write!(
+                    f,
+                    "input rate: {kept} bytes of a frame had come where {least} must in each {after:?}"
+                )
+            }
+            CloseReason::OutputRate {
+                taken,
+                least,
+                after,
+            } => {
+                write!(
+                    f,
+                    "output rate: {taken} bytes were taken in {after:?} where {least} must be"
+                )
+            }
+            CloseReason::NotFlushed { queued, after } => {
+                write!(
+                    f,
+                    "not flushed: {queued} bytes still waited {after:?} after the close"
+                )
+            }
         }
     }
 }

@@ -114,6 +114,8 @@ pub(crate) struct Call {
     pub(crate) over: usize,
     pub(crate) wants: Wants,
     pub(crate) staged: Staged,
+    /// How long its close may take to flush.
+    pub(crate) close_within: Option<Duration>,
     /// Options of its socket to be set.
     pub(crate) socket_options: Vec<SocketOption>,
     /// The notices asked for, each with how much had been staged: for all of it, `usize::MAX`.
@@ -152,6 +154,12 @@ impl Call {
         self.wants.is_empty() && self.staged.is_empty() && self.spawned.is_empty()
     }
 
+    /// What nobody will carry out, because the actor ends at once.
+    pub(crate) fn drop_requests(&mut self) {
+        self.close_within = None;
+        self.socket_options.clear();
+    }
+
     /// `spawned` is where actors without a socket are said to come from.
     pub(crate) fn new(registry: Arc<Registry>, shared: Arc<Shared>, spawned: Arc<Origin>) -> Call {
         Call {
@@ -163,6 +171,7 @@ impl Call {
             over: 0,
             wants: Wants::default(),
             staged: Staged::default(),
+            close_within: None,
             socket_options: Vec::new(),
             notices: Vec::new(),
             noted: (ActorKey::default(), 0),

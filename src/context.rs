@@ -187,6 +187,16 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.wants.set(Wants::CLOSE);
     }
 
+    /// Closes as [`close`](Context::close) does, and gives the peer so long to take what was
+    /// written, in place of
+    /// [`ConnectionOptions::flush_timeout`](crate::ConnectionOptions::flush_timeout). Then what is
+    /// left is thrown away, the peer sees a reset, and [`closed`](Actor::closed) is told
+    /// [`NotFlushed`](crate::CloseReason::NotFlushed).
+    pub fn close_within(&mut self, flush: Duration) {
+        self.call.close_within = Some(flush);
+        self.call.wants.set(Wants::CLOSE);
+    }
+
     /// Ends the connection at once: what is queued is thrown away and the peer sees a reset. A Unix
     /// socket knows none: there the peer sees the end of the stream.
     pub fn abort(&mut self) {

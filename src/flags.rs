@@ -51,6 +51,9 @@ impl Flags {
     pub(crate) const WATCH_OUTPUT: u32 = 1 << 21;
     /// A timer watches kept input.
     pub(crate) const WATCH_INPUT: u32 = 1 << 22;
+    /// Nothing has been received and nothing sent since it was accepted, and there is a time for
+    /// that.
+    pub(crate) const SILENT: u32 = 1 << 23;
     /// The peer's or our own address is in a map beside the slots.
     pub(crate) const ADDR_ELSEWHERE: u32 = 1 << 24;
     /// Messages for this actor are set aside while it waits: it has no socket that could be paused

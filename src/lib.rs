@@ -40,6 +40,9 @@
 //! | [`ConnectionOptions::watermarks`] | low 16 KiB, high 64 KiB | as much as the kernel usually takes at once; a quarter, so that refilling starts before it runs dry | [`Actor::drained`] |
 //! | [`ConnectionOptions::stuck_timeout`] | 30 s | longer than a mobile connection's usual gap, shorter than TCP's own quarter of an hour | [`CloseReason::StuckReader`] |
 //! | [`ConnectionOptions::incomplete_timeout`] | 60 s | one frame over a poor line; ends who sends a byte now and then to hold the place | [`CloseReason::SlowSender`] |
+//! | [`ConnectionOptions::first_bytes_timeout`] | 60 s | as long as a frame may take; ends who connects and says nothing to hold the place | [`CloseReason::Silent`] |
+//! | [`ConnectionOptions::least_input_rate`], [`least_output_rate`](ConnectionOptions::least_output_rate) | none | what is slow depends on the protocol and its users | [`CloseReason::InputRate`], [`CloseReason::OutputRate`] |
+//! | [`ConnectionOptions::flush_timeout`] | 120 s | all of `output_max` at 35 KB a second, a poor mobile line | [`CloseReason::NotFlushed`] |
 //! | [`ConnectionOptions::idle_timeout`] | none | waiting is what a push connection is for, and it costs some dozen bytes | [`CloseReason::Idle`] |
 //! | [`ConnectionOptions::linger`] | 5 s, 64 MiB; 1 s, 64 KiB for a refused connection | a peer that got our end of stream answers within round trips; what it had under way fits twice over | the socket is closed |
 //! | [`AdoptOptions::connection`] | those of [`ConnectionOptions`] | an adopted socket is a connection like any other | |

@@ -24,8 +24,27 @@ pub struct ConnectionOptions {
     pub(crate) stuck_timeout: Duration,
     pub(crate) incomplete_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) first_bytes_timeout: Option<Duration>,
+    pub(crate) least_input: Option<Rate>,
+    pub(crate) least_output: Option<Rate>,
+    pub(crate) flush_timeout: Duration,
     pub(crate) linger_timeout: Duration,
     pub(crate) linger_bytes: usize,
+}
+
+/// So many bytes in each such time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rate {
+    pub(crate) bytes: usize,
+    /// Invariant: not zero.
+    pub(crate) over: Duration,
+}
+
+impl Rate {
+    fn new(what: &str, bytes: usize, over: Duration) -> Rate {
+        assert!(!over.is_zero(), "{what}: bytes are counted over some time");
+        Rate { bytes, over }
+    }
 }
 
 impl Default for ConnectionOptions {
@@ -39,6 +58,10 @@ impl Default for ConnectionOptions {
             stuck_timeout: Duration::from_secs(30),
             incomplete_timeout: Some(Duration::from_secs(60)),
             idle_timeout: None,
+            first_bytes_timeout: Some(Duration::from_secs(60)),
+            least_input: None,
+            least_output: None,
+            flush_timeout: Duration::from_secs(120),
             linger_timeout: Duration::from_secs(5),
             linger_bytes: 64 << 20,
         }
@@ -107,6 +130,61 @@ impl ConnectionOptions {
     /// connection, none per message.
     pub fn idle_timeout(mut self, after: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = after.into();
+        self
+    }
+
+    /// How long a connection that was accepted may stay silent before it ends with
+    /// [`Silent`](crate::CloseReason::Silent): neither has a byte come from it nor has one been sent
+    /// to it. It may be late by a sixty-fourth of this.
+    ///
+    /// Where the server speaks first, or pushes, a client may be silent for as long as it likes once
+    /// it was spoken to; [`idle_timeout`](ConnectionOptions::idle_timeout) is for that. A server
+    /// whose clients only wait, and which may have nothing for them for minutes, sets this to
+    /// `None`. Costs a connection twelve bytes until that time is over, and no timer.
+    pub fn first_bytes_timeout(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.first_bytes_timeout = after.into();
+        self
+    }
+
+    /// How fast a frame has to come that has begun: when it is not whole (something is kept that the
+    /// actor did not consume) after `over`, `bytes` of it must have come, after twice `over` twice
+    /// as many, and so on, or the connection ends with
+    /// [`InputRate`](crate::CloseReason::InputRate). By default none.
+    ///
+    /// Time in which reading is paused does not count, and between frames a peer may be silent. An
+    /// actor that consumes whatever comes has no frame that could be late; it looks at its own
+    /// count, by a timer. Costs a timer while a frame is not whole, none per message.
+    ///
+    /// # Panics
+    ///
+    /// When `over` is zero.
+    pub fn least_input_rate(mut self, bytes: usize, over: Duration) -> Self {
+        self.least_input = Some(Rate::new("least_input_rate", bytes, over));
+        self
+    }
+
+    /// How fast a peer has to take what waits for it: in each `over` from when output began to wait
+    /// it must take `bytes`, or the connection ends with
+    /// [`OutputRate`](crate::CloseReason::OutputRate). By default none.
+    ///
+    /// What the kernel has room for counts as taken: it takes in lumps of its buffer, so `over`
+    /// should be some seconds. Costs a timer while output waits, none per message.
+    ///
+    /// # Panics
+    ///
+    /// When `over` is zero.
+    pub fn least_output_rate(mut self, bytes: usize, over: Duration) -> Self {
+        self.least_output = Some(Rate::new("least_output_rate", bytes, over));
+        self
+    }
+
+    /// How long a close may take to flush what was written, in all: a reader that takes a byte now
+    /// and then is not stuck, and would hold it for ever. Then the rest is thrown away, the peer
+    /// sees a reset, and the reason is [`NotFlushed`](crate::CloseReason::NotFlushed), unless an
+    /// error of the actor's own was why it closed. [`Context::close_within`](crate::Context::close_within)
+    /// sets it for one close.
+    pub fn flush_timeout(mut self, after: Duration) -> Self {
+        self.flush_timeout = after;
         self
     }
 

@@ -253,6 +253,7 @@ impl Poller {
         let deadlines = [
             self.hosts.call.timers.next_deadline(),
             self.acceptor.next_deadline(),
+            self.hosts.next_silence(),
             self.hosts.stop,
         ];
         deadlines.into_iter().flatten().min()
@@ -295,7 +296,10 @@ impl Poller {
 
     fn fire_timers(&mut self) {
         let timers = &mut self.hosts.call.timers;
-        if timers.next_deadline().is_none() && self.acceptor.next_deadline().is_none() {
+        if timers.next_deadline().is_none()
+            && self.hosts.next_silence().is_none()
+            && self.acceptor.next_deadline().is_none()
+        {
             return;
         }
         let now = self.hosts.call.now();
@@ -306,6 +310,7 @@ impl Poller {
             };
             self.hosts.timer(due);
         }
+        self.hosts.end_silent(now, TIMERS_PER_TURN);
         self.acceptor.rearm_due(now, &mut self.hosts);
     }
 

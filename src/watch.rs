@@ -4,6 +4,8 @@
 //! connection is looked at: if there was progress meanwhile the timer is set again for the rest,
 //! otherwise the connection ends.
 
+use std::time::Duration;
+
 /// What a timer of a connection watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Watch {
@@ -13,6 +15,11 @@ pub(crate) enum Watch {
     Output,
     /// Input is kept and nothing of it is consumed.
     Input,
+    /// A close whose output is not flushed.
+    Flush {
+        /// The time that it has.
+        within: Duration,
+    },
     /// A lingering close whose peer does not close.
     Linger,
 }

@@ -26,6 +26,16 @@ const REFUSED_LINGER: Duration = Duration::from_secs(1);
 impl Hosts {
     /// Closes after flushing; from here on the actor is called no more but for `closed`.
     pub(super) fn close(&mut self, index: usize, reason: CloseReason) {
+        self.close_within(index, reason, None);
+    }
+
+    /// The same; the flush may take so long, or as long as the origin's options say.
+    pub(super) fn close_within(
+        &mut self,
+        index: usize,
+        reason: CloseReason,
+        within: Option<Duration>,
+    ) {
         if self.slots[index].flags.has(Flags::CLOSING) {
             return self.close_again(index, reason);
         }
@@ -36,6 +46,7 @@ impl Hosts {
             return self.end(index, reason);
         }
         self.slots[index].flags.set(Flags::CLOSING);
+        let key = self.key(index);
         let now = self.call.now();
         let extra = self.extra(index, now);
         extra.reason = Some(reason);
@@ -46,12 +57,22 @@ impl Hosts {
             return self.fail(index, error);
         }
         if self.queued_at(index) == 0 {
-            self.finish_close(index);
-        } else if !self.slots[index].flags.has(Flags::DIRTY | Flags::BLOCKED) {
+            return self.finish_close(index);
+        }
+        if !self.slots[index].flags.has(Flags::DIRTY | Flags::BLOCKED) {
             self.flush(index);
         } else {
             self.watch_output(index);
             self.sync_interest(index);
+        }
+        let slot = &self.slots[index];
+        if self.find(key).is_some() && !slot.flags.has(Flags::LINGERING) {
+            let options = &self.call.origins[usize::from(slot.origin)].options;
+            let mut within = within.unwrap_or(options.flush_timeout);
+            if slot.flags.has(Flags::REFUSED) {
+                within = within.min(REFUSED_LINGER);
+            }
+            self.watch_flush(index, within);
         }
     }
 
@@ -113,9 +134,12 @@ impl Hosts {
         }
         // Its peer is not slow, but gone.
         let reason = match (&reason, self.take_broken(index)) {
-            (CloseReason::SlowReader { .. } | CloseReason::StuckReader { .. }, Some(error)) => {
-                lost(error)
-            }
+            (
+                CloseReason::SlowReader { .. }
+                | CloseReason::StuckReader { .. }
+                | CloseReason::OutputRate { .. },
+                Some(error),
+            ) => lost(error),
             _ => reason,
         };
         let is_cut = match reason {

@@ -36,6 +36,10 @@ pub(super) struct Extra {
     pub(super) paused_since: Option<Instant>,
     /// When something of `output` was last taken, or it began.
     pub(super) output_since: Instant,
+    /// Bytes of `output` that were taken since then: since it began to wait, or since that was last
+    /// looked at.
+    pub(super) taken: usize,
+    pub(super) taken_since: Instant,
     /// The error of a send, while the peer's last bytes are still to be shown. Then `output` is not
     /// empty: it goes nowhere.
     pub(super) broken: Option<io::Error>,
@@ -57,6 +61,8 @@ impl Extra {
             input_since: now,
             paused_since: None,
             output_since: now,
+            taken: 0,
+            taken_since: now,
             broken: None,
             reason: None,
             linger_left: 0,
@@ -71,10 +77,17 @@ impl Extra {
             && self.apart.as_deref().is_none_or(Apart::is_idle)
     }
 
+    /// From here on it is counted how much of the output is taken.
+    pub(super) fn begin_window(&mut self, now: Instant) {
+        self.taken = 0;
+        self.taken_since = now;
+    }
+
     /// Drops the first `n` bytes of output, which the socket has taken; whether that makes a notice
     /// due.
     pub(super) fn advance(&mut self, n: usize) -> bool {
         self.output.advance(n);
+        self.taken += n;
         match &mut self.apart {
             Some(apart) => apart.notices.advance(n),
             None => false,
@@ -144,6 +157,7 @@ impl Extras {
         if fresh {
             extra.input_since = now;
             extra.output_since = now;
+            extra.begin_window(now);
         }
         extra
     }

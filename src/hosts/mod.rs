@@ -16,6 +16,7 @@ mod options;
 mod output;
 mod place;
 mod readiness;
+mod silent;
 mod special;
 mod timeouts;
 mod waiting;
@@ -32,6 +33,7 @@ use crate::call::{Call, Hosted, Wants};
 use crate::flags::Flags;
 use crate::handle::Shared;
 use crate::hosts::extras::{Extra, ExtraId, Extras};
+use crate::hosts::silent::Silent;
 use crate::hosts::special::Special;
 use crate::limits::Ticket;
 use crate::local::{OnPoller, PollerContext};
@@ -121,6 +123,8 @@ pub(crate) struct Hosts {
     /// When each connection that has an idle timeout was last active, by slot: milliseconds since
     /// the poller's start, wrapping. No longer than the last such slot.
     active_ms: Vec<u32>,
+    /// Those of which nothing has come yet.
+    silent: Silent,
     /// What the special slots are, by slot.
     special: HashMap<u32, Special>,
     /// Actors that wait for the mailbox of their own type on this poller.
@@ -162,6 +166,7 @@ impl Hosts {
             waiting: 0,
             output_budget: OUTPUT_BUDGET,
             active_ms: Vec::new(),
+            silent: Silent::default(),
             special: HashMap::default(),
             waits_here: HashSet::default(),
             failed_options: VecDeque::new(),
@@ -299,7 +304,7 @@ impl Hosts {
                 if self.call.queued + self.call.staged.len() + self.call.over > 0 {
                     self.slots[index].flags.set(Flags::ABORT);
                 }
-                self.call.socket_options.clear();
+                self.call.drop_requests();
                 self.call.staged.clear();
                 let what = self.note_panic(index, &*panic);
                 // The payload is the user's value: its own drop may panic, too.
@@ -307,7 +312,7 @@ impl Hosts {
                 self.end(index, CloseReason::Panicked(what));
             }
             Ok(outcome) if wants.has(Wants::ABORT) => {
-                self.call.socket_options.clear();
+                self.call.drop_requests();
                 self.call.staged.clear();
                 self.drop_guarded(outcome);
                 self.end(index, CloseReason::Aborted);
@@ -316,7 +321,7 @@ impl Hosts {
                 self.drop_guarded(outcome);
                 let queued = self.call.queued + self.call.staged.len() + self.call.over;
                 let limit = self.call.options().output_max;
-                self.call.socket_options.clear();
+                self.call.drop_requests();
                 self.call.staged.clear();
                 self.end(index, CloseReason::SlowReader { queued, limit });
             }
@@ -393,7 +398,8 @@ impl Hosts {
         };
         // Kept first and sent by the close, which knows the reason if sending fails.
         self.keep_staged(index, 0);
-        self.close(index, reason);
+        let within = self.call.close_within.take();
+        self.close_within(index, reason, within);
     }
 
     /// The poller has to call this actor for the reasons in `flags`, though the selector will not

@@ -49,7 +49,9 @@ impl Hosts {
             Ok(sent) if sent == len => {
                 self.call.staged.clear();
                 let flags = self.slots[index].flags;
-                if !flags.has(Flags::TIMED | Flags::ABOVE_HIGH | Flags::SHUT_PENDING) {
+                const REST: u32 =
+                    Flags::TIMED | Flags::SILENT | Flags::ABOVE_HIGH | Flags::SHUT_PENDING;
+                if !flags.has(REST) {
                     return true;
                 }
                 self.touch(index);
@@ -121,6 +123,7 @@ impl Hosts {
         let extra = self.extras.get_or_take(&mut self.slots[index].extra, now);
         if was_empty {
             extra.output_since = now;
+            extra.begin_window(now);
         }
         staged.move_into(&mut extra.output, sent, &self.read_buf);
         self.call.staged = staged;

@@ -110,6 +110,7 @@ impl Hosts {
         if !origin.per_connection.is_empty() {
             self.set_accepted_options(index);
         }
+        self.watch_silence(index);
         self.watch_idle(index);
         let key = self.key(index);
         self.open(index);

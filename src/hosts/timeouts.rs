@@ -7,12 +7,20 @@ use crate::call::TimerFor;
 use crate::flags::Flags;
 use crate::hosts::Hosts;
 use crate::hosts::extras::Extra;
+use crate::origin::{ConnectionOptions, Rate};
 use crate::timers::deadline_after;
 use crate::watch::Watch;
 
 impl Hosts {
-    /// Notes that the connection is active, if it has an idle timeout.
+    /// Notes that the connection is active, if anybody wants to know.
     pub(super) fn touch(&mut self, index: usize) {
+        if self.slots[index].flags.has(Flags::TIMED | Flags::SILENT) {
+            self.note_activity(index);
+        }
+    }
+
+    fn note_activity(&mut self, index: usize) {
+        self.slots[index].flags.clear(Flags::SILENT);
         if self.slots[index].flags.has(Flags::TIMED) {
             self.active_ms[index] = self.stamp();
         }
@@ -20,7 +28,7 @@ impl Hosts {
 
     /// Milliseconds since the poller's start. They wrap after 49 days; only differences are looked
     /// at.
-    fn stamp(&mut self) -> u32 {
+    pub(super) fn stamp(&mut self) -> u32 {
         let now = self.call.now();
         now.saturating_duration_since(self.started).as_millis() as u32
     }
@@ -38,7 +46,7 @@ impl Hosts {
             if index >= self.active_ms.len() {
                 self.active_ms.resize(index + 1, 0);
             }
-            self.touch(index);
+            self.active_ms[index] = self.stamp();
             let at = self.call.deadline(after);
             self.watch(index, Watch::Idle, at);
         }
@@ -50,19 +58,19 @@ impl Hosts {
             return;
         }
         slot.flags.set(Flags::WATCH_OUTPUT);
-        let after = self.call.origins[usize::from(slot.origin)]
-            .options
-            .stuck_timeout;
+        let options = &self.call.origins[usize::from(slot.origin)].options;
+        let after = options.least_output.map_or(options.stuck_timeout, |rate| {
+            rate.over.min(options.stuck_timeout)
+        });
         let at = self.call.deadline(after);
         self.watch(index, Watch::Output, at);
     }
 
     pub(super) fn watch_input(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        let after = self.call.origins[usize::from(slot.origin)]
-            .options
-            .incomplete_timeout;
-        if let Some(after) = after
+        let options = &self.call.origins[usize::from(slot.origin)].options;
+        let over = options.least_input.map(|rate| rate.over);
+        if let Some(after) = options.incomplete_timeout.into_iter().chain(over).min()
             && let Some(extra) = self.extras.get(slot.extra)
             && !slot.flags.has(Flags::WATCH_INPUT)
         {
@@ -92,6 +100,16 @@ impl Hosts {
         }
     }
 
+    pub(super) fn watch_flush(&mut self, index: usize, within: Duration) {
+        let at = self.call.deadline(within);
+        self.call.timers.set(
+            index as u32,
+            at,
+            None,
+            TimerFor::Watch(Watch::Flush { within }),
+        );
+    }
+
     pub(super) fn watch_linger(&mut self, index: usize, until: Instant) {
         self.watch(index, Watch::Linger, until);
     }
@@ -105,6 +123,19 @@ impl Hosts {
         let options = &self.call.origins[usize::from(slot.origin)].options;
         match watch {
             Watch::Linger => self.free(index),
+            Watch::Flush { within } => {
+                // None waits where the actor is still to be told that it is flushed.
+                if queued > 0 {
+                    let reason = match self.take_reason(index) {
+                        Some(reason @ CloseReason::Error(_)) => reason,
+                        _ => CloseReason::NotFlushed {
+                            queued,
+                            after: within,
+                        },
+                    };
+                    self.end(index, reason);
+                }
+            }
             Watch::Idle => {
                 let Some(after) = options.idle_timeout else {
                     return;
@@ -121,19 +152,15 @@ impl Hosts {
                 }
             }
             Watch::Output => {
-                let after = options.stuck_timeout;
                 // The selector reports a socket only when a good part of its buffer is free; a peer
                 // that takes a little now and then is not stuck. So ask the socket itself.
                 if queued == 0 {
                     slot.flags.clear(Flags::WATCH_OUTPUT);
                 } else if self.flush(index) {
-                    self.look_at_output(index, now, after);
+                    self.look_at_output(index, now);
                 }
             }
             Watch::Input => {
-                let Some(after) = options.incomplete_timeout else {
-                    return;
-                };
                 slot.flags.clear(Flags::WATCH_INPUT);
                 if slot.flags.has(Flags::CLOSING) {
                     return;
@@ -145,36 +172,81 @@ impl Hosts {
                 let Some(extra) = extra.filter(watches) else {
                     return;
                 };
-                let waited = now.saturating_duration_since(extra.input_since);
-                if waited >= after {
-                    let kept = extra.kept.len();
-                    self.close(index, CloseReason::SlowSender { kept, after });
-                } else {
-                    slot.flags.set(Flags::WATCH_INPUT);
-                    self.watch(
-                        index,
-                        watch,
-                        now + after.saturating_sub(waited).max(Duration::from_millis(1)),
-                    );
+                match look_at_input(extra, options, now) {
+                    Err(reason) => self.close(index, reason),
+                    Ok(None) => {}
+                    Ok(Some(left)) => {
+                        slot.flags.set(Flags::WATCH_INPUT);
+                        self.watch(index, watch, now + left.max(Duration::from_millis(1)));
+                    }
                 }
             }
         }
     }
 
-    fn look_at_output(&mut self, index: usize, now: Instant, after: Duration) {
+    fn look_at_output(&mut self, index: usize, now: Instant) {
         let slot = &mut self.slots[index];
         slot.flags.clear(Flags::WATCH_OUTPUT);
-        let extra = self.extras.get(slot.extra);
+        let options = &self.call.origins[usize::from(slot.origin)].options;
+        let extra = self.extras.get_mut(slot.extra);
         let Some(extra) = extra.filter(|extra| !extra.output.is_empty()) else {
             return;
         };
         let queued = extra.output.len();
+        let after = options.stuck_timeout;
         let waited = now.saturating_duration_since(extra.output_since);
         if waited >= after {
-            self.end(index, CloseReason::StuckReader { queued, after });
-        } else {
-            slot.flags.set(Flags::WATCH_OUTPUT);
-            self.watch(index, Watch::Output, now + (after - waited));
+            return self.end(index, CloseReason::StuckReader { queued, after });
         }
+        let mut left = after - waited;
+        if let Some(Rate { bytes, over }) = options.least_output {
+            let waited = now.saturating_duration_since(extra.taken_since);
+            if waited >= over {
+                let taken = extra.taken;
+                if taken < bytes {
+                    let (least, after) = (bytes, over);
+                    let reason = CloseReason::OutputRate {
+                        taken,
+                        least,
+                        after,
+                    };
+                    return self.end(index, reason);
+                }
+                extra.begin_window(now);
+                left = left.min(over);
+            } else {
+                left = left.min(over - waited);
+            }
+        }
+        slot.flags.set(Flags::WATCH_OUTPUT);
+        self.watch(index, Watch::Output, now + left);
     }
+}
+
+/// Whether a frame that is not whole has come too slowly; else after what time to look again.
+fn look_at_input(
+    extra: &Extra,
+    options: &ConnectionOptions,
+    now: Instant,
+) -> Result<Option<Duration>, CloseReason> {
+    let waited = now.saturating_duration_since(extra.input_since);
+    let kept = extra.kept.len();
+    let mut left = None;
+    if let Some(after) = options.incomplete_timeout {
+        if waited >= after {
+            return Err(CloseReason::SlowSender { kept, after });
+        }
+        left = Some(after - waited);
+    }
+    if let Some(Rate { bytes, over }) = options.least_input {
+        let times = waited.as_nanos() / over.as_nanos();
+        if (kept as u128) < times * bytes as u128 {
+            let (least, after) = (bytes, over);
+            return Err(CloseReason::InputRate { kept, least, after });
+        }
+        let since = (waited.as_nanos() % over.as_nanos()) as u64;
+        let next = over.saturating_sub(Duration::from_nanos(since));
+        left = Some(left.map_or(next, |left| left.min(next)));
+    }
+    Ok(left)
 }

@@ -149,5 +149,19 @@ fn to_owned(reason: &CloseReason, error: Option<Box<dyn Error + Send + Sync>>) -
         CloseReason::Stopped => CloseReason::Stopped,
         CloseReason::Detached => CloseReason::Detached,
         CloseReason::NotAdopted(ref error) => CloseReason::NotAdopted(error.copy()),
+        CloseReason::Silent(after) => CloseReason::Silent(after),
+        CloseReason::InputRate { kept, least, after } => {
+            CloseReason::InputRate { kept, least, after }
+        }
+        CloseReason::OutputRate {
+            taken,
+            least,
+            after,
+        } => CloseReason::OutputRate {
+            taken,
+            least,
+            after,
+        },
+        CloseReason::NotFlushed { queued, after } => CloseReason::NotFlushed { queued, after },
     }
 }

@@ -132,7 +132,7 @@ impl Simulation {
             origin: Arc::new(Origin {
                 // Each client has a port of its own, and is told when it asks.
                 local: Endpoint::Tcp((Ipv4Addr::UNSPECIFIED, 0).into()),
-                ..super::origin(ConnectionOptions::default())
+                ..super::origin(ConnectionOptions::default().first_bytes_timeout(None))
             }),
             scripts: BinaryHeap::new(),
             scripted: 0,

@@ -302,6 +302,25 @@ pub fn copy_of(reason: &CloseReason) -> CloseReason {
         },
         CloseReason::Stopped => CloseReason::Stopped,
         CloseReason::Detached => CloseReason::Detached,
+        CloseReason::Silent(after) => CloseReason::Silent(*after),
+        CloseReason::InputRate { kept, least, after } => CloseReason::InputRate {
+            kept: *kept,
+            least: *least,
+            after: *after,
+        },
+        CloseReason::OutputRate {
+            taken,
+            least,
+            after,
+        } => CloseReason::OutputRate {
+            taken: *taken,
+            least: *least,
+            after: *after,
+        },
+        CloseReason::NotFlushed { queued, after } => CloseReason::NotFlushed {
+            queued: *queued,
+            after: *after,
+        },
         other => panic!("a reason that this does not know: {other:?}"),
     }
 }
@@ -843,6 +862,11 @@ impl Clock {
             _system: system,
             ticks,
         }
+    }
+
+    /// Waits for the next tick.
+    pub fn tick(&self) {
+        self.ticks.next();
     }
 
     /// Fails if what `time` tells grows by a noticeable part of the time in which the clock ticks a

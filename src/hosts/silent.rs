@@ -1,0 +1,126 @@
+//! Connections that have just been accepted, and to and from which nothing has gone yet.
+//!
+//! All have the same time for it, so they wait in a queue, twelve bytes each, and not in the heap
+//! of timers; nothing has to be done when the first byte comes but to clear a flag.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::actor::CloseReason;
+use crate::flags::Flags;
+use crate::hosts::Hosts;
+use crate::registry::ActorKey;
+
+/// The part of its time by which a connection may be looked at late, so that one look serves many:
+/// of a minute, a second.
+const LATE_BY: u32 = 64;
+
+/// Milliseconds in 31 bits, about.
+const LONGEST: Duration = Duration::from_secs(20 * 24 * 3600);
+
+/// Room below which a queue is not made smaller.
+const ROOM_KEPT: usize = 1024;
+
+#[derive(Default)]
+pub(super) struct Silent {
+    /// One for each time that an origin gives: within it the first to come is the first to be due.
+    queues: Vec<Queue>,
+    /// When there is something to look at.
+    next: Option<Instant>,
+}
+
+struct Queue {
+    after: Duration,
+    waiting: VecDeque<Entry>,
+}
+
+/// Four bytes where a key and an instant would take 24 between them.
+struct Entry {
+    index: u32,
+    generation: u32,
+    /// Milliseconds since the poller's start, wrapping as [`Hosts::active_ms`] does.
+    since_ms: u32,
+}
+
+impl Hosts {
+    /// Begins the time for the first byte, if the connection has one.
+    pub(super) fn watch_silence(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        let options = &self.call.origins[usize::from(slot.origin)].options;
+        let Some(after) = options.first_bytes_timeout else {
+            return;
+        };
+        // It wraps, as differences do; who gives so long gives for ever.
+        if after > LONGEST {
+            return;
+        }
+        // Never too early for what is cut off here.
+        let since_ms = self.stamp().wrapping_add(1);
+        let now = self.call.now();
+        let slot = &mut self.slots[index];
+        slot.flags.set(Flags::SILENT);
+        let queues = &mut self.silent.queues;
+        let place = queues.iter().position(|queue| queue.after == after);
+        let place = place.unwrap_or_else(|| {
+            let waiting = VecDeque::new();
+            queues.push(Queue { after, waiting });
+            queues.len() - 1
+        });
+        queues[place].waiting.push_back(Entry {
+            index: index as u32,
+            generation: slot.generation,
+            since_ms,
+        });
+        let due = crate::timers::deadline_after(now, after.saturating_add(after / LATE_BY));
+        if self.silent.next.is_none_or(|next| due < next) {
+            self.silent.next = Some(due);
+        }
+    }
+
+    /// When a connection may have been silent for too long.
+    #[inline]
+    pub(crate) fn next_silence(&self) -> Option<Instant> {
+        self.silent.next
+    }
+
+    /// Ends those, up to `most`, that have been silent for too long.
+    pub(crate) fn end_silent(&mut self, now: Instant, most: usize) {
+        if self.silent.next.is_none_or(|next| now < next) {
+            return;
+        }
+        let now_ms = self.stamp();
+        let mut left = most;
+        let mut next: Option<Instant> = None;
+        let mut queues = std::mem::take(&mut self.silent.queues);
+        queues.retain_mut(|queue| {
+            while let Some(entry) = queue.waiting.front() {
+                let key = ActorKey::new(entry.index, entry.generation);
+                let since = now_ms.wrapping_sub(entry.since_ms).cast_signed().max(0);
+                let waited = Duration::from_millis(u64::from(since.unsigned_abs()));
+                if !self.has(key, Flags::SILENT) {
+                    // It has spoken, or gone.
+                } else if waited < queue.after {
+                    let late = queue.after / LATE_BY;
+                    let due = now + (queue.after - waited) + late;
+                    next = Some(next.map_or(due, |next| next.min(due)));
+                    break;
+                } else if left == 0 {
+                    next = Some(now);
+                    break;
+                } else if let Some(index) = self.find(key) {
+                    left -= 1;
+                    self.end(index, CloseReason::Silent(queue.after));
+                }
+                queue.waiting.pop_front();
+            }
+            if queue.waiting.capacity() > ROOM_KEPT.max(4 * queue.waiting.len()) {
+                queue.waiting.shrink_to(2 * queue.waiting.len());
+            }
+            !queue.waiting.is_empty()
+        });
+        // An end calls actors, and those may bring connections, though none that is accepted.
+        queues.append(&mut self.silent.queues);
+        self.silent.queues = queues;
+        self.silent.next = next;
+    }
+}
