@@ -33,7 +33,7 @@ pub struct ConnectionOptions {
 }
 
 /// So many bytes in each such time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rate {
     pub(crate) bytes: usize,
     /// Invariant: not zero.
