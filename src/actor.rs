@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::adopt::AdoptError;
+use crate::adopt::{AdoptError, Readiness};
 use crate::context::Context;
 use crate::input::Input;
 use crate::sys::SocketOption;
@@ -120,6 +120,23 @@ pub trait Actor: Sized + 'static {
         Ok(())
     }
 
+    /// The descriptor that is [watched](crate::Handle::watch) for this actor is ready.
+    ///
+    /// Called again, once a turn, for as long as it is: an actor that does not read what is there,
+    /// and neither [pauses](Context::pause) nor asks for [other directions](Context::set_interest),
+    /// keeps its poller from sleeping, though no other actor from its turn. A hang-up with nothing
+    /// left to read is told once; then the descriptor is let be until the actor asks for directions
+    /// again or [resumes](Context::resume). The default is an error: an actor that is given a
+    /// descriptor has to say what it does with it.
+    fn ready(&mut self, ready: Readiness, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = (ready, ctx);
+        Err(Unhandled {
+            callback: "ready",
+            actor: std::any::type_name::<Self>(),
+        }
+        .into())
+    }
+
     /// The mailbox that this actor waited for ([`Context::wait_for_room`]) has room again, or its
     /// actor has gone.
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
@@ -228,7 +245,8 @@ pub enum CloseReason {
     Stopped,
     /// The actor gave its socket away ([`Context::detach`]): the connection goes on elsewhere.
     Detached,
-    /// The actor never had the socket that it was to have ([`Context::adopt`]).
+    /// The actor never had the socket or descriptor that it was to have ([`Context::adopt`],
+    /// [`Context::watch`]).
     NotAdopted(AdoptError),
     /// Nothing came from the peer, and nothing was sent to it, for this long after it was accepted
     /// ([`ConnectionOptions::first_bytes_timeout`](crate::ConnectionOptions::first_bytes_timeout)).

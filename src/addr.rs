@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::actor::Actor;
-use crate::adopt::Adoption;
+use crate::adopt::{Adoption, Watching};
 use crate::ask::AskKey;
 use crate::call::Hosted;
 use crate::group::{GroupId, Notice};
@@ -419,6 +419,7 @@ pub(crate) enum Loss {
 pub(crate) enum Control {
     Spawn(Box<dyn FnOnce() -> Box<dyn Hosted> + Send>),
     Adopt(Box<Adoption>),
+    Watch(Box<Watching>),
     Close,
     Room,
     /// The actor waits for this very mailbox, which has no room even for its own.
@@ -547,7 +548,7 @@ impl<M: Send + 'static> Post<M> {
                     adoption.origin.live.fetch_sub(1, Ordering::AcqRel);
                     self.door.sockets.fetch_sub(1, Ordering::AcqRel);
                 }
-                if let Control::Spawn(_) | Control::Adopt(_) = **control {
+                if let Control::Spawn(_) | Control::Adopt(_) | Control::Watch(_) = **control {
                     self.door.leave(entry.key);
                     self.door.free(entry.key);
                 }

@@ -17,8 +17,8 @@ use crate::addr::{Addr, Control};
 use crate::call::Hosted;
 use crate::handle::Handle;
 use crate::origin::{ConnectionOptions, Origin};
-use crate::sys::descriptor::{self, Found};
-use crate::sys::{Endpoint, Peer, Socket, Source};
+use crate::sys::descriptor::{self, Found, Ready};
+use crate::sys::{Endpoint, Interest, Peer, Socket, Source};
 
 /// A socket that can be given to an actor: made from an [`OwnedFd`], from what std has (`TcpStream`,
 /// `UnixStream`), or from a [`Detached`], with all that was under way on it.
@@ -65,7 +65,7 @@ impl Adoptable {
     ) -> Result<Prepared, AdoptError> {
         let peer = match self.look(is_simulated) {
             Ok(peer) => peer,
-            Err(kind) => return Err(AdoptError::new(kind, Some(self))),
+            Err(kind) => return Err(AdoptError::new("adopt", kind, Some(self))),
         };
         let Adoptable {
             socket, carried, ..
@@ -80,6 +80,25 @@ impl Adoptable {
             peer,
             carried,
         })
+    }
+
+    /// Looks whether it can be watched; an error gives it back.
+    pub(crate) fn prepare_to_watch(self, is_simulated: bool) -> Result<Socket, AdoptError> {
+        let look = || {
+            let fd = match self.socket.source() {
+                Source::Fd(fd) if !is_simulated => fd,
+                _ => return Err(AdoptErrorKind::OtherWorld),
+            };
+            descriptor::set_cloexec(fd).map_err(AdoptErrorKind::Io)?;
+            match descriptor::unpollable(fd).map_err(AdoptErrorKind::Io)? {
+                Some(what) => Err(AdoptErrorKind::NotPollable(what)),
+                None => Ok(()),
+            }
+        };
+        match look() {
+            Ok(()) => Ok(self.socket),
+            Err(kind) => Err(AdoptError::new("watch", kind, Some(self))),
+        }
     }
 
     fn look(&self, is_simulated: bool) -> Result<Peer, AdoptErrorKind> {
@@ -173,6 +192,45 @@ pub(crate) struct Adoption {
     pub(crate) make: Box<dyn FnOnce() -> Box<dyn Hosted> + Send>,
     pub(crate) origin: Arc<Origin>,
     pub(crate) socket: Prepared,
+}
+
+/// A descriptor on its way to a poller, and what makes its actor there.
+pub(crate) struct Watching {
+    pub(crate) make: Box<dyn FnOnce() -> Box<dyn Hosted> + Send>,
+    pub(crate) descriptor: Socket,
+    pub(crate) interest: Interest,
+}
+
+/// What a watched descriptor is ready for: told by [`Actor::ready`](crate::Actor::ready).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Readiness(pub(crate) Ready);
+
+impl Readiness {
+    /// There is something to read, or the end. Only where [`Interest::READ`] was asked for.
+    pub fn is_readable(&self) -> bool {
+        self.0.readable
+    }
+
+    /// There is room to write. Only where [`Interest::WRITE`] was asked for.
+    pub fn is_writable(&self) -> bool {
+        self.0.writable
+    }
+
+    /// The other side has gone, or there is an error, which a read or write tells. Told also where
+    /// it was not asked for. There may be something left to read.
+    pub fn is_hung_up(&self) -> bool {
+        self.0.hung_up
+    }
+}
+
+impl fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Readiness")
+            .field("readable", &self.0.readable)
+            .field("writable", &self.0.writable)
+            .field("hung_up", &self.0.hung_up)
+            .finish()
+    }
 }
 
 /// How a socket is adopted: [all defaults and their reasons](crate#defaults).
@@ -467,7 +525,11 @@ impl Handle {
         );
         let socket = socket.into();
         if self.shared.is_stopping() {
-            return Err(AdoptError::new(AdoptErrorKind::Stopped, Some(socket)));
+            return Err(AdoptError::new(
+                "adopt",
+                AdoptErrorKind::Stopped,
+                Some(socket),
+            ));
         }
         let socket = socket.prepare(&options, self.shared.simulated.is_some())?;
         let origin = self.shared.origin_of(&options.connection);
@@ -486,6 +548,102 @@ impl Handle {
             // gone.
             self.shared.tell_if_empty();
         }
+        Ok(Addr::new(post, key))
+    }
+
+    /// Has any other descriptor watched for an actor: a pipe, an inotify, a signalfd, a timerfd, a
+    /// socket that the actor reads by itself. [`Actor::ready`] is called for as long as it is ready
+    /// in a direction that is asked for; [`Context::descriptor`](crate::Context::descriptor) lends
+    /// it. It is deregistered and closed when the actor ends, and not before `closed` is told.
+    ///
+    /// The actor is one without a socket: `write` panics, a stop does not wait for it, and it counts
+    /// in no limit. It lives on a poller chosen as by [`adopt`](Handle::adopt); its address works at
+    /// once.
+    ///
+    /// The descriptor is made close-on-exec; that it blocks or not stays as it is, since others may
+    /// share it. One read of what is ready does not wait, nor does one write of up to PIPE_BUF bytes
+    /// to a pipe; for more, make it non-blocking.
+    ///
+    /// # Errors
+    ///
+    /// When it is always ready, as a regular file is, or the system has stopped. The descriptor comes
+    /// back in the error.
+    ///
+    /// ```
+    /// use std::io::{PipeReader, Read, Write};
+    /// use greenroom::*;
+    ///
+    /// struct Lines {
+    ///     pipe: PipeReader,
+    ///     to: std::sync::mpsc::Sender<String>,
+    /// }
+    ///
+    /// impl Actor for Lines {
+    ///     type Message = ();
+    ///
+    ///     fn ready(&mut self, _ready: Readiness, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         let mut bytes = [0; 4096];
+    ///         let read = self.pipe.read(&mut bytes)?;
+    ///         if read == 0 {
+    ///             ctx.close();
+    ///         }
+    ///         self.to.send(String::from_utf8_lossy(&bytes[..read]).into_owned())?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let system = System::builder().pollers(1).build()?;
+    /// let (pipe, mut writer) = std::io::pipe()?;
+    /// let (to, heard) = std::sync::mpsc::channel();
+    /// // A duplicate for std's `Read`, which takes no borrowed descriptor.
+    /// let watched = pipe.try_clone()?;
+    /// system.watch(watched, Interest::READ, move || Lines { pipe, to })?;
+    /// writer.write_all(b"hello")?;
+    /// assert_eq!(heard.recv()?, "hello");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn watch<A: Actor>(
+        &self,
+        descriptor: impl Into<OwnedFd>,
+        interest: Interest,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Result<Addr<A>, AdoptError> {
+        self.watch_on(self.shared.least_loaded(), descriptor, interest, make)
+    }
+
+    /// The same on the poller of this number.
+    ///
+    /// # Errors
+    ///
+    /// As [`watch`](Handle::watch).
+    ///
+    /// # Panics
+    ///
+    /// When there is no such poller, see [`Handle::pollers`].
+    pub fn watch_on<A: Actor>(
+        &self,
+        poller: usize,
+        descriptor: impl Into<OwnedFd>,
+        interest: Interest,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Result<Addr<A>, AdoptError> {
+        let pollers = &self.shared.pollers;
+        assert!(
+            poller < pollers.len(),
+            "watch: there is no poller {poller}, the system has {}",
+            pollers.len()
+        );
+        let descriptor = Adoptable::from(descriptor.into());
+        if self.shared.is_stopping() {
+            let kind = AdoptErrorKind::Stopped;
+            return Err(AdoptError::new("watch", kind, Some(descriptor)));
+        }
+        let watching = Watching {
+            make: Box::new(move || Box::new(make()) as Box<dyn Hosted>),
+            descriptor: descriptor.prepare_to_watch(self.shared.simulated.is_some())?,
+            interest,
+        };
+        let (post, key) = pollers[poller].place::<A>(Control::Watch(Box::new(watching)));
         Ok(Addr::new(post, key))
     }
 }
@@ -517,14 +675,15 @@ impl fmt::Display for DetachError {
 
 impl Error for DetachError {}
 
-/// A socket was not adopted. It is given back.
+/// A socket was not adopted, or a descriptor not watched. It is given back.
 #[derive(Debug)]
 pub struct AdoptError {
+    operation: &'static str,
     kind: AdoptErrorKind,
     socket: Option<Box<Adoptable>>,
 }
 
-/// What is wrong with a socket that was to be adopted.
+/// What is wrong with a socket that was to be adopted, or a descriptor that was to be watched.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AdoptErrorKind {
@@ -539,6 +698,8 @@ pub enum AdoptErrorKind {
     /// It is a socket of a family or type that has no peers as this crate knows them (neither TCP
     /// nor a Unix stream).
     OtherSocket,
+    /// It can be adopted neither nor watched, as it is always ready: "a regular file".
+    NotPollable(&'static str),
     /// It is a real socket in a [simulated](crate::testing::Simulation) system, or a simulated one
     /// in a real system.
     OtherWorld,
@@ -549,9 +710,18 @@ pub enum AdoptErrorKind {
 }
 
 impl AdoptError {
-    pub(crate) fn new(kind: AdoptErrorKind, socket: Option<Adoptable>) -> AdoptError {
+    /// `operation` is `adopt` or `watch`.
+    pub(crate) fn new(
+        operation: &'static str,
+        kind: AdoptErrorKind,
+        socket: Option<Adoptable>,
+    ) -> AdoptError {
         let socket = socket.map(Box::new);
-        AdoptError { kind, socket }
+        AdoptError {
+            operation,
+            kind,
+            socket,
+        }
     }
 
     /// The socket goes, with what came with it.
@@ -568,6 +738,7 @@ impl AdoptError {
             AdoptErrorKind::NotConnected => AdoptErrorKind::NotConnected,
             AdoptErrorKind::Datagram => AdoptErrorKind::Datagram,
             AdoptErrorKind::OtherSocket => AdoptErrorKind::OtherSocket,
+            AdoptErrorKind::NotPollable(what) => AdoptErrorKind::NotPollable(what),
             AdoptErrorKind::OtherWorld => AdoptErrorKind::OtherWorld,
             AdoptErrorKind::Stopped => AdoptErrorKind::Stopped,
             AdoptErrorKind::Io(error) => AdoptErrorKind::Io(match error.raw_os_error() {
@@ -575,7 +746,7 @@ impl AdoptError {
                 None => io::Error::new(error.kind(), error.to_string()),
             }),
         };
-        AdoptError::new(kind, None)
+        AdoptError::new(self.operation, kind, None)
     }
 
     /// What is wrong.
@@ -583,8 +754,8 @@ impl AdoptError {
         &self.kind
     }
 
-    /// The socket, with all that came with it. `None` only where the actor was given with it
-    /// ([`Context::adopt`](crate::Context::adopt)), which went with it.
+    /// The socket, with all that came with it, or the descriptor. `None` only where the actor was
+    /// given with it ([`Context::adopt`](crate::Context::adopt)): both have gone.
     pub fn into_socket(self) -> Option<Adoptable> {
         self.socket.map(|socket| *socket)
     }
@@ -592,7 +763,7 @@ impl AdoptError {
 
 impl fmt::Display for AdoptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("adopt: ")?;
+        write!(f, "{}: ", self.operation)?;
         match &self.kind {
             AdoptErrorKind::NoSocket(what) => write!(
                 f,
@@ -604,6 +775,10 @@ impl fmt::Display for AdoptError {
             AdoptErrorKind::OtherSocket => {
                 f.write_str("the socket is neither TCP nor a unix stream")
             }
+            AdoptErrorKind::NotPollable(what) => write!(
+                f,
+                "the descriptor is {what}, which is always ready and cannot be watched; read it on a thread of its own"
+            ),
             AdoptErrorKind::OtherWorld => f.write_str(
                 "a real socket does not fit into a simulated system, nor a simulated one into a real system",
             ),

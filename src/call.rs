@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use slotmap::SlotMap;
 
 use crate::actor::{Actor, CloseReason, Outcome};
-use crate::adopt::{AdoptOptions, Adoptable, Detached};
+use crate::adopt::{AdoptOptions, Adoptable, Detached, Readiness};
 use crate::ask::{AskKey, Asked};
 use crate::context::Context;
 use crate::flags::Flags;
@@ -21,7 +21,7 @@ use crate::local::Locals;
 use crate::origin::{ConnectionOptions, Origin, SlowReader};
 use crate::output::{NOTICE_BYTES, Staged};
 use crate::registry::{ActorKey, Counters, Registry};
-use crate::sys::{Endpoint, Peer, SocketOption, clock};
+use crate::sys::{Endpoint, Interest, Peer, Socket, SocketOption, clock};
 use crate::timers::{TimerKey, Timers, deadline_after};
 use crate::watch::Watch;
 
@@ -54,6 +54,8 @@ impl Wants {
     pub(crate) const DETACH: u32 = 1 << 12;
     /// It has given a descriptor to a new actor.
     pub(crate) const ADOPT: u32 = 1 << 13;
+    /// Its watched descriptor is to be asked for other directions.
+    pub(crate) const INTEREST: u32 = 1 << 14;
 
     /// After one of these an actor is shown no more input.
     pub(crate) const STOPS_INPUT: u32 = Wants::ENDS | Wants::PAUSE | Wants::WAIT;
@@ -90,12 +92,18 @@ pub(crate) enum TimerFor {
     Ask(Asked),
 }
 
-/// A socket that an actor gave to a new one.
+/// A descriptor that an actor gave to a new one.
 pub(crate) struct Adopting {
     pub(crate) key: ActorKey,
     pub(crate) actor: Box<dyn Hosted>,
     pub(crate) socket: Adoptable,
-    pub(crate) options: AdoptOptions,
+    pub(crate) for_what: AdoptFor,
+}
+
+/// What a descriptor is given to a new actor for.
+pub(crate) enum AdoptFor {
+    Stream(AdoptOptions),
+    Watching(Interest),
 }
 
 /// The desk that all callbacks of one poller are handed in turn: what the actor at work may see,
@@ -135,6 +143,10 @@ pub(crate) struct Call {
     pub(crate) has_offloaded: bool,
     /// With [`Wants::ADOPT`], or in `closed`.
     pub(crate) adopting: Vec<Adopting>,
+    /// Those that are watched, by slot.
+    pub(crate) descriptors: HashMap<u32, Socket>,
+    /// With [`Wants::INTEREST`]: the directions.
+    pub(crate) interest: Interest,
     /// With [`Wants::DETACH`]: what the socket goes to.
     pub(crate) detach: Option<Box<dyn FnOnce(Detached)>>,
     pub(crate) origins: Vec<Arc<Origin>>,
@@ -182,6 +194,8 @@ impl Call {
             spawned: Vec::new(),
             has_offloaded: false,
             adopting: Vec::new(),
+            descriptors: HashMap::default(),
+            interest: Interest::NONE,
             detach: None,
             origins: vec![spawned],
             peers: HashMap::default(),
@@ -190,6 +204,11 @@ impl Call {
             shared,
             values: Locals::default(),
         }
+    }
+
+    /// The descriptor that is watched for the actor in this slot.
+    pub(crate) fn descriptor(&self, index: usize) -> Option<&Socket> {
+        self.descriptors.get(&(index as u32))
     }
 
     #[inline]
@@ -317,6 +336,7 @@ pub(crate) trait Hosted: Any {
     fn timer(&mut self, key: TimerKey, call: &mut Call) -> Outcome;
     fn drained(&mut self, call: &mut Call) -> Outcome;
     fn written(&mut self, token: u64, call: &mut Call) -> Outcome;
+    fn ready(&mut self, ready: Readiness, call: &mut Call) -> Outcome;
     fn room(&mut self, call: &mut Call) -> Outcome;
     fn option_failed(&mut self, option: SocketOption, error: io::Error, call: &mut Call)
     -> Outcome;
@@ -348,6 +368,10 @@ impl<A: Actor> Hosted for A {
 
     fn written(&mut self, token: u64, call: &mut Call) -> Outcome {
         Actor::written(self, token, &mut Context::new(call))
+    }
+
+    fn ready(&mut self, ready: Readiness, call: &mut Call) -> Outcome {
+        Actor::ready(self, ready, &mut Context::new(call))
     }
 
     fn room(&mut self, call: &mut Call) -> Outcome {

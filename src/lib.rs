@@ -108,6 +108,7 @@ pub use actor::{Actor, CloseReason, Outcome};
 pub use addr::{Addr, HasMailbox, Recipient, SendError, SendErrorKind};
 pub use adopt::{
     AdoptError, AdoptErrorKind, AdoptOptions, Adoptable, DetachError, Detached, DetachedError,
+    Readiness,
 };
 pub use ask::{AskError, Reply};
 pub use broadcaster::{Broadcast, Broadcaster, Left, Members, Refused};
@@ -120,7 +121,7 @@ pub use local::{Local, PollerContext};
 pub use offload::{NotTaken, NotTakenKind, WorkError};
 pub use origin::{AtLimit, ConnectionOptions, SlowReader};
 pub use registry::{ActorId, Stats};
-pub use sys::{Endpoint, Keepalive, Peer, SelectorKind, SocketOption, SocketOptions};
+pub use sys::{Endpoint, Interest, Keepalive, Peer, SelectorKind, SocketOption, SocketOptions};
 pub use system::{Builder, System};
 pub use tick::Tick;
 pub use timers::TimerKey;

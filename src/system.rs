@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -24,7 +25,8 @@ use crate::origin::{ConnectionOptions, Origin};
 use crate::poller::Poller;
 use crate::registry::{Registry, Stats};
 use crate::sys::{
-    BindOptions, Endpoint, ListenSocket, Network, Peer, Process, Selector, SelectorKind, clock,
+    BindOptions, Endpoint, Interest, ListenSocket, Network, Peer, Process, Selector, SelectorKind,
+    clock,
 };
 use crate::tick::Ticks;
 use crate::workers::{Limits, Workers};
@@ -547,6 +549,20 @@ impl System {
         make: impl FnOnce() -> A + Send + 'static,
     ) -> Result<Addr<A>, AdoptError> {
         self.handle.adopt_with(socket, options, make)
+    }
+
+    /// As [`Handle::watch`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn watch<A: Actor>(
+        &self,
+        descriptor: impl Into<OwnedFd>,
+        interest: Interest,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Result<Addr<A>, AdoptError> {
+        self.handle.watch(descriptor, interest, make)
     }
 
     /// A handle for other threads and for actors: to stop the system, to spawn into it, to read its

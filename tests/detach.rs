@@ -317,6 +317,7 @@ fn a_panic_of_the_taker_closes_what_it_was_given_and_nothing_else() {
     });
     assert!(matches!(seen.closed(), CloseReason::Detached));
     assert!(read_to_end(&client).is_empty());
+    settle(&stage.system);
     assert_eq!(stage.system.stats().panics, 1);
     neighbour.run(|ctx| ctx.write(b"well"));
     assert_eq!(read(&other, 4), b"well");

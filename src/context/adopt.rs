@@ -1,11 +1,14 @@
 //! What an actor may ask for about sockets that leave it, and those that come from elsewhere.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
+
 use crate::actor::Actor;
 use crate::addr::Addr;
 use crate::adopt::{AdoptOptions, Adoptable, DetachError, Detached};
-use crate::call::{Adopting, Wants};
+use crate::call::{AdoptFor, Adopting, Wants};
 use crate::context::Context;
 use crate::flags::Flags;
+use crate::sys::{Interest, Source};
 
 impl<A: Actor> Context<'_, A> {
     /// Takes the socket out of this actor, which ends. The connection goes on: `take` is given it,
@@ -93,15 +96,64 @@ impl<A: Actor> Context<'_, A> {
         options: AdoptOptions,
         actor: B,
     ) -> Addr<B> {
+        self.give(socket.into(), AdoptFor::Stream(options), actor)
+    }
+
+    /// Has a descriptor watched for a new actor on this poller. Its address works at once; it is
+    /// opened after this callback. Otherwise as [`Handle::watch`](crate::Handle::watch).
+    ///
+    /// The poller looks at the descriptor after this callback. Where it cannot be watched, the actor
+    /// is told by [`closed`](Actor::closed) alone, with
+    /// [`CloseReason::NotAdopted`](crate::CloseReason::NotAdopted), and the descriptor is closed.
+    pub fn watch<B: Actor>(
+        &mut self,
+        descriptor: impl Into<OwnedFd>,
+        interest: Interest,
+        actor: B,
+    ) -> Addr<B> {
+        self.give(
+            descriptor.into().into(),
+            AdoptFor::Watching(interest),
+            actor,
+        )
+    }
+
+    fn give<B: Actor>(&mut self, socket: Adoptable, for_what: AdoptFor, actor: B) -> Addr<B> {
         let post = self.call.registry.post::<B>();
         let key = self.call.registry.door.reserve();
         self.call.wants.set(Wants::ADOPT);
         self.call.adopting.push(Adopting {
             key,
             actor: Box::new(actor),
-            socket: socket.into(),
-            options,
+            socket,
+            for_what,
         });
         Addr::new(post, key)
+    }
+
+    /// The descriptor that is [watched](crate::Handle::watch) for this actor, in any callback,
+    /// [`closed`](Actor::closed) included; `None` for any other actor.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        let descriptor = self.call.descriptor(self.call.key.index() as usize)?;
+        match descriptor.source() {
+            Source::Fd(fd) => Some(fd),
+            Source::Simulated(_) => None,
+        }
+    }
+
+    /// Asks for other directions of the descriptor that is [watched](crate::Handle::watch) for this
+    /// actor; for none, [`Interest::NONE`], not even a hang-up is told. A hang-up that was told is
+    /// told again.
+    ///
+    /// # Panics
+    ///
+    /// When nothing is watched for this actor.
+    pub fn set_interest(&mut self, interest: Interest) {
+        assert!(
+            self.descriptor().is_some(),
+            "set_interest: no descriptor is watched for this actor"
+        );
+        self.call.wants.set(Wants::INTEREST);
+        self.call.interest = interest;
     }
 }

@@ -12,6 +12,7 @@ use crate::actor::CloseReason;
 use crate::call::Hosted;
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
+use crate::hosts::special::Special;
 use crate::hosts::{Hosts, READ_MAX, Slot, begin, is_reset};
 use crate::registry::{ActorId, Counters};
 use crate::sys::{Network, Socket, clock};
@@ -220,6 +221,9 @@ impl Hosts {
         let key = self.key(index);
         let unheard = self.take_reason(index);
         let special = self.take_special(index);
+        if let Some(Special::Watched(watched)) = &special {
+            self.forget_watched(index, watched);
+        }
         self.drop_guarded((unheard, special));
         if self.slots[index].flags.has(Flags::WAITING) {
             self.waits_here.remove(&key);

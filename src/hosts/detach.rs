@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use crate::actor::CloseReason;
 use crate::adopt::{AdoptError, AdoptErrorKind, Adoption, Carried, Detached, Prepared};
-use crate::call::{Adopting, Hosted};
+use crate::call::{AdoptFor, Adopting, Hosted};
 use crate::flags::Flags;
 use crate::hosts::{Hosts, begin};
 use crate::origin::Origin;
@@ -67,29 +67,38 @@ impl Hosts {
         self.freed += 1;
     }
 
-    /// Sockets that the callback gave to new actors.
+    /// Descriptors that the callback gave to new actors.
     pub(super) fn place_adopting(&mut self) {
         while let Some(adopting) = self.call.adopting.pop() {
             let Adopting {
                 key,
                 actor,
                 socket,
-                options,
+                for_what,
             } = adopting;
             let is_simulated = self.call.shared.simulated.is_some();
-            match socket.prepare(&options, is_simulated) {
-                Ok(socket) => {
-                    let origin = self.call.shared.origin_of(&options.connection);
-                    origin.live.fetch_add(1, Ordering::AcqRel);
-                    let door = &self.call.registry.door;
-                    door.sockets.fetch_add(1, Ordering::AcqRel);
-                    self.place_adopted(key, &origin, socket, actor);
-                }
-                Err(error) => {
-                    let reason = CloseReason::NotAdopted(error.without_socket());
-                    self.end_unopened(key, actor, reason);
-                }
-            }
+            let error = match for_what {
+                AdoptFor::Stream(options) => match socket.prepare(&options, is_simulated) {
+                    Ok(socket) => {
+                        let origin = self.call.shared.origin_of(&options.connection);
+                        origin.live.fetch_add(1, Ordering::AcqRel);
+                        let door = &self.call.registry.door;
+                        door.sockets.fetch_add(1, Ordering::AcqRel);
+                        self.place_adopted(key, &origin, socket, actor);
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+                AdoptFor::Watching(interest) => match socket.prepare_to_watch(is_simulated) {
+                    Ok(descriptor) => {
+                        self.place_watched(key, descriptor, interest, actor);
+                        continue;
+                    }
+                    Err(error) => error,
+                },
+            };
+            let reason = CloseReason::NotAdopted(error.without_socket());
+            self.end_unopened(key, actor, reason);
         }
     }
 
@@ -105,7 +114,7 @@ impl Hosts {
             origin.live.fetch_sub(1, Ordering::AcqRel);
             drop(socket);
             self.freed += 1;
-            let error = AdoptError::new(AdoptErrorKind::OtherWorld, None);
+            let error = AdoptError::new("adopt", AdoptErrorKind::OtherWorld, None);
             return self.end_unopened(key, actor, CloseReason::NotAdopted(error));
         }
         let Prepared {

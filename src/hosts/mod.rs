@@ -20,6 +20,7 @@ mod silent;
 mod special;
 mod timeouts;
 mod waiting;
+mod watched;
 mod written;
 
 use std::any::Any;
@@ -338,6 +339,9 @@ impl Hosts {
 
     fn carry_out(&mut self, index: usize, outcome: Outcome, wants: Wants, flush: Flush) {
         if !wants.is_empty() {
+            if wants.has(Wants::INTEREST | Wants::RESUME) && self.call.flags.has(Flags::SPECIAL) {
+                self.go_on_watching(index, wants);
+            }
             if wants.has(Wants::OPTIONS) {
                 self.set_options(index);
             }
@@ -461,8 +465,10 @@ impl Hosts {
             return;
         }
         self.call(index, |actor, call| actor.room(call));
-        if self.find(key).is_some() && self.slots[index].flags.has(Flags::SOCKET) {
-            self.owe(index, Flags::SHOW_INPUT);
+        if self.find(key).is_some() {
+            if self.slots[index].flags.has(Flags::SOCKET) {
+                self.owe(index, Flags::SHOW_INPUT);
+            }
             self.sync_interest(index);
         }
     }

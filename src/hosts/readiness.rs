@@ -29,6 +29,9 @@ impl Hosts {
     pub(super) fn sync_interest(&mut self, index: usize) {
         let slot = &self.slots[index];
         if slot.socket.is_none() {
+            if slot.flags.has(Flags::SPECIAL) {
+                self.sync_watched(index);
+            }
             return;
         }
         let flags = slot.flags;

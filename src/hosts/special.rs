@@ -6,13 +6,16 @@
 use crate::actor::CloseReason;
 use crate::flags::Flags;
 use crate::hosts::Hosts;
+use crate::hosts::watched::Watched;
 
 /// What a special slot is, with what is kept for it.
-pub(super) enum Special {}
+pub(super) enum Special {
+    /// A descriptor that its actor reads and writes itself.
+    Watched(Watched),
+}
 
 impl Hosts {
     /// Makes the slot one of that kind, before its descriptor is registered.
-    #[allow(dead_code)]
     pub(super) fn make_special(&mut self, index: usize, special: Special) {
         self.slots[index].flags.set(Flags::SPECIAL);
         self.special.insert(index as u32, special);
@@ -30,7 +33,7 @@ impl Hosts {
     pub(super) fn handle_special(&mut self, index: usize, readable: bool, writable: bool) {
         let _ = (readable, writable);
         match self.special.get_mut(&(index as u32)) {
-            Some(special) => match *special {},
+            Some(Special::Watched(_)) => self.handle_watched(index),
             None => debug_assert!(false, "a special slot says what it is"),
         }
     }
@@ -38,7 +41,8 @@ impl Hosts {
     /// Whether the selector is to report readiness for reading, and for writing.
     pub(super) fn special_interest(&self, index: usize) -> (bool, bool) {
         match self.special.get(&(index as u32)) {
-            Some(special) => match *special {},
+            // Its descriptor is not in the slot: see `sync_watched`.
+            Some(Special::Watched(_)) => (false, false),
             None => (false, false),
         }
     }

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::{SOL_SOCKET, c_int, socklen_t};
 
 use super::addr::{Peer, SockAddr};
+use super::selector::Interest;
 
 /// What a descriptor is.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,6 +64,55 @@ pub(super) fn peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
         unsafe { syscall!(getpeername(fd.as_raw_fd(), addr, len)) }.map(drop)
     })?;
     addr.to_peer()
+}
+
+/// What a descriptor is ready for at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The other side has gone, or there is an error.
+    pub(crate) hung_up: bool,
+}
+
+/// Looks what `fd` is ready for, in the directions of `interest`; does not wait.
+pub(crate) fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Ready> {
+    let mut events = 0;
+    if interest.contains(Interest::READ) {
+        events |= libc::POLLIN;
+    }
+    if interest.contains(Interest::WRITE) {
+        events |= libc::POLLOUT;
+    }
+    let mut polled = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events,
+        revents: 0,
+    };
+    super::retry_interrupted(|| {
+        // SAFETY: one structure, writable and borrowed for the whole call.
+        unsafe { syscall!(poll(&raw mut polled, 1, 0)) }
+    })?;
+    Ok(Ready {
+        readable: polled.revents & libc::POLLIN != 0,
+        writable: polled.revents & libc::POLLOUT != 0,
+        hung_up: polled.revents & (libc::POLLHUP | libc::POLLERR) != 0,
+    })
+}
+
+/// What `fd` is, if no selector can watch it: a regular file, or a device like it, is always ready,
+/// which epoll does not take and others would say for ever.
+pub(crate) fn unpollable(fd: BorrowedFd<'_>) -> io::Result<Option<&'static str>> {
+    let kind = file_type(fd)?;
+    if matches!(kind, "a regular file" | "a directory") {
+        return Ok(Some(kind));
+    }
+    #[cfg(target_os = "linux")]
+    match super::epoll::Epoll::new()?.register(fd, 0, Interest::READ) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Some(kind)),
+        registered => registered?,
+    }
+    Ok(None)
 }
 
 /// Sets whether calls on the open file wait, for all who share it.
@@ -131,6 +181,7 @@ fn file_type(fd: BorrowedFd<'_>) -> io::Result<&'static str> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream, UdpSocket};
     use std::os::fd::{AsFd, FromRawFd, OwnedFd};
     use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -196,6 +247,45 @@ mod tests {
         crate::sys::Socket::from(OwnedFd::from(accepted)).abort();
         crate::sys::test_util::wait_for(&client, crate::sys::Interest::READ);
         assert_eq!(found(&client), Found::NotConnected);
+    }
+
+    #[test]
+    fn what_a_selector_cannot_watch_is_named() {
+        let file = File::open(std::env::current_exe().unwrap()).unwrap();
+        let dir = File::open("/").unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let (pipe, _writer) = std::io::pipe().unwrap();
+        let unpollable = |fd: &dyn AsFd| unpollable(fd.as_fd()).unwrap();
+        assert_eq!(unpollable(&file), Some("a regular file"));
+        assert_eq!(unpollable(&dir), Some("a directory"));
+        assert_eq!(unpollable(&null), Some("a character device"));
+        assert_eq!(unpollable(&pipe), None);
+    }
+
+    #[test]
+    fn readiness_tells_a_hang_up_from_what_there_is_to_read() {
+        let ready_of = |fd: &dyn AsFd, interest| {
+            let Ready {
+                readable,
+                writable,
+                hung_up,
+            } = ready(fd.as_fd(), interest).unwrap();
+            (readable, writable, hung_up)
+        };
+        let (mut pipe, mut writer) = std::io::pipe().unwrap();
+        let both = Interest::READ | Interest::WRITE;
+        assert_eq!(ready_of(&pipe, both), (false, false, false));
+        assert_eq!(ready_of(&writer, both), (false, true, false));
+        assert_eq!(ready_of(&writer, Interest::READ), (false, false, false));
+        writer.write_all(b"x").unwrap();
+        assert_eq!(ready_of(&pipe, Interest::READ), (true, false, false));
+        drop(writer);
+        assert_eq!(ready_of(&pipe, Interest::READ), (true, false, true));
+        pipe.read_exact(&mut [0]).unwrap();
+        assert_eq!(ready_of(&pipe, Interest::NONE), (false, false, true));
+        let (pipe, writer) = std::io::pipe().unwrap();
+        drop(pipe);
+        assert_eq!(ready_of(&writer, Interest::WRITE), (false, true, true));
     }
 
     #[test]

@@ -72,8 +72,9 @@ pub(crate) use listen_socket::{Accepted, BindOptions, ListenSocket};
 #[allow(unused_imports, reason = "for sockets that are not listened on")]
 pub(crate) use options::Role;
 pub use options::{Keepalive, SocketOption, SocketOptions};
+pub use selector::Interest;
 pub use selector::SelectorKind;
-pub(crate) use selector::{Events, Interest, Selector, Source};
+pub(crate) use selector::{Events, Selector, Source};
 pub use simulated::{Fault, Faults, Random, Trace};
 pub(crate) use simulated::{Network, Number, Process, Who, Wire};
 pub(crate) use socket::Socket;

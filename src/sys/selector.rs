@@ -20,20 +20,20 @@ mod kind;
 
 pub use kind::SelectorKind;
 
-/// A set of the directions in which a descriptor is asked for, or is ready.
+/// A set of the directions in which a descriptor is asked for, or is ready: to be joined by `|`.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Interest(u8);
+pub struct Interest(u8);
 
 impl Interest {
     /// Neither direction.
-    pub(crate) const NONE: Interest = Interest(0);
+    pub const NONE: Interest = Interest(0);
     /// Bytes, connections or the end of the stream to read.
-    pub(crate) const READ: Interest = Interest(1);
+    pub const READ: Interest = Interest(1);
     /// Room to write.
-    pub(crate) const WRITE: Interest = Interest(2);
+    pub const WRITE: Interest = Interest(2);
 
     /// Whether every direction of `other` is in the set.
-    pub(crate) fn contains(self, other: Interest) -> bool {
+    pub fn contains(self, other: Interest) -> bool {
         self.0 & other.0 == other.0
     }
 
@@ -43,7 +43,7 @@ impl Interest {
     }
 
     /// Whether the set has no direction.
-    pub(crate) fn is_empty(self) -> bool {
+    pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 }

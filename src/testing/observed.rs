@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::actor::{Actor, CloseReason, Outcome};
+use crate::adopt::Readiness;
 use crate::context::Context;
 use crate::input::Input;
 use crate::sys::SocketOption;
@@ -83,6 +84,10 @@ impl<A: Actor> Actor for Observed<A> {
 
     fn written(&mut self, token: u64, ctx: &mut Context<'_, Self>) -> Outcome {
         self.pass(ctx, |actor, ctx| actor.written(token, ctx))
+    }
+
+    fn ready(&mut self, ready: Readiness, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.pass(ctx, |actor, ctx| actor.ready(ready, ctx))
     }
 
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {

@@ -145,7 +145,11 @@ impl<M: Send + 'static> Probe<M> {
                 self.groups.retain(|(id, _)| *id != group);
             }
             // A probe waits for nobody, and nothing is spawned through its address.
-            Control::Room | Control::WaitHere | Control::Spawn(_) | Control::Adopt(_) => {}
+            Control::Room
+            | Control::WaitHere
+            | Control::Spawn(_)
+            | Control::Adopt(_)
+            | Control::Watch(_) => {}
         }
     }
 }
