@@ -6,7 +6,8 @@
 //!   such answers gives nothing else, and does not wait.
 //! - `ADD` of what is there changes it. `DELETE` of what is not there is `ENOENT`.
 //! - Closing a descriptor takes its filters out.
-//! - Each filter is an event of its own. What was reported goes to the end of the queue.
+//! - Each filter is an event of its own. What was reported goes to the end of the queue. In which
+//!   order a batch comes is not said; so every other one comes the other way round.
 //! - `EOF` is told with bytes still to read, and with the error of the socket in `fflags`.
 //! - A `User` filter with `CLEAR` is reported once for any number of triggers before.
 
@@ -83,6 +84,8 @@ pub(super) struct Kernel {
 struct State {
     /// What was reported last is at the end.
     notes: VecDeque<Note>,
+    /// Whether the next batch comes in the order of the queue.
+    forwards: bool,
     /// Whether `User` filters can be added.
     user: bool,
     /// Empty: what a wait polls, kept for its room.
@@ -119,6 +122,7 @@ impl Kernel {
         Ok(Kernel {
             state: Mutex::new(State {
                 notes: VecDeque::new(),
+                forwards: true,
                 user: true,
                 polled: Vec::new(),
                 #[cfg(test)]
@@ -299,12 +303,13 @@ impl State {
                 note.triggered = false;
                 events[count] = event;
                 count += 1;
-                self.notes.push_back(note);
-            } else {
-                // Those that are not ready keep their order among themselves.
-                self.notes.push_back(note);
             }
+            self.notes.push_back(note);
         }
+        if !self.forwards {
+            events[..count].reverse();
+        }
+        self.forwards ^= count > 0;
         count
     }
 }
