@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::{SOL_SOCKET, c_int, socklen_t};
 
 use super::addr::{Peer, SockAddr};
+use super::platform;
 use super::selector::Interest;
 
 /// What a descriptor is.
@@ -35,7 +36,7 @@ pub(crate) fn find(fd: BorrowedFd<'_>) -> io::Result<Found> {
         kind => kind?,
     };
     let is_known = matches!(
-        option(fd, libc::SO_DOMAIN)?,
+        platform::family(fd)?,
         libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX
     );
     match kind {
@@ -144,7 +145,7 @@ pub(crate) fn set_cloexec(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// An option of a socket whose value is an integer.
-fn option(fd: BorrowedFd<'_>, name: c_int) -> io::Result<c_int> {
+pub(super) fn option(fd: BorrowedFd<'_>, name: c_int) -> io::Result<c_int> {
     let mut value: c_int = 0;
     let mut len = mem::size_of_val(&value) as socklen_t;
     // SAFETY: `value` is writable for the `len` bytes that it has, and both outlive the call.

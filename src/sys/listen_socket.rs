@@ -1,13 +1,14 @@
 //! Listening sockets, TCP and Unix, and what accepting may come to.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use libc::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET, c_int};
+use libc::{SO_REUSEADDR, SOL_SOCKET, c_int};
 
 use super::addr::{Endpoint, Peer, SockAddr};
 use super::options::{Role, SocketOptions};
+use super::platform::{self, ENONET, SO_REUSEPORT};
 use super::selector::Source;
 use super::simulated::{Number, Process};
 use super::socket::{self, End, Socket, set_option};
@@ -140,14 +141,7 @@ impl ListenSocket {
                 };
             }
         };
-        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        let accepted = SockAddr::filled_by(|addr, len| {
-            // SAFETY: `addr` is writable for `len` bytes, and both outlive the call.
-            let fd = unsafe { syscall!(accept4(fd, addr, len, flags)) }?;
-            // SAFETY: the call has just made the descriptor, and nothing else owns it.
-            Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-        });
-        let (fd, addr) = match accepted {
+        let (fd, addr) = match platform::accept(fd) {
             Ok(accepted) => accepted,
             Err(error) => return classify(error),
         };
@@ -200,7 +194,7 @@ fn classify(error: io::Error) -> Accepted {
             libc::ENETDOWN
             | libc::ENOPROTOOPT
             | libc::EHOSTDOWN
-            | libc::ENONET
+            | ENONET
             | libc::EHOSTUNREACH
             | libc::EOPNOTSUPP
             | libc::ENETUNREACH

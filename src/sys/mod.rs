@@ -5,10 +5,14 @@
 //! - **readiness** (`selector`, a file per back end): level-triggered, a `u64` token per
 //!   descriptor, deregistered by hand before a descriptor is closed, a wait with a timeout that is
 //!   never cut short but by a signal;
-//! - **a wake** (`wake_fd`, made by the selector that it wakes): from any thread, without blocking, without failing, never lost;
+//! - **a wake** (`wake_fd`, made by the selector that it wakes): from any thread, without blocking,
+//!   without failing, never lost;
 //! - **stream sockets** (`socket`, `listen_socket`, `unix_path`, `addr`): non-blocking and
 //!   close-on-exec from the call that makes them, no `SIGPIPE`, TCP and Unix;
 //! - **time** (`clock`): monotonic.
+//!
+//! What differs between systems has one name in `platform`: Linux is where this is built, tested and
+//! measured; for the BSDs, macOS and other Unixes it is compiled, and has run on none of them.
 //!
 //! Beside them stands the one `unsafe` that is no system call, the lock of the mailboxes
 //! (`word_lock`).
@@ -19,8 +23,8 @@
 
 #![allow(unsafe_code)]
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("greenroom runs on Linux only");
+#[cfg(not(unix))]
+compile_error!("greenroom runs on Unix: Windows is not among its aims");
 
 use std::io;
 
@@ -54,6 +58,7 @@ mod epoll;
 mod kqueue;
 mod listen_socket;
 mod options;
+mod platform;
 mod poll;
 mod primitives;
 mod selector;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET, c_int, socklen_t};
 
 use super::addr::Endpoint;
+use super::platform;
 use super::socket::set_option;
 
 /// Probes that the kernel sends on a connection that is silent, to find out whether the peer is
@@ -168,12 +169,12 @@ impl SocketOption {
             NoDelay(on) => tcp(libc::TCP_NODELAY, (*on).into()),
             Keepalive(None) => socket(libc::SO_KEEPALIVE, 0),
             Keepalive(Some(keepalive)) => {
-                tcp(libc::TCP_KEEPIDLE, seconds(keepalive.idle))?;
+                tcp(platform::TCP_KEEPIDLE, seconds(keepalive.idle))?;
                 if let Some(interval) = keepalive.interval {
-                    tcp(libc::TCP_KEEPINTVL, seconds(interval))?;
+                    tcp(platform::TCP_KEEPINTVL, seconds(interval))?;
                 }
                 if let Some(count) = keepalive.count {
-                    tcp(libc::TCP_KEEPCNT, int(count))?;
+                    tcp(platform::TCP_KEEPCNT, int(count))?;
                 }
                 // Last: a probe's time is reckoned by what is set when it is switched on.
                 socket(libc::SO_KEEPALIVE, 1)
@@ -181,14 +182,14 @@ impl SocketOption {
             UserTimeout(after) => {
                 let millis = after.as_nanos().div_ceil(1_000_000);
                 tcp(
-                    libc::TCP_USER_TIMEOUT,
+                    platform::TCP_USER_TIMEOUT,
                     c_int::try_from(millis).unwrap_or(c_int::MAX),
                 )
             }
-            QuickAck(on) => tcp(libc::TCP_QUICKACK, (*on).into()),
-            DeferAccept(after) => tcp(libc::TCP_DEFER_ACCEPT, seconds(*after)),
-            FastOpen(queue) if role == Role::Listener => tcp(libc::TCP_FASTOPEN, int(*queue)),
-            FastOpen(queue) => tcp(libc::TCP_FASTOPEN_CONNECT, (*queue > 0).into()),
+            QuickAck(on) => tcp(platform::TCP_QUICKACK, (*on).into()),
+            DeferAccept(after) => tcp(platform::TCP_DEFER_ACCEPT, seconds(*after)),
+            FastOpen(queue) if role == Role::Listener => tcp(platform::TCP_FASTOPEN, int(*queue)),
+            FastOpen(queue) => tcp(platform::TCP_FASTOPEN_CONNECT, (*queue > 0).into()),
             SendBuffer(bytes) => socket(libc::SO_SNDBUF, int(*bytes)),
             ReceiveBuffer(bytes) => socket(libc::SO_RCVBUF, int(*bytes)),
             Tos(tos) => {
@@ -202,14 +203,19 @@ impl SocketOption {
                 }
             }
             // The bits, whatever they would be as a number with a sign.
-            Mark(mark) => socket(libc::SO_MARK, mark.cast_signed()),
+            Mark(mark) => socket(platform::SO_MARK, mark.cast_signed()),
             Device(name) => bind_to_device(fd, name),
             OnlyV6(on) => set_option(fd, IPPROTO_IPV6, libc::IPV6_V6ONLY, c_int::from(*on)),
-            Transparent(on) if kind.family == Family::V6 => {
-                set_option(fd, IPPROTO_IPV6, libc::IPV6_TRANSPARENT, c_int::from(*on))
+            Transparent(on) if kind.family == Family::V6 => set_option(
+                fd,
+                IPPROTO_IPV6,
+                platform::IPV6_TRANSPARENT,
+                c_int::from(*on),
+            ),
+            Transparent(on) => {
+                set_option(fd, IPPROTO_IP, platform::IP_TRANSPARENT, c_int::from(*on))
             }
-            Transparent(on) => set_option(fd, IPPROTO_IP, libc::IP_TRANSPARENT, c_int::from(*on)),
-            IncomingCpu(cpu) => socket(libc::SO_INCOMING_CPU, int(*cpu)),
+            IncomingCpu(cpu) => socket(platform::SO_INCOMING_CPU, int(*cpu)),
         }
     }
 
@@ -549,7 +555,7 @@ struct Kind {
 
 impl Kind {
     fn of(fd: BorrowedFd<'_>) -> io::Result<Kind> {
-        let family = match get_option(fd, SOL_SOCKET, libc::SO_DOMAIN)? {
+        let family = match platform::family(fd)? {
             libc::AF_INET => Family::V4,
             libc::AF_INET6 => Family::V6,
             libc::AF_UNIX => Family::Unix,
@@ -618,12 +624,13 @@ fn bind_to_device(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     if name.len() >= libc::IFNAMSIZ {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
+    platform::there_is(platform::SO_BINDTODEVICE)?;
     // SAFETY: `name` is readable for its length and outlives the call, which copies it.
     unsafe {
         syscall!(setsockopt(
             fd.as_raw_fd(),
             SOL_SOCKET,
-            libc::SO_BINDTODEVICE,
+            platform::SO_BINDTODEVICE,
             name.as_ptr().cast(),
             name.len() as socklen_t,
         ))

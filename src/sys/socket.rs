@@ -3,21 +3,19 @@
 use std::io::{self, IoSlice};
 use std::mem;
 use std::num::NonZeroI32;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use libc::{MSG_DONTWAIT, MSG_NOSIGNAL, c_int, socklen_t};
+use libc::{MSG_DONTWAIT, c_int, socklen_t};
 
 #[cfg(test)]
 use super::addr::Peer;
 use super::addr::{Endpoint, SockAddr};
 use super::options::SocketOption;
+use super::platform::{self, SEND_FLAGS, SLICES_MAX};
 use super::retry_interrupted;
 use super::selector::Source;
 use super::simulated::{Network, Number, Process};
-
-/// The most slices that the kernel takes in one call (`IOV_MAX` of Linux; more is an error there).
-const SLICES_MAX: usize = libc::UIO_MAXIOV as usize;
 
 /// One end of a stream, non-blocking and close-on-exec.
 ///
@@ -73,31 +71,13 @@ impl Socket {
     }
 
     /// Receives into `buffer`, which must not be empty. 0 is the end of the stream.
-    ///
-    /// The system call itself: recv(3) is a place where a thread may be cancelled, and what glibc
-    /// does for that, here and in [`send`](Socket::send), is an eighth of all instructions of an
-    /// echo.
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         debug_assert!(!buffer.is_empty(), "an empty receive looks like the end");
         let fd = match self.end.source() {
             Source::Fd(fd) => fd.as_raw_fd(),
             Source::Simulated(end) => return end.recv(buffer),
         };
-        retry_interrupted(|| {
-            // SAFETY: `buffer` is writable for its length and borrowed for the whole call.
-            let received = unsafe {
-                syscall!(syscall(
-                    libc::SYS_recvfrom,
-                    fd,
-                    buffer.as_mut_ptr(),
-                    buffer.len(),
-                    MSG_DONTWAIT,
-                    ptr::null_mut::<libc::sockaddr>(),
-                    ptr::null_mut::<libc::socklen_t>(),
-                ))
-            }?;
-            Ok(received as usize)
-        })
+        retry_interrupted(|| platform::recv(fd, buffer))
     }
 
     /// Whether bytes have arrived that were not received.
@@ -127,21 +107,7 @@ impl Socket {
             Source::Fd(fd) => fd.as_raw_fd(),
             Source::Simulated(end) => return end.send(bytes),
         };
-        retry_interrupted(|| {
-            // SAFETY: `bytes` is readable for its length and borrowed for the whole call.
-            let sent = unsafe {
-                syscall!(syscall(
-                    libc::SYS_sendto,
-                    fd,
-                    bytes.as_ptr(),
-                    bytes.len(),
-                    MSG_NOSIGNAL | MSG_DONTWAIT,
-                    ptr::null::<libc::sockaddr>(),
-                    0 as libc::socklen_t,
-                ))
-            }?;
-            Ok(sent as usize)
-        })
+        retry_interrupted(|| platform::send(fd, bytes))
     }
 
     /// Sends the beginning of `slices`, one after the other; says how many bytes of them.
@@ -161,13 +127,7 @@ impl Socket {
         retry_interrupted(|| {
             // SAFETY: `message` has its count of valid slices, borrowed for the whole call, or fewer,
             // and is zero otherwise.
-            let sent = unsafe {
-                syscall!(sendmsg(
-                    fd,
-                    ptr::from_ref(&message),
-                    MSG_NOSIGNAL | MSG_DONTWAIT,
-                ))
-            }?;
+            let sent = unsafe { syscall!(sendmsg(fd, ptr::from_ref(&message), SEND_FLAGS,)) }?;
             Ok(sent as usize)
         })
     }
@@ -264,6 +224,7 @@ impl Socket {
 
 impl From<OwnedFd> for Socket {
     fn from(fd: OwnedFd) -> Socket {
+        platform::silence_pipe(fd.as_fd());
         Socket { end: End::of(fd) }
     }
 }
@@ -333,14 +294,9 @@ impl Drop for End {
     }
 }
 
-/// Opens a stream socket that is non-blocking and close-on-exec from its first moment: set by a
-/// second call, a fork in between would hand it down.
+/// Opens a stream socket, non-blocking and close-on-exec.
 pub(super) fn open(family: c_int) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: takes no pointer.
-    let fd = unsafe { syscall!(socket(family, kind, 0)) }?;
-    // SAFETY: the call has just made the descriptor, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    platform::socket(family, libc::SOCK_STREAM)
 }
 
 /// The address that a socket is bound to.
@@ -359,6 +315,7 @@ pub(super) fn set_option<T: Copy>(
     name: c_int,
     value: T,
 ) -> io::Result<()> {
+    platform::there_is(name)?;
     // SAFETY: `value` is readable for its size and outlives the call, which copies it.
     unsafe {
         syscall!(setsockopt(

@@ -5,10 +5,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 #[cfg(test)]
 use std::os::fd::AsRawFd;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::platform;
 
 /// Wakes the poller whose selector it comes from ([`Selector::waker`](super::Selector::waker)).
 ///
@@ -114,41 +116,41 @@ impl WakeFd {
     }
 }
 
-/// A descriptor that a ring makes readable: an eventfd(2).
+/// A descriptor that a ring makes readable: an eventfd(2), or a pipe where there is none.
 #[derive(Debug)]
 pub(super) struct Bell {
     /// A `File` for its safe read and write; it owns the descriptor.
-    counter: File,
+    reader: File,
+    /// The other end, where it is one.
+    writer: Option<File>,
 }
 
 impl Bell {
-    /// Opens an eventfd.
+    /// Opens one.
     pub(super) fn new() -> io::Result<Bell> {
-        // SAFETY: takes no pointer.
-        let fd = unsafe { syscall!(eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }?;
-        // SAFETY: the call has just made the descriptor, and nothing else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Bell {
-            counter: File::from(fd),
-        })
+        let (reader, writer) = platform::bell()?;
+        Ok(Bell { reader, writer })
     }
 
     /// Takes all rings back, for a selector that would report them again.
     pub(super) fn silence(&self) {
-        // The one error there is says that it does not ring.
-        let _ = (&self.counter).read(&mut [0; 8]);
+        // The one error there is says that it does not ring. An eventfd gives 8 bytes and is
+        // cleared; a pipe may hold more.
+        let mut bytes = [0; 512];
+        while matches!((&self.reader).read(&mut bytes), Ok(512)) {}
     }
 }
 
 impl Ring for Bell {
     fn ring(&self) {
-        if add_one(&self.counter).is_err() {
-            // The counter, which nobody reads under epoll, has come to its maximum. That wakes were
-            // reported before does not make this one be: it takes a write that succeeds, hence a
-            // counter that has room. Two threads that do this at once just write twice. There is
-            // no other error that a write of 8 bytes to an eventfd of our own can have.
+        let to = self.writer.as_ref().unwrap_or(&self.reader);
+        if add_one(to).is_err() {
+            // Full: under epoll nobody reads it. That rings were reported before does not make this
+            // one be: it takes a write that succeeds, hence room. Two threads that do this at once
+            // just write twice. There is no other error that a write of 8 bytes to an eventfd, or
+            // to a pipe, of our own can have.
             self.silence();
-            let _ = add_one(&self.counter);
+            let _ = add_one(to);
         }
     }
 
@@ -160,12 +162,64 @@ impl Ring for Bell {
 
 impl AsFd for Bell {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.counter.as_fd()
+        self.reader.as_fd()
     }
 }
 
-/// Adds one to the counter. An eventfd takes 8 bytes whole or not at all; `write_all` repeats the
-/// write after a signal.
+/// Adds one to the counter of an eventfd. Eight bytes are taken whole or not at all, also by a pipe;
+/// `write_all` repeats the write after a signal.
 fn add_one(mut counter: &File) -> io::Result<()> {
     counter.write_all(&1_u64.to_ne_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{Events, Interest, Selector, SelectorKind};
+
+    fn bells() -> [Bell; 2] {
+        let (reader, writer) = platform::pipe().unwrap();
+        [Bell::new().unwrap(), Bell { reader, writer }]
+    }
+
+    /// Whether it rings at this moment.
+    fn rings(bell: &Bell) -> bool {
+        let mut selector = Selector::new(SelectorKind::Poll).unwrap();
+        let mut events = Events::with_capacity(1);
+        selector
+            .register(bell.as_fd().into(), 0, Interest::READ)
+            .unwrap();
+        let now = std::time::Duration::ZERO;
+        selector.wait(&mut events, Some(now)).unwrap();
+        events.len() == 1
+    }
+
+    #[test]
+    fn a_bell_rings_until_it_is_silenced() {
+        for bell in bells() {
+            assert!(!rings(&bell));
+            for _ in 0..2 {
+                bell.ring();
+                bell.ring();
+                assert!(rings(&bell) && rings(&bell));
+                bell.silence();
+                assert!(!rings(&bell));
+                // Nothing to take back: it does not wait.
+                bell.silence();
+            }
+        }
+    }
+
+    #[test]
+    fn a_bell_that_is_full_still_rings_and_is_silenced_whole() {
+        for bell in bells() {
+            // More than a pipe holds.
+            for _ in 0..100_000 {
+                bell.ring();
+            }
+            assert!(rings(&bell));
+            bell.silence();
+            assert!(!rings(&bell), "{bell:?}");
+        }
+    }
 }

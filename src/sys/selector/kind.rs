@@ -49,6 +49,14 @@ impl SelectorKind {
     fn of_platform() -> SelectorKind {
         if cfg!(target_os = "linux") {
             SelectorKind::Epoll
+        } else if cfg!(any(
+            target_vendor = "apple",
+            target_os = "freebsd",
+            target_os = "dragonfly",
+            target_os = "netbsd",
+            target_os = "openbsd"
+        )) {
+            SelectorKind::Kqueue
         } else {
             SelectorKind::Poll
         }
