@@ -533,6 +533,7 @@ impl<M: Send + 'static> Post<M> {
 
     /// Takes note of an entry that nobody will take any more. It is a dead letter if a `send` or a
     /// push was told that it is accepted.
+    #[cold]
     pub(crate) fn bury(&self, entry: &Entry<M>) {
         let dead = match &entry.what {
             What::Message { .. } | What::Push(_) => true,
