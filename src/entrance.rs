@@ -12,6 +12,7 @@ use crate::command::Command;
 use crate::handle::Shared;
 use crate::limits::{Limit, Rate, Sources};
 use crate::origin::{AtLimit, Origin};
+use crate::proxy_protocol::ProxyProtocol;
 use crate::registry::Registry;
 use crate::sync::lock;
 use crate::sys::Peer;
@@ -125,6 +126,8 @@ pub(crate) struct Entrance {
     pub(crate) source_farewell: Bytes,
     pub(crate) rate: Option<Rate>,
     pub(crate) accepts_per_turn: usize,
+    /// Who says whose its connections are.
+    pub(crate) proxies: Option<ProxyProtocol>,
     /// Pollers that accept, to be told when there is room again. The same one twice where it has
     /// several sockets.
     pub(crate) homes: Vec<usize>,

@@ -32,6 +32,9 @@
 //! | [`ListenOptions::pollers`] | all | | |
 //! | [`ListenOptions::at_limit`] | [`AtLimit::Wait`] | nobody is turned away who might be served a moment later | |
 //! | [`ListenOptions::balance`] | [`Balance::LeastConnections`] | connections live long, an uneven start would never even out | |
+//! | [`ListenOptions::proxy_protocol`] | none: no header is read | who has no proxy in front would believe anybody | |
+//! | [`ProxyProtocol::deadline`] | 5 s, from the accept to the end of the header | a proxy sends it with its first packet, which may have to be sent again once or twice | the connection is closed and [counted](Stats::headers_refused) |
+//! | [`ProxyProtocol::max_bytes`] | 4,096 bytes for version 2 | the addresses take 232 at most, the rest is for what a proxy adds | the same |
 //! | [`SocketOptions::nodelay`] | on, for TCP | a turn's writes are joined already | |
 //! | all other [`SocketOptions`] | as the system has them; SO_REUSEADDR is on for TCP listeners | it knows the path, and its owner set it; a restarted server gets its port back | |
 //! | [`ConnectionOptions::input_max`] | 1 MiB | a frame of a text protocol or a game, many times over | [`CloseReason::InputTooLong`] |
@@ -95,6 +98,7 @@ mod oneshot;
 mod output;
 #[allow(unreachable_pub)]
 mod presence;
+mod proxy_protocol;
 mod timers;
 #[allow(unreachable_pub)]
 mod waker;
@@ -120,6 +124,7 @@ pub use listener::{Balance, ListenOptions, Listener};
 pub use local::{Local, PollerContext};
 pub use offload::{NotTaken, NotTakenKind, WorkError};
 pub use origin::{AtLimit, ConnectionOptions, SlowReader};
+pub use proxy_protocol::ProxyProtocol;
 pub use registry::{ActorId, Stats};
 pub use sys::{Endpoint, Interest, Keepalive, Peer, SelectorKind, SocketOption, SocketOptions};
 pub use system::{Builder, System};

@@ -13,6 +13,7 @@ use crate::command::Command;
 use crate::entrance::{Choose, Loads, Spread};
 use crate::handle::Shared;
 use crate::origin::{AtLimit, ConnectionOptions, Origin};
+use crate::proxy_protocol::ProxyProtocol;
 use crate::sys::{Endpoint, Peer, SocketOption, SocketOptions, clock};
 use crate::timers::deadline_after;
 
@@ -64,6 +65,7 @@ pub struct ListenOptions {
     /// Ascending, each once; `None` for all.
     pub(crate) pollers: Option<Vec<usize>>,
     pub(crate) socket: SocketOptions,
+    pub(crate) proxies: Option<ProxyProtocol>,
 }
 
 impl Default for ListenOptions {
@@ -81,6 +83,7 @@ impl Default for ListenOptions {
             spread: Spread::LeastConnections,
             pollers: None,
             socket: SocketOptions::new(),
+            proxies: None,
         }
     }
 }
@@ -276,6 +279,13 @@ impl ListenOptions {
         pollers.dedup();
         assert!(!pollers.is_empty(), "pollers: there must be at least one");
         self.pollers = Some(pollers);
+        self
+    }
+
+    /// Each connection begins with a header that says who the client is: the listener is behind
+    /// proxies. By default none does.
+    pub fn proxy_protocol(mut self, proxies: ProxyProtocol) -> Self {
+        self.proxies = Some(proxies);
         self
     }
 

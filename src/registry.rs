@@ -127,6 +127,9 @@ pub struct Stats {
     /// Options that a connection's socket did not take: see
     /// [`Actor::option_failed`](crate::Actor::option_failed).
     pub options_failed: u64,
+    /// Connections closed because they did not begin with a header of the
+    /// [PROXY protocol](crate::ProxyProtocol) as their listener asks for.
+    pub headers_refused: u64,
     /// Times that a listener had to wait for the next token of its
     /// [rate](crate::ListenOptions::accept_rate).
     pub rate_waits: u64,
@@ -152,6 +155,7 @@ pub(crate) struct Counters {
     pub(crate) pushes: AtomicU64,
     pub(crate) accept_pauses: AtomicU64,
     pub(crate) options_failed: AtomicU64,
+    pub(crate) headers_refused: AtomicU64,
     pub(crate) rate_waits: AtomicU64,
     pub(crate) misdirected: AtomicU64,
 }
@@ -183,6 +187,7 @@ impl Counters {
         stats.pushes += get(&self.pushes);
         stats.accept_pauses += get(&self.accept_pauses);
         stats.options_failed += get(&self.options_failed);
+        stats.headers_refused += get(&self.headers_refused);
         stats.rate_waits += get(&self.rate_waits);
         stats.misdirected += get(&self.misdirected);
     }
@@ -394,6 +399,7 @@ mod tests {
                 (&counters.accept_pauses, 10),
                 (&counters.unclaimed_work, 17),
                 (&counters.options_failed, 16),
+                (&counters.headers_refused, 40),
                 (&counters.rate_waits, 14),
                 (&counters.misdirected, 15),
             ] {
@@ -435,6 +441,7 @@ mod tests {
             connections: 11 * 1001,
             wakes: 12 * 1001,
             options_failed: 16 * 1001,
+            headers_refused: 40 * 1001,
             output_waiting: 13 * 1001,
         };
         assert_eq!(stats, expected);

@@ -485,6 +485,7 @@ impl System {
                     .accept_rate
                     .map(|(per_second, burst)| Rate::new(per_second, burst, clock::now())),
                 accepts_per_turn: options.accepts_per_turn,
+                proxies: options.proxies,
                 homes,
                 pollers,
                 spread: options.spread,

@@ -20,6 +20,8 @@ pub(crate) enum Watch {
         /// The time that it has.
         within: Duration,
     },
+    /// A connection whose proxy has not said whose it is.
+    Header,
     /// A lingering close whose peer does not close.
     Linger,
 }

@@ -11,6 +11,7 @@ mod close;
 mod detach;
 mod extras;
 mod guard;
+mod header;
 mod input;
 mod options;
 mod output;

@@ -1,5 +1,6 @@
 //! How an actor comes to its slot, and is opened.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -8,6 +9,7 @@ use crate::actor::CloseReason;
 use crate::call::Hosted;
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
+use crate::hosts::header::proxies;
 use crate::hosts::{Hosts, Slot};
 use crate::origin::Origin;
 use crate::registry::{ActorKey, Counters};
@@ -83,6 +85,11 @@ impl Hosts {
     ///
     /// The acceptor has counted the socket in the origin and in this poller's door.
     pub(crate) fn adopt(&mut self, origin: &Arc<Origin>, socket: Socket, peer: Peer) {
+        if let Some(proxies) = proxies(origin)
+            && !(proxies.allows_direct && !proxies.trusts(&peer))
+        {
+            return self.await_header(origin, proxies, socket, peer);
+        }
         match guard(|| (origin.make)(peer)) {
             Ok(actor) => {
                 self.host(origin, socket, peer, actor);
@@ -106,6 +113,11 @@ impl Hosts {
         actor: Box<dyn Hosted>,
     ) -> ActorKey {
         let index = self.place_socket(origin, socket, peer, Some(actor));
+        self.welcome(index, origin)
+    }
+
+    /// Opens an actor that has its socket.
+    pub(super) fn welcome(&mut self, index: usize, origin: &Origin) -> ActorKey {
         self.slots[index].flags.set(Flags::OPENING);
         if !origin.per_connection.is_empty() {
             self.set_accepted_options(index);
@@ -216,18 +228,29 @@ impl Hosts {
         slot.socket = Some(socket);
         slot.origin = origin;
         slot.flags.set(Flags::SOCKET | Flags::CONNECTION);
+        self.set_peer(index, peer);
+        index
+    }
+
+    /// Who is at the other end; in place of whoever was.
+    pub(super) fn set_peer(&mut self, index: usize, peer: Peer) {
+        let slot = &mut self.slots[index];
+        slot.peer = [0; 6];
+        if slot.flags.has(Flags::ADDR_ELSEWHERE) {
+            self.call.peers.remove(&(index as u32));
+        }
         match peer {
-            Peer::Tcp(std::net::SocketAddr::V4(v4)) => {
+            // Nobody's, but a proxy may say so; all zero in the slot is no address.
+            Peer::Tcp(SocketAddr::V4(v4)) if !v4.ip().is_unspecified() || v4.port() > 0 => {
                 slot.peer[..4].copy_from_slice(&v4.ip().octets());
                 slot.peer[4..].copy_from_slice(&v4.port().to_be_bytes());
             }
-            Peer::Tcp(std::net::SocketAddr::V6(_)) => {
+            Peer::Tcp(_) => {
                 slot.flags.set(Flags::ADDR_ELSEWHERE);
                 self.call.peers.insert(index as u32, peer);
             }
-            _ => {}
+            Peer::Unix => {}
         }
-        index
     }
 
     /// The number of this origin on this poller. Origins that serve no connection any more give

@@ -6,12 +6,15 @@
 use crate::actor::CloseReason;
 use crate::flags::Flags;
 use crate::hosts::Hosts;
+use crate::hosts::header::Waiting;
 use crate::hosts::watched::Watched;
 
 /// What a special slot is, with what is kept for it.
 pub(super) enum Special {
     /// A descriptor that its actor reads and writes itself.
     Watched(Watched),
+    /// A connection whose proxy is still to say whose it is.
+    Header(Waiting),
 }
 
 impl Hosts {
@@ -34,6 +37,7 @@ impl Hosts {
         let _ = (readable, writable);
         match self.special.get_mut(&(index as u32)) {
             Some(Special::Watched(_)) => self.handle_watched(index),
+            Some(Special::Header(_)) => self.read_header(index),
             None => debug_assert!(false, "a special slot says what it is"),
         }
     }
@@ -43,6 +47,7 @@ impl Hosts {
         match self.special.get(&(index as u32)) {
             // Its descriptor is not in the slot: see `sync_watched`.
             Some(Special::Watched(_)) => (false, false),
+            Some(Special::Header(_)) => (true, false),
             None => (false, false),
         }
     }

@@ -123,6 +123,7 @@ impl Hosts {
         let options = &self.call.origins[usize::from(slot.origin)].options;
         match watch {
             Watch::Linger => self.free(index),
+            Watch::Header => self.header_is_late(index),
             Watch::Flush { within } => {
                 // None waits where the actor is still to be told that it is flushed.
                 if queued > 0 {

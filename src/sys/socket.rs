@@ -80,25 +80,25 @@ impl Socket {
         retry_interrupted(|| platform::recv(fd, buffer))
     }
 
-    /// Whether bytes have arrived that were not received.
-    pub(crate) fn has_unread(&self) -> bool {
+    /// Looks at what would be received into `buffer`, and leaves it where it is.
+    pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        debug_assert!(!buffer.is_empty(), "an empty look is like the end");
         let fd = match self.end.source() {
             Source::Fd(fd) => fd.as_raw_fd(),
-            Source::Simulated(end) => return end.has_unread(),
+            Source::Simulated(end) => return end.peek(buffer),
         };
-        let mut byte = [0_u8; 1];
-        let peeked = retry_interrupted(|| {
-            // SAFETY: the buffer is writable for its length and borrowed for the whole call.
-            unsafe {
-                syscall!(recv(
-                    fd,
-                    byte.as_mut_ptr().cast(),
-                    byte.len(),
-                    libc::MSG_PEEK | MSG_DONTWAIT,
-                ))
-            }
-        });
-        matches!(peeked, Ok(1))
+        let flags = libc::MSG_PEEK | MSG_DONTWAIT;
+        retry_interrupted(|| {
+            // SAFETY: `buffer` is writable for its length and borrowed for the whole call.
+            let seen =
+                unsafe { syscall!(recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags)) }?;
+            Ok(seen as usize)
+        })
+    }
+
+    /// Whether bytes have arrived that were not received.
+    pub(crate) fn has_unread(&self) -> bool {
+        matches!(self.peek(&mut [0; 1]), Ok(1))
     }
 
     /// Sends the beginning of `bytes`; says how much of it.

@@ -49,14 +49,8 @@ impl Number {
     }
 
     #[cold]
-    pub(in crate::sys) fn has_unread(self) -> bool {
-        let (at, side) = self.as_end();
-        let unread = |network: &mut Network| {
-            !network.connections[at].pipes[other(side)]
-                .arrived
-                .is_empty()
-        };
-        simulate(unread).unwrap_or(false)
+    pub(in crate::sys) fn peek(self, buffer: &mut [u8]) -> io::Result<usize> {
+        simulate(|network| network.peek(self, buffer))?
     }
 
     pub(in crate::sys) fn set_option(self, option: &SocketOption) -> io::Result<()> {
@@ -121,6 +115,24 @@ impl Network {
             len,
             excerpt: excerpt(&buffer[..len]),
         });
+        Ok(len)
+    }
+
+    fn peek(&self, number: Number, buffer: &mut [u8]) -> io::Result<usize> {
+        let (at, side) = number.as_end();
+        let connection = &self.connections[at];
+        let pipe = &connection.pipes[other(side)];
+        if pipe.arrived.is_empty() {
+            return match (connection.ends[side].is_reset, pipe.has_ended) {
+                (true, _) => Err(errno(libc::ECONNRESET)),
+                (false, true) => Ok(0),
+                (false, false) => Err(errno(libc::EAGAIN)),
+            };
+        }
+        let len = buffer.len().min(pipe.arrived.len());
+        for (to, from) in buffer.iter_mut().zip(&pipe.arrived) {
+            *to = *from;
+        }
         Ok(len)
     }
 

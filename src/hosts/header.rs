@@ -1,0 +1,134 @@
+//! Connections whose proxy is still to say whose they are: see [`ProxyProtocol`].
+
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::actor::CloseReason;
+use crate::flags::Flags;
+use crate::hosts::guard::guard;
+use crate::hosts::special::Special;
+use crate::hosts::{Hosts, READ_MAX};
+use crate::origin::Origin;
+use crate::proxy_protocol::{Header, ProxyProtocol};
+use crate::registry::Counters;
+use crate::sys::{Peer, Socket};
+use crate::watch::Watch;
+
+/// A connection that waits for its header.
+pub(super) struct Waiting {
+    /// The beginning of one. Never more than the limit of its listener.
+    bytes: Vec<u8>,
+    /// Who connected.
+    proxy: Peer,
+}
+
+/// The listener's, if it is behind proxies.
+pub(super) fn proxies(origin: &Origin) -> Option<&ProxyProtocol> {
+    origin.entrance.as_deref()?.proxies.as_ref()
+}
+
+impl Hosts {
+    /// A connection of a listener that is behind proxies, and not a client's own.
+    pub(super) fn await_header(
+        &mut self,
+        origin: &Arc<Origin>,
+        proxies: &ProxyProtocol,
+        socket: Socket,
+        peer: Peer,
+    ) {
+        let index = self.place_socket(origin, socket, peer, None);
+        if !proxies.trusts(&peer) {
+            return self.refuse_header(index, peer, "it is not from a trusted address");
+        }
+        let bytes = Vec::new();
+        let proxy = peer;
+        self.make_special(index, Special::Header(Waiting { bytes, proxy }));
+        let until = self.call.deadline(proxies.deadline);
+        self.watch_header(index, until);
+        self.sync_interest(index);
+    }
+
+    fn watch_header(&mut self, index: usize, until: Instant) {
+        let what = crate::call::TimerFor::Watch(Watch::Header);
+        self.call.timers.set(index as u32, until, None, what);
+    }
+
+    /// The deadline has come.
+    pub(super) fn header_is_late(&mut self, index: usize) {
+        if let Some(Special::Header(waiting)) = self.special.get(&(index as u32)) {
+            let proxy = waiting.proxy;
+            self.refuse_header(index, proxy, "it has not come in time");
+        }
+    }
+
+    /// Looks at what has come, and takes no byte behind the header: that belongs to the actor, and
+    /// stays where the selector will report it.
+    pub(super) fn read_header(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        let origin = self.call.origins[usize::from(slot.origin)].clone();
+        let (Some(proxies), Some(socket)) = (proxies(&origin), &slot.socket) else {
+            return;
+        };
+        let Some(Special::Header(waiting)) = self.special.get_mut(&(index as u32)) else {
+            return;
+        };
+        let proxy = waiting.proxy;
+        let before = waiting.bytes.len();
+        let room = (proxies.max - before).min(READ_MAX);
+        let looked = socket.peek(&mut self.read_buf[..room]);
+        let found = match looked {
+            Ok(0) => Err("the connection has ended before it"),
+            Ok(len) => {
+                waiting.bytes.extend_from_slice(&self.read_buf[..len]);
+                match Header::parse(&waiting.bytes, proxies.max) {
+                    Header::Incomplete => Ok((waiting.bytes.len(), None)),
+                    Header::Whole { len, peer } => Ok((len, Some(peer.unwrap_or(proxy)))),
+                    Header::Malformed(why) => Err(why),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => Err("the connection has failed before it"),
+        };
+        let (len, peer) = match found {
+            Ok(found) => found,
+            Err(why) => return self.refuse_header(index, proxy, why),
+        };
+        // What was looked at is there to be taken.
+        let mut left = len - before;
+        while left > 0 {
+            match socket.recv(&mut self.read_buf[..left]) {
+                Ok(taken) if taken > 0 => left -= taken,
+                _ => return self.refuse_header(index, proxy, "the connection has failed in it"),
+            }
+        }
+        if let Some(peer) = peer {
+            self.take_special(index);
+            self.call.timers.cancel_all(index as u32);
+            self.host_client(index, &origin, peer);
+        }
+    }
+
+    /// The header has told whose connection it is: its actor is made and opened.
+    fn host_client(&mut self, index: usize, origin: &Arc<Origin>, peer: Peer) {
+        self.set_peer(index, peer);
+        match guard(|| (origin.make)(peer)) {
+            Ok(actor) => {
+                self.slots[index].actor = Some(actor);
+                self.welcome(index, origin);
+            }
+            Err(panic) => {
+                let what = self.count_panic("a listener's factory", &*panic);
+                self.drop_guarded(panic);
+                self.end(index, CloseReason::Panicked(what));
+            }
+        }
+    }
+
+    fn refuse_header(&mut self, index: usize, from: Peer, why: &str) {
+        Counters::add(&self.call.registry.door.counters.headers_refused, 1);
+        log::debug!("connection from {from}: PROXY protocol header: {why}");
+        debug_assert!(!self.slots[index].flags.has(Flags::OPENED));
+        self.end(index, CloseReason::Finished);
+    }
+}
