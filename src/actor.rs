@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::adopt::{AdoptError, Readiness};
 use crate::context::Context;
+use crate::datagram::{Datagram, DatagramFailure};
 use crate::input::Input;
 use crate::sys::SocketOption;
 use crate::timers::TimerKey;
@@ -30,9 +31,9 @@ pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 /// # Order of the calls
 ///
 /// 1. `opened`, first and once. Messages that were sent earlier wait for it.
-/// 2. `readable`, `message`, `timer`, `drained`, `written`, `room`, `option_failed` in any number
-///    and order; `read_closed` at most once, after the last byte that the peer sent; `stopping` at
-///    most once.
+/// 2. `readable`, `datagram`, `datagram_failed`, `message`, `timer`, `drained`, `written`, `room`,
+///    `option_failed` in any number and order; `read_closed` at most once, after the last byte that
+///    the peer sent; `stopping` at most once.
 /// 3. `closed`, last and once, for every actor that was opened, whatever ended it.
 ///
 /// # Panics in a callback
@@ -102,7 +103,8 @@ pub trait Actor: Sized + 'static {
     }
 
     /// The output waiting for the peer had reached the high watermark and has fallen to the low
-    /// one.
+    /// one. For a datagram socket: a datagram was dropped for want of room, and three quarters of
+    /// [the room](crate::DatagramOptions::queue_max) are free.
     fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = ctx;
         Ok(())
@@ -141,6 +143,36 @@ pub trait Actor: Sized + 'static {
     /// actor has gone.
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = ctx;
+        Ok(())
+    }
+
+    /// A datagram has come to this actor's socket ([`System::bind_datagram`](crate::System::bind_datagram)).
+    ///
+    /// It is shown once, whole ([`Datagram::is_truncated`] tells where not), and gone when this
+    /// returns; [`Context::reply`] answers it. While the actor [pauses](Context::pause), datagrams
+    /// wait in the kernel, and are lost when its buffer is full. An error ends the actor, and its
+    /// socket with it: what a stranger can make a server for datagrams fail by, it should pass over.
+    /// The default is an error.
+    fn datagram(&mut self, datagram: Datagram<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = (datagram, ctx);
+        Err(Unhandled {
+            callback: "datagram",
+            actor: std::any::type_name::<Self>(),
+        }
+        .into())
+    }
+
+    /// Something went wrong with this actor's datagram socket, which goes on all the same: a
+    /// datagram was not sent, one sent before was refused, an option could not be set.
+    ///
+    /// Called promptly: in the same turn of the poller or the next; up to 64 of them one by one, the
+    /// rest as a number. The default passes over it; [`Stats`](crate::Stats) counts it in any case.
+    fn datagram_failed(
+        &mut self,
+        failure: DatagramFailure,
+        ctx: &mut Context<'_, Self>,
+    ) -> Outcome {
+        let _ = (failure, ctx);
         Ok(())
     }
 

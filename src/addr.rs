@@ -15,6 +15,7 @@ use crate::actor::Actor;
 use crate::adopt::{Adoption, Watching};
 use crate::ask::AskKey;
 use crate::call::Hosted;
+use crate::datagram::Bound;
 use crate::group::{GroupId, Notice};
 use crate::mailbox::{Admission, Mailbox};
 use crate::presence::Hold;
@@ -420,6 +421,8 @@ pub(crate) enum Control {
     Spawn(Box<dyn FnOnce() -> Box<dyn Hosted> + Send>),
     Adopt(Box<Adoption>),
     Watch(Box<Watching>),
+    /// A datagram socket and its actor.
+    Bind(Box<Bound>),
     Close,
     Room,
     /// The actor waits for this very mailbox, which has no room even for its own.
@@ -549,7 +552,14 @@ impl<M: Send + 'static> Post<M> {
                     adoption.origin.live.fetch_sub(1, Ordering::AcqRel);
                     self.door.sockets.fetch_sub(1, Ordering::AcqRel);
                 }
-                if let Control::Spawn(_) | Control::Adopt(_) | Control::Watch(_) = **control {
+                if let Control::Bind(_) = **control {
+                    self.door.sockets.fetch_sub(1, Ordering::AcqRel);
+                }
+                if let Control::Spawn(_)
+                | Control::Adopt(_)
+                | Control::Watch(_)
+                | Control::Bind(_) = **control
+                {
                     self.door.leave(entry.key);
                     self.door.free(entry.key);
                 }

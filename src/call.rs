@@ -2,6 +2,7 @@
 //! for, before the poller carries it out. [`Context`] is its public face.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::io;
 use std::net::Ipv4Addr;
 use std::ops::Range;
@@ -14,6 +15,7 @@ use crate::actor::{Actor, CloseReason, Outcome};
 use crate::adopt::{AdoptOptions, Adoptable, Detached, Readiness};
 use crate::ask::{AskKey, Asked};
 use crate::context::Context;
+use crate::datagram::{Binding, Datagram, DatagramFailure, Datagrams};
 use crate::flags::Flags;
 use crate::handle::Shared;
 use crate::input::Input;
@@ -57,6 +59,9 @@ impl Wants {
     /// Its watched descriptor is to be asked for other directions.
     pub(crate) const INTEREST: u32 = 1 << 14;
 
+    /// Datagrams are to be sent, or options of their socket to be set.
+    pub(crate) const DATAGRAMS: u32 = 1 << 20;
+
     /// After one of these an actor is shown no more input.
     pub(crate) const STOPS_INPUT: u32 = Wants::ENDS | Wants::PAUSE | Wants::WAIT;
     /// These bring the actor's end.
@@ -78,6 +83,11 @@ impl Wants {
     #[inline]
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Whether there is nothing but `bits`, or nothing.
+    pub(crate) fn is_only(self, bits: u32) -> bool {
+        self.0 & !bits == 0
     }
 }
 
@@ -154,6 +164,10 @@ pub(crate) struct Call {
     pub(crate) peers: HashMap<u32, Peer>,
     /// Our side's addresses that had to be asked for, by slot.
     pub(crate) locals: HashMap<u32, Endpoint>,
+    /// What is kept of datagram sockets, by slot.
+    pub(crate) datagrams: HashMap<u32, Datagrams>,
+    /// Datagram sockets to be bound.
+    pub(crate) bindings: VecDeque<Binding>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) shared: Arc<Shared>,
     /// What the actors of this poller share.
@@ -200,6 +214,8 @@ impl Call {
             origins: vec![spawned],
             peers: HashMap::default(),
             locals: HashMap::default(),
+            datagrams: HashMap::default(),
+            bindings: VecDeque::new(),
             registry,
             shared,
             values: Locals::default(),
@@ -209,6 +225,11 @@ impl Call {
     /// The descriptor that is watched for the actor in this slot.
     pub(crate) fn descriptor(&self, index: usize) -> Option<&Socket> {
         self.descriptors.get(&(index as u32))
+    }
+
+    /// Whether a callback has returned well and started nobody.
+    pub(crate) fn has_gone_well<E>(&self, called: &Result<Outcome, E>) -> bool {
+        self.spawned.is_empty() && matches!(called, Ok(Ok(())))
     }
 
     #[inline]
@@ -282,6 +303,19 @@ impl Call {
     /// Stages `len` bytes if the connection's budget allows; `false` when they were dropped.
     #[inline]
     pub(crate) fn stage(&mut self, len: usize, push: impl FnOnce(&mut Staged)) -> bool {
+        if !self.flags.has(Flags::SOCKET) || self.flags.has(Flags::WRITE_SHUT | Flags::SPECIAL) {
+            return self.stage_elsewhere(push);
+        }
+        if self.queued + self.staged.len() + self.over + len <= self.options().output_max {
+            push(&mut self.staged);
+            return true;
+        }
+        self.over_budget(len)
+    }
+
+    /// There is no stream that could be written to.
+    #[cold]
+    fn stage_elsewhere(&mut self, push: impl FnOnce(&mut Staged)) -> bool {
         assert!(
             self.flags.has(Flags::SOCKET),
             "write: this actor has no socket"
@@ -290,11 +324,10 @@ impl Call {
             !self.flags.has(Flags::WRITE_SHUT),
             "write: this connection's writing side was shut down"
         );
-        if self.queued + self.staged.len() + self.over + len <= self.options().output_max {
-            push(&mut self.staged);
-            return true;
-        }
-        self.over_budget(len)
+        let mut staged = Staged::default();
+        push(&mut staged);
+        let parts: Vec<&[u8]> = staged.parts(&[]).collect();
+        self.write_datagram(&parts.concat())
     }
 
     /// Takes down a notice behind what is staged; `false` where the budget has no room for it.
@@ -340,6 +373,8 @@ pub(crate) trait Hosted: Any {
     fn room(&mut self, call: &mut Call) -> Outcome;
     fn option_failed(&mut self, option: SocketOption, error: io::Error, call: &mut Call)
     -> Outcome;
+    fn datagram(&mut self, datagram: Datagram<'_>, call: &mut Call) -> Outcome;
+    fn datagram_failed(&mut self, failure: DatagramFailure, call: &mut Call) -> Outcome;
     fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome;
     fn closed(&mut self, reason: &CloseReason, call: &mut Call);
     fn type_name(&self) -> &'static str;
@@ -385,6 +420,14 @@ impl<A: Actor> Hosted for A {
         call: &mut Call,
     ) -> Outcome {
         Actor::option_failed(self, option, error, &mut Context::new(call))
+    }
+
+    fn datagram(&mut self, datagram: Datagram<'_>, call: &mut Call) -> Outcome {
+        Actor::datagram(self, datagram, &mut Context::new(call))
+    }
+
+    fn datagram_failed(&mut self, failure: DatagramFailure, call: &mut Call) -> Outcome {
+        Actor::datagram_failed(self, failure, &mut Context::new(call))
     }
 
     fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome {

@@ -29,7 +29,7 @@ use crate::timers::TimerKey;
 /// It is a borrow: nothing of it can be kept. Outside a callback an actor is reached through its
 /// [`Addr`] alone.
 pub struct Context<'a, A: Actor> {
-    call: &'a mut Call,
+    pub(crate) call: &'a mut Call,
     /// The type that hosts the actor: its own, or that of the outermost adapter around it.
     host: fn(&Registry) -> Arc<Post<A::Message>>,
     actor: PhantomData<fn(&mut A)>,
@@ -214,6 +214,10 @@ impl<'a, A: Actor> Context<'a, A> {
             self.has_socket(),
             "shutdown_write: this actor has no socket"
         );
+        assert!(
+            self.datagram_addr().is_none(),
+            "shutdown_write: a datagram socket has no halves"
+        );
         self.call.wants.set(Wants::SHUTDOWN_WRITE);
     }
 
@@ -360,10 +364,10 @@ impl<'a, A: Actor> Context<'a, A> {
     ///
     /// Known at once where the listener is bound to one address. Where it listens on all of them,
     /// the poller asks the kernel after the first callback in which this was called: until then it
-    /// is `None`.
+    /// is `None`. That of a datagram socket is [`datagram_addr`](Context::datagram_addr)'s to tell.
     pub fn local_addr(&mut self) -> Option<Endpoint> {
         let local = self.call.local();
-        if local.is_none() && self.has_socket() {
+        if local.is_none() && self.has_socket() && self.datagram_addr().is_none() {
             self.call.wants.set(Wants::LOCAL_ADDR);
         }
         local

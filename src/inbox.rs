@@ -354,6 +354,7 @@ impl<M: Send + 'static> Inbox<M> {
             Control::Spawn(make) => hosts.spawn(key, make),
             Control::Adopt(adoption) => hosts.place_adoption(key, *adoption),
             Control::Watch(watching) => hosts.place_watching(key, *watching),
+            Control::Bind(bound) => hosts.bind(key, *bound),
             Control::Close => {
                 self.letter(Entry::new(key, What::Control(Box::new(control))), hosts);
             }

@@ -50,6 +50,11 @@
 //! | [`ConnectionOptions::linger`] | 5 s, 64 MiB; 1 s, 64 KiB for a refused connection | a peer that got our end of stream answers within round trips; what it had under way fits twice over | the socket is closed |
 //! | [`AdoptOptions::connection`] | those of [`ConnectionOptions`] | an adopted socket is a connection like any other | |
 //! | [`AdoptOptions::unread`], [`AdoptOptions::unwritten`] | none | a socket from elsewhere brings what is said | |
+//! | [`DatagramOptions::per_poller`] | on, for UDP on Linux | all processors take part, and a sender stays with its poller | |
+//! | [`DatagramOptions::shared`] | off | a port in use is to be noticed | the bind fails |
+//! | [`DatagramOptions::datagram_max`] | 64 KiB | no UDP datagram is longer; only pages that one reached take memory | [`Datagram::is_truncated`] |
+//! | [`DatagramOptions::queue_max`] | 1 MiB, each datagram counted with 64 bytes more | a burst of some thousand answers while the network card is busy | the datagram is dropped and counted, `send_to` returns `false`; [`Actor::drained`] |
+//! | [`DatagramOption`]s | as the system has them | its owner set them | |
 //!
 //! # Panics
 //!
@@ -63,8 +68,10 @@ mod actor;
 mod addr;
 mod adopt;
 mod ask;
+mod binding;
 mod broadcaster;
 mod context;
+mod datagram;
 mod entrance;
 mod handle;
 mod input;
@@ -95,6 +102,7 @@ mod watch;
 mod mailbox;
 #[allow(unreachable_pub, dead_code)]
 mod oneshot;
+mod outbox;
 mod output;
 #[allow(unreachable_pub)]
 mod presence;
@@ -115,8 +123,10 @@ pub use adopt::{
     Readiness,
 };
 pub use ask::{AskError, Reply};
+pub use binding::DatagramSockets;
 pub use broadcaster::{Broadcast, Broadcaster, Left, Members, Refused};
 pub use context::{Context, Written};
+pub use datagram::{Datagram, DatagramFailure, DatagramOptions};
 pub use entrance::Loads;
 pub use handle::Handle;
 pub use input::{FrameError, Input, Prefix};
@@ -126,7 +136,10 @@ pub use offload::{NotTaken, NotTakenKind, WorkError};
 pub use origin::{AtLimit, ConnectionOptions, SlowReader};
 pub use proxy_protocol::ProxyProtocol;
 pub use registry::{ActorId, Stats};
-pub use sys::{Endpoint, Interest, Keepalive, Peer, SelectorKind, SocketOption, SocketOptions};
+pub use sys::{
+    DatagramAddr, DatagramOption, Endpoint, Interest, Interface, Keepalive, Peer, SelectorKind,
+    SocketOption, SocketOptions,
+};
 pub use system::{Builder, System};
 pub use tick::Tick;
 pub use timers::TimerKey;

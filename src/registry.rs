@@ -14,6 +14,7 @@ use slotmap::{Key, KeyData};
 use crate::actor::{Actor, CloseReason};
 use crate::addr::{Control, Entry, Post, What};
 use crate::command::Command;
+use crate::datagram::DatagramCounters;
 use crate::entrance::Cause;
 use crate::inbox::Inbox;
 use crate::mailbox::Mailbox;
@@ -122,6 +123,22 @@ pub struct Stats {
     pub wakes: u64,
     /// Entries put into mailboxes by a [`Members::push`](crate::Members::push).
     pub pushes: u64,
+    /// Datagrams received.
+    pub datagrams_received: u64,
+    /// ... of which so many were [truncated](crate::Datagram::is_truncated).
+    pub datagrams_truncated: u64,
+    /// Datagrams that the system has taken to be sent.
+    pub datagrams_sent: u64,
+    /// Datagrams dropped because too much waited for their socket
+    /// ([`DatagramOptions::queue_max`](crate::DatagramOptions::queue_max)), or because it was
+    /// closed before they could leave.
+    pub datagrams_dropped: u64,
+    /// Datagrams that the system refused to send, see
+    /// [`DatagramFailure::NotSent`](crate::DatagramFailure::NotSent).
+    pub datagrams_failed: u64,
+    /// Errors that datagram sockets told, see
+    /// [`DatagramFailure::Socket`](crate::DatagramFailure::Socket).
+    pub datagram_errors: u64,
     /// Times that a listener had to rest because descriptors or memory ran out.
     pub accept_pauses: u64,
     /// Options that a connection's socket did not take: see
@@ -154,6 +171,7 @@ pub(crate) struct Counters {
     pub(crate) dropped_writes: AtomicU64,
     pub(crate) pushes: AtomicU64,
     pub(crate) accept_pauses: AtomicU64,
+    pub(crate) datagrams: DatagramCounters,
     pub(crate) options_failed: AtomicU64,
     pub(crate) headers_refused: AtomicU64,
     pub(crate) rate_waits: AtomicU64,
@@ -186,6 +204,12 @@ impl Counters {
         stats.dropped_writes += get(&self.dropped_writes);
         stats.pushes += get(&self.pushes);
         stats.accept_pauses += get(&self.accept_pauses);
+        stats.datagrams_received += get(&self.datagrams.received);
+        stats.datagrams_truncated += get(&self.datagrams.truncated);
+        stats.datagrams_sent += get(&self.datagrams.sent);
+        stats.datagrams_dropped += get(&self.datagrams.dropped);
+        stats.datagrams_failed += get(&self.datagrams.failed);
+        stats.datagram_errors += get(&self.datagrams.errors);
         stats.options_failed += get(&self.options_failed);
         stats.headers_refused += get(&self.headers_refused);
         stats.rate_waits += get(&self.rate_waits);
@@ -402,6 +426,12 @@ mod tests {
                 (&counters.headers_refused, 40),
                 (&counters.rate_waits, 14),
                 (&counters.misdirected, 15),
+                (&counters.datagrams.received, 21),
+                (&counters.datagrams.truncated, 22),
+                (&counters.datagrams.sent, 23),
+                (&counters.datagrams.dropped, 24),
+                (&counters.datagrams.failed, 25),
+                (&counters.datagrams.errors, 26),
             ] {
                 Counters::add(counter, n);
                 Counters::add(counter, n * (times - 1));
@@ -438,6 +468,12 @@ mod tests {
             unclaimed_work: 17 * 1001,
             rate_waits: 14 * 1001,
             misdirected: 15 * 1001,
+            datagrams_received: 21 * 1001,
+            datagrams_truncated: 22 * 1001,
+            datagrams_sent: 23 * 1001,
+            datagrams_dropped: 24 * 1001,
+            datagrams_failed: 25 * 1001,
+            datagram_errors: 26 * 1001,
             connections: 11 * 1001,
             wakes: 12 * 1001,
             options_failed: 16 * 1001,

@@ -24,4 +24,8 @@ pub(crate) enum Watch {
     Header,
     /// A lingering close whose peer does not close.
     Linger,
+    /// Datagrams wait for receivers that took nothing more.
+    DatagramRetry,
+    /// A close waits for datagrams to leave.
+    DatagramClose,
 }

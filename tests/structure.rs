@@ -10,11 +10,18 @@ use std::path::{Path, PathBuf};
 /// another.
 const LEVELS: [&[&str]; 7] = [
     &["lib"],
-    &["system", "listener", "broadcaster", "tick", "testing"],
+    &[
+        "system",
+        "binding",
+        "listener",
+        "broadcaster",
+        "tick",
+        "testing",
+    ],
     &["poller", "acceptor"],
     &[
         "hosts", "inbox", "context", "call", "actor", "addr", "ask", "handle", "origin", "command",
-        "registry", "group", "offload", "adopt", "entrance", "local",
+        "registry", "group", "offload", "adopt", "entrance", "local", "datagram",
     ],
     &[
         "mailbox",
@@ -23,6 +30,7 @@ const LEVELS: [&[&str]; 7] = [
         "oneshot",
         "timers",
         "output",
+        "outbox",
         "input",
         "flags",
         "watch",

@@ -150,6 +150,9 @@ impl Hosts {
         if is_cut {
             self.slots[index].flags.set(Flags::ABORT);
         }
+        if self.slots[index].flags.has(Flags::SPECIAL) {
+            self.flush_last(index, &reason);
+        }
         self.retire(index, &reason);
         self.drop_guarded(reason);
         self.free(index);
@@ -302,7 +305,8 @@ impl Hosts {
     pub(crate) fn end_all(&mut self) {
         // `closed` of one may spawn others; those are placed and, never opened, dropped with the
         // rest in the next round.
-        while self.slots.iter().any(|slot| slot.generation != 0) {
+        while !self.call.bindings.is_empty() || self.slots.iter().any(|slot| slot.generation != 0) {
+            self.forget_bindings();
             for index in 0..self.slots.len() {
                 if self.slots[index].generation == 0 {
                     continue;

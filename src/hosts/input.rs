@@ -59,6 +59,9 @@ impl Hosts {
         if flags.has(Flags::NOT_READING) || !flags.has(Flags::SOCKET) {
             return;
         }
+        if flags.has(Flags::SPECIAL) {
+            return self.show_held(index);
+        }
         self.go_on_with_frame(index);
         if flags.has(Flags::EOF) {
             return self.show_end(index);

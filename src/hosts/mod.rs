@@ -8,6 +8,7 @@
 //! how they end, [`timeouts`] watches them, [`guard`] contains their panics.
 
 mod close;
+mod datagrams;
 mod detach;
 mod extras;
 mod guard;
@@ -34,6 +35,7 @@ use crate::actor::{CloseReason, Outcome};
 use crate::call::{Call, Hosted, Wants};
 use crate::flags::Flags;
 use crate::handle::Shared;
+use crate::hosts::datagrams::DatagramRoom;
 use crate::hosts::extras::{Extra, ExtraId, Extras};
 use crate::hosts::silent::Silent;
 use crate::hosts::special::Special;
@@ -133,6 +135,7 @@ pub(crate) struct Hosts {
     waits_here: HashSet<ActorKey>,
     /// Options that could not be set, for their actors to be told.
     failed_options: VecDeque<(ActorKey, SocketOption, io::Error)>,
+    datagrams: DatagramRoom,
     /// Actors that have ended and of which an inbox may keep something.
     pub(crate) ended: Vec<ActorKey>,
     /// What the connection that is being placed counts as by its source, and what those that are
@@ -172,6 +175,7 @@ impl Hosts {
             special: HashMap::default(),
             waits_here: HashSet::default(),
             failed_options: VecDeque::new(),
+            datagrams: DatagramRoom::default(),
             ended: Vec::new(),
             arriving: None,
             tickets: HashMap::default(),
@@ -301,6 +305,9 @@ impl Hosts {
         let wants = self.call.wants;
         match called {
             Err(panic) => {
+                if wants.has(Wants::DATAGRAMS) {
+                    self.forget_datagrams(index);
+                }
                 // What it wrote goes with it, also what an adapter wrote before it called the actor
                 // inside.
                 if self.call.queued + self.call.staged.len() + self.call.over > 0 {
@@ -345,6 +352,9 @@ impl Hosts {
             }
             if wants.has(Wants::OPTIONS) {
                 self.set_options(index);
+            }
+            if wants.has(Wants::DATAGRAMS) {
+                self.datagrams_wanted(index, wants);
             }
             let slot = &mut self.slots[index];
             if wants.has(Wants::WAIT) {
@@ -420,12 +430,17 @@ impl Hosts {
     }
 
     pub(crate) fn owes(&self) -> bool {
-        !self.ready.is_empty() || !self.failed_options.is_empty()
+        !self.ready.is_empty()
+            || !self.failed_options.is_empty()
+            || !self.call.bindings.is_empty()
+            || self.owes_failures()
     }
 
     /// Calls up to `most` of the actors that are owed a call.
     pub(crate) fn pay(&mut self, most: usize) {
         self.tell_failed_options(most);
+        self.tell_failures();
+        self.bind_wanted(most);
         for _ in 0..most.min(self.ready.len()) {
             let Some(key) = self.ready.pop_front() else {
                 return;

@@ -130,7 +130,7 @@ impl Hosts {
     }
 
     /// Puts the connection on the list of those flushed at the end of the turn.
-    fn flush_later(&mut self, index: usize) {
+    pub(super) fn flush_later(&mut self, index: usize) {
         let key = self.key(index);
         let flags = &mut self.slots[index].flags;
         if !flags.has(Flags::DIRTY) {
@@ -158,6 +158,9 @@ impl Hosts {
     /// Sends what is kept until it is gone or the socket refuses; `false` when the connection has
     /// ended.
     pub(super) fn flush(&mut self, index: usize) -> bool {
+        if self.slots[index].flags.has(Flags::SPECIAL) {
+            return self.flush_special(index);
+        }
         loop {
             let slot = &self.slots[index];
             let extra = self.extras.get_mut(slot.extra);

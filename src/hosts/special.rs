@@ -8,6 +8,7 @@ use crate::flags::Flags;
 use crate::hosts::Hosts;
 use crate::hosts::header::Waiting;
 use crate::hosts::watched::Watched;
+use crate::sys::UnixPath;
 
 /// What a special slot is, with what is kept for it.
 pub(super) enum Special {
@@ -15,6 +16,9 @@ pub(super) enum Special {
     Watched(Watched),
     /// A connection whose proxy is still to say whose it is.
     Header(Waiting),
+    /// A socket for datagrams; the file of a Unix one, removed before the socket is closed. See
+    /// `hosts/datagrams.rs`, and [`Datagrams`](crate::datagram::Datagrams) for what callbacks see.
+    Datagrams(#[allow(dead_code, reason = "it is its drop that counts")] Option<UnixPath>),
 }
 
 impl Hosts {
@@ -34,26 +38,43 @@ impl Hosts {
 
     /// The descriptor of a special slot is ready.
     pub(super) fn handle_special(&mut self, index: usize, readable: bool, writable: bool) {
-        let _ = (readable, writable);
-        match self.special.get_mut(&(index as u32)) {
+        match self.special.get(&(index as u32)) {
             Some(Special::Watched(_)) => self.handle_watched(index),
             Some(Special::Header(_)) => self.read_header(index),
+            Some(Special::Datagrams(_)) => self.handle_datagrams(index, readable, writable),
             None => debug_assert!(false, "a special slot says what it is"),
         }
     }
 
     /// Whether the selector is to report readiness for reading, and for writing.
     pub(super) fn special_interest(&self, index: usize) -> (bool, bool) {
+        let flags = self.slots[index].flags;
         match self.special.get(&(index as u32)) {
             // Its descriptor is not in the slot: see `sync_watched`.
             Some(Special::Watched(_)) => (false, false),
             Some(Special::Header(_)) => (true, false),
+            Some(Special::Datagrams(_)) => {
+                let reads = !flags.has(Flags::CLOSING | Flags::NO_RECEIVE);
+                (reads, flags.has(Flags::BLOCKED))
+            }
             None => (false, false),
         }
     }
 
     /// Closes a special slot: nothing is known here of a stream to be flushed.
     pub(super) fn close_special(&mut self, index: usize, reason: CloseReason) {
-        self.end(index, reason);
+        match self.special.get(&(index as u32)) {
+            Some(Special::Datagrams(_)) => self.close_datagrams(index, reason),
+            _ => self.end(index, reason),
+        }
+    }
+
+    /// Sends what waits in a special slot.
+    pub(super) fn flush_special(&mut self, index: usize) -> bool {
+        let key = self.key(index);
+        if let Some(Special::Datagrams(_)) = self.special.get(&(index as u32)) {
+            self.flush_datagrams(index);
+        }
+        self.find(key).is_some()
     }
 }

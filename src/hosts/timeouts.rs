@@ -110,6 +110,11 @@ impl Hosts {
         );
     }
 
+    pub(super) fn watch_after(&mut self, index: usize, watch: Watch, after: Duration) {
+        let at = self.call.deadline(after);
+        self.watch(index, watch, at);
+    }
+
     pub(super) fn watch_linger(&mut self, index: usize, until: Instant) {
         self.watch(index, Watch::Linger, until);
     }
@@ -137,6 +142,8 @@ impl Hosts {
                     self.end(index, reason);
                 }
             }
+            Watch::DatagramRetry => self.retry_datagrams(index),
+            Watch::DatagramClose => self.end_datagrams(index),
             Watch::Idle => {
                 let Some(after) = options.idle_timeout else {
                     return;

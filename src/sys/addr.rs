@@ -163,14 +163,14 @@ union Repr {
 }
 
 /// Where the path begins in a Unix address.
-const UNIX_PATH_START: usize = mem::offset_of!(libc::sockaddr_un, sun_path);
+pub(super) const UNIX_PATH_START: usize = mem::offset_of!(libc::sockaddr_un, sun_path);
 
 /// The room for a path and the NUL behind it.
-const UNIX_PATH_ROOM: usize = mem::size_of::<libc::sockaddr_un>() - UNIX_PATH_START;
+pub(super) const UNIX_PATH_ROOM: usize = mem::size_of::<libc::sockaddr_un>() - UNIX_PATH_START;
 
 impl SockAddr {
     /// No address yet.
-    fn zeroed() -> SockAddr {
+    pub(super) fn zeroed() -> SockAddr {
         SockAddr {
             repr: Repr {
                 // SAFETY: made of integers alone, for which zero is a valid value.
@@ -183,13 +183,13 @@ impl SockAddr {
     /// The address of `endpoint`; an error for a path that no Unix socket can have.
     pub(super) fn of(endpoint: &Endpoint) -> io::Result<SockAddr> {
         match endpoint {
-            Endpoint::Tcp(addr) => Ok(SockAddr::tcp(*addr)),
+            Endpoint::Tcp(addr) => Ok(SockAddr::ip(*addr)),
             Endpoint::Unix(path) => SockAddr::unix(path),
         }
     }
 
-    /// The address of a TCP socket.
-    fn tcp(addr: SocketAddr) -> SockAddr {
+    /// An IP address and port.
+    pub(super) fn ip(addr: SocketAddr) -> SockAddr {
         let mut sock_addr = SockAddr::zeroed();
         let len = match addr {
             SocketAddr::V4(addr) => {
@@ -212,7 +212,7 @@ impl SockAddr {
     }
 
     /// The address of a Unix socket, unless no Unix socket can have this path.
-    fn unix(path: &Path) -> io::Result<SockAddr> {
+    pub(super) fn unix(path: &Path) -> io::Result<SockAddr> {
         let bytes = path.as_os_str().as_bytes();
         let invalid = |reason: String| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         // An empty path would be bound to a name that the kernel makes up.
@@ -230,14 +230,18 @@ impl SockAddr {
             ));
         }
         let mut sun_path = [0; UNIX_PATH_ROOM];
-        for (to, from) in sun_path.iter_mut().zip(bytes) {
-            *to = *from as c_char;
-        }
+        sun_path[..bytes.len()].copy_from_slice(bytes);
+        let len = (UNIX_PATH_START + bytes.len() + 1) as socklen_t;
+        Ok(SockAddr::unix_raw(&sun_path, len))
+    }
+
+    /// The address of a Unix socket by the bytes of its name.
+    pub(super) fn unix_raw(name: &[u8; UNIX_PATH_ROOM], len: socklen_t) -> SockAddr {
         let mut sock_addr = SockAddr::zeroed();
         sock_addr.repr.unix.sun_family = AF_UNIX as sa_family_t;
-        sock_addr.repr.unix.sun_path = sun_path;
-        sock_addr.len = (UNIX_PATH_START + bytes.len() + 1) as socklen_t;
-        Ok(sock_addr)
+        sock_addr.repr.unix.sun_path = name.map(|byte| byte as c_char);
+        sock_addr.len = len;
+        sock_addr
     }
 
     /// Makes a system call that writes an address to a pointer and its length to another.
@@ -262,6 +266,28 @@ impl SockAddr {
         self.len
     }
 
+    /// Room for whatever address a system call gives, and how much of it there is.
+    pub(super) const ROOM: socklen_t = mem::size_of::<Repr>() as socklen_t;
+
+    /// For a system call that writes an address of up to [`ROOM`](SockAddr::ROOM) bytes.
+    pub(super) fn as_mut_ptr(&mut self) -> *mut libc::sockaddr {
+        (&raw mut self.repr).cast()
+    }
+
+    /// How many bytes such a call has written.
+    pub(super) fn set_len(&mut self, len: socklen_t) {
+        self.len = len.min(SockAddr::ROOM);
+    }
+
+    /// The bytes of a Unix socket's name: those of a path, or a NUL and an abstract name.
+    pub(super) fn unix_name(&self) -> Vec<u8> {
+        // SAFETY: see `Repr`.
+        let unix = unsafe { self.repr.unix };
+        let len = (self.len as usize).saturating_sub(UNIX_PATH_START);
+        let name = unix.sun_path.iter().take(len);
+        name.map(|byte| *byte as u8).collect()
+    }
+
     /// `AF_INET`, `AF_INET6` or `AF_UNIX`.
     pub(super) fn family(&self) -> c_int {
         // SAFETY: see `Repr`; the family is at the same place in every shape.
@@ -272,7 +298,7 @@ impl SockAddr {
     pub(super) fn to_peer(&self) -> io::Result<Peer> {
         match self.family() {
             AF_UNIX => Ok(Peer::Unix),
-            _ => self.to_tcp().map(Peer::Tcp),
+            _ => self.to_ip().map(Peer::Tcp),
         }
     }
 
@@ -281,12 +307,12 @@ impl SockAddr {
     pub(super) fn to_endpoint(&self) -> io::Result<Endpoint> {
         match self.family() {
             AF_UNIX => Ok(Endpoint::Unix(self.to_path())),
-            _ => self.to_tcp().map(Endpoint::Tcp),
+            _ => self.to_ip().map(Endpoint::Tcp),
         }
     }
 
     /// The IP address and port, an IPv4 address in its own form.
-    fn to_tcp(&self) -> io::Result<SocketAddr> {
+    pub(super) fn to_ip(&self) -> io::Result<SocketAddr> {
         match self.family() {
             AF_INET => {
                 // SAFETY: see `Repr`.
@@ -407,7 +433,7 @@ mod tests {
 
     #[test]
     fn a_mapped_peer_is_shown_as_ipv4() {
-        let peer = SockAddr::tcp("[::ffff:127.0.0.1]:5000".parse().unwrap())
+        let peer = SockAddr::ip("[::ffff:127.0.0.1]:5000".parse().unwrap())
             .to_peer()
             .unwrap();
         let v4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 5000);

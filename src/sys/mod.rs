@@ -44,6 +44,7 @@ macro_rules! syscall {
 
 mod addr;
 pub(crate) mod clock;
+mod datagram;
 pub(crate) mod descriptor;
 #[cfg(target_os = "linux")]
 mod epoll;
@@ -73,6 +74,11 @@ mod word_lock;
 mod test_util;
 
 pub use addr::{Endpoint, Peer};
+pub(crate) use datagram::{
+    Arrived, Batched, DatagramBind, DatagramSocket, Destination, Family, Outgoing, ReceiveBatch,
+    SPREADS, SendBatch, is_of_the_past, is_passing,
+};
+pub use datagram::{DatagramAddr, DatagramOption, Interface};
 pub(crate) use listen_socket::{Accepted, BindOptions, ListenSocket};
 #[allow(unused_imports, reason = "for sockets that are not listened on")]
 pub(crate) use options::Role;
@@ -84,6 +90,7 @@ pub use simulated::{Fault, Faults, Random, Trace};
 pub(crate) use simulated::{Network, Number, Process, Who, Wire};
 pub(crate) use socket::Socket;
 pub(crate) use spare::Spare;
+pub(crate) use unix_path::UnixPath;
 pub(crate) use wake_fd::WakeFd;
 pub(crate) use word_lock::WordLock;
 

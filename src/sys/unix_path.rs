@@ -49,7 +49,7 @@ pub(super) fn remove_dead_socket(endpoint: &Endpoint, path: &Path) -> io::Result
 /// It has to be dropped while the socket is open. An open socket keeps its inode, so that no other
 /// file can have the same number; after the close a server that took our place could.
 #[derive(Debug)]
-pub(super) enum UnixPath {
+pub(crate) enum UnixPath {
     File {
         path: PathBuf,
         device: u64,

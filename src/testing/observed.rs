@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::actor::{Actor, CloseReason, Outcome};
 use crate::adopt::Readiness;
 use crate::context::Context;
+use crate::datagram::{Datagram, DatagramFailure};
 use crate::input::Input;
 use crate::sys::SocketOption;
 use crate::timers::TimerKey;
@@ -101,6 +102,18 @@ impl<A: Actor> Actor for Observed<A> {
         ctx: &mut Context<'_, Self>,
     ) -> Outcome {
         self.pass(ctx, |actor, ctx| actor.option_failed(option, error, ctx))
+    }
+
+    fn datagram(&mut self, datagram: Datagram<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.pass(ctx, |actor, ctx| actor.datagram(datagram, ctx))
+    }
+
+    fn datagram_failed(
+        &mut self,
+        failure: DatagramFailure,
+        ctx: &mut Context<'_, Self>,
+    ) -> Outcome {
+        self.pass(ctx, |actor, ctx| actor.datagram_failed(failure, ctx))
     }
 
     fn stopping(&mut self, deadline: Instant, ctx: &mut Context<'_, Self>) -> Outcome {

@@ -149,7 +149,8 @@ impl<M: Send + 'static> Probe<M> {
             | Control::WaitHere
             | Control::Spawn(_)
             | Control::Adopt(_)
-            | Control::Watch(_) => {}
+            | Control::Watch(_)
+            | Control::Bind(_) => {}
         }
     }
 }

@@ -12,6 +12,7 @@
 //! back.
 
 mod connect;
+mod datagram;
 mod faults;
 mod network;
 mod random;

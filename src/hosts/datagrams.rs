@@ -1,0 +1,482 @@
+//! Datagram sockets: from the socket to the actor, and from what it sends to the socket.
+//!
+//! Datagrams are received up to 32 at a time into the poller's batch, which there is once a
+//! socket has had something to receive. What the actor sends meanwhile goes to the socket's
+//! [`Outbox`](crate::outbox::Outbox) and leaves behind the last of them, in as few calls; what it
+//! sends in other callbacks, at the end of the turn.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::actor::CloseReason;
+use crate::call::{Hosted, Wants};
+use crate::datagram::{
+    Binding, Bound, Datagram, DatagramFailure, DatagramOptions, Datagrams, Held,
+};
+use crate::flags::Flags;
+use crate::hosts::guard::guard;
+use crate::hosts::special::Special;
+use crate::hosts::{Flush, Hosts};
+use crate::outbox::Outbox;
+use crate::registry::{ActorKey, Counters};
+use crate::sys::{
+    Batched, DatagramAddr, DatagramBind, DatagramSocket, Family, Outgoing, ReceiveBatch, SendBatch,
+    is_of_the_past, is_passing,
+};
+use crate::watch::Watch;
+
+/// How often one flush tries a datagram again that a socket answers with what became of another.
+const AGAIN_MAX: u32 = 16;
+
+/// How many receivers that take nothing more one flush of an unconnected Unix socket passes over.
+const REFUSING_MAX: usize = 16;
+
+/// How long it waits before it tries them again: nothing tells when such a receiver has room. At
+/// first, and at most.
+const RETRY_MIN: Duration = Duration::from_millis(1);
+const RETRY_MAX: Duration = Duration::from_millis(64);
+
+/// What a poller has for its datagram sockets.
+#[derive(Default)]
+pub(super) struct DatagramRoom {
+    receive: Option<Box<ReceiveBatch>>,
+    send: Option<Box<SendBatch>>,
+    /// Actors that are to be told of failures.
+    failed: Vec<ActorKey>,
+}
+
+impl Hosts {
+    // ---- binding --------------------------------------------------------------------------------
+
+    /// Hosts a socket that another thread has bound and counted.
+    pub(crate) fn bind(&mut self, key: ActorKey, bound: Bound) {
+        let Bound {
+            socket,
+            options,
+            make,
+        } = bound;
+        match guard(make) {
+            Ok(actor) => {
+                let index = self.place_datagrams(key, socket, options, actor);
+                self.open(index);
+                if self.find(key).is_some() {
+                    self.sync_interest(index);
+                }
+            }
+            Err(panic) => {
+                self.count_panic("a factory", &*panic);
+                self.drop_guarded(panic);
+                drop(socket);
+                self.freed += 1;
+                self.call.registry.door.leave(key);
+                self.call.registry.door.free(key);
+            }
+        }
+    }
+
+    /// Binds up to `most` of the sockets that callbacks asked for. Failure is told by `closed`
+    /// alone.
+    pub(super) fn bind_wanted(&mut self, most: usize) {
+        for _ in 0..most.min(self.call.bindings.len()) {
+            let Some(binding) = self.call.bindings.pop_front() else {
+                return;
+            };
+            let Binding {
+                key,
+                addr,
+                options,
+                actor,
+            } = binding;
+            let how = DatagramBind {
+                simulated: self.call.shared.simulated,
+                ..options.how(1)
+            };
+            let bound = DatagramSocket::bind(&addr, &how).map(|mut sockets| sockets.remove(0));
+            match bound {
+                Ok(socket) => {
+                    let door = &self.call.registry.door;
+                    door.sockets.fetch_add(1, Ordering::AcqRel);
+                    let index = self.place_datagrams(key, socket, options, actor);
+                    self.open(index);
+                    if self.find(key).is_some() {
+                        self.sync_interest(index);
+                    }
+                }
+                Err(error) => {
+                    log::debug!("{error}");
+                    let index = self.place(key, Some(actor));
+                    Counters::add(&self.call.registry.door.counters.opened, 1);
+                    self.slots[index].flags.set(Flags::OPENED);
+                    self.end(index, CloseReason::Io(error));
+                }
+            }
+        }
+    }
+
+    /// The poller ends, and those that are to be bound with it.
+    pub(super) fn forget_bindings(&mut self) {
+        while let Some(binding) = self.call.bindings.pop_front() {
+            self.call.registry.door.leave(binding.key);
+            self.call.registry.door.free(binding.key);
+            self.drop_guarded(binding.actor);
+        }
+    }
+
+    fn place_datagrams(
+        &mut self,
+        key: ActorKey,
+        socket: DatagramSocket,
+        options: DatagramOptions,
+        actor: Box<dyn Hosted>,
+    ) -> usize {
+        let index = self.place(key, Some(actor));
+        self.call.origins[0].live.fetch_add(1, Ordering::AcqRel);
+        let slot = &mut self.slots[index];
+        slot.socket = Some(socket.socket);
+        slot.flags.set(Flags::SOCKET | Flags::OPENING);
+        self.make_special(index, Special::Datagrams(socket.path));
+        let datagrams = Datagrams {
+            local: socket.local,
+            family: socket.family,
+            connected: options.connect,
+            datagram_max: options.datagram_max,
+            queue_max: options.queue_max,
+            outbox: Outbox::default(),
+            mark: 0,
+            wanted: Vec::new(),
+            held: Default::default(),
+            failures: Vec::new(),
+            failures_more: 0,
+            retries: false,
+            retry_after: RETRY_MIN,
+        };
+        self.call.datagrams.insert(index as u32, datagrams);
+        index
+    }
+
+    // ---- to the actor ---------------------------------------------------------------------------
+
+    pub(super) fn handle_datagrams(&mut self, index: usize, readable: bool, writable: bool) {
+        let key = self.key(index);
+        if writable && self.slots[index].flags.take(Flags::BLOCKED) {
+            self.flush_datagrams(index);
+        }
+        if readable && self.find(key).is_some() && self.slots[index].flags.has(Flags::REG_READ) {
+            self.receive_datagrams(index);
+        }
+    }
+
+    /// Receives once, and shows what has come. If there is more, the selector reports it in the
+    /// next turn, after everybody else's.
+    fn receive_datagrams(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        let known = self.call.datagrams.get(&(index as u32));
+        let (Some(socket), Some(known)) = (&slot.socket, known) else {
+            return;
+        };
+        let max = known.datagram_max;
+        let mut batch = match self.datagrams.receive.take() {
+            Some(batch) if batch.place() >= max => batch,
+            // For the longest that any socket of this poller takes.
+            _ => Box::new(ReceiveBatch::new(max, Batched::Perhaps)),
+        };
+        match batch.receive(socket, max) {
+            Ok(count) => {
+                let counters = &self.call.registry.door.counters.datagrams;
+                Counters::add(&counters.received, count as u64);
+                self.show_datagrams(index, &batch, count);
+                if let Some(error) = batch.take_error() {
+                    self.datagram_error(index, error);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => self.datagram_error(index, error),
+        }
+        self.datagrams.receive = Some(batch);
+    }
+
+    fn show_datagrams(&mut self, index: usize, batch: &ReceiveBatch, count: usize) {
+        let key = self.key(index);
+        let Some(known) = self.call.datagrams.get(&key.index()) else {
+            return;
+        };
+        let (local, connected) = (known.local.clone(), known.connected.clone());
+        for at in 0..count {
+            let arrived = batch.get(at);
+            // What came before the socket was connected, while it still took it from anybody.
+            if let (Some(DatagramAddr::Udp(to)), DatagramAddr::Udp(from)) =
+                (&connected, arrived.from)
+                && (to.ip(), to.port()) != (from.ip(), from.port())
+            {
+                continue;
+            }
+            if arrived.is_cut {
+                let counters = &self.call.registry.door.counters.datagrams;
+                Counters::add(&counters.truncated, 1);
+            }
+            if self.slots[index].flags.has(Flags::NO_RECEIVE) {
+                // Paused by what came before it in the batch: kept until it reads again.
+                if let Some(known) = self.call.datagrams.get_mut(&key.index()) {
+                    known.held.push_back(Held::of(&arrived));
+                }
+                continue;
+            }
+            self.show_datagram(index, Datagram::new(arrived, &local));
+            if !self.has(key, Flags::SOCKET) || self.has(key, Flags::CLOSING) {
+                return;
+            }
+        }
+        self.flush_datagrams(index);
+    }
+
+    /// Enters `datagram`. What it sends is not flushed yet.
+    fn show_datagram(&mut self, index: usize, datagram: Datagram<'_>) {
+        let called = self.enter(index, |actor, call| actor.datagram(datagram, call));
+        let sends = self.call.wants.is_only(Wants::DATAGRAMS);
+        if !(sends && self.call.has_gone_well(&called)) {
+            self.after(index, called, Flush::EndOfTurn);
+        }
+    }
+
+    /// Shows what was kept while the actor paused.
+    pub(super) fn show_held(&mut self, index: usize) {
+        let key = self.key(index);
+        let known = self.call.datagrams.get(&key.index());
+        let Some(local) = known.map(|known| known.local.clone()) else {
+            return;
+        };
+        while self.has(key, Flags::SOCKET)
+            && !self.has(key, Flags::CLOSING | Flags::NO_RECEIVE)
+            && let Some(known) = self.call.datagrams.get_mut(&key.index())
+            && let Some(held) = known.held.pop_front()
+        {
+            self.show_datagram(index, Datagram::new(held.arrived(), &local));
+        }
+        if self.has(key, Flags::SOCKET) && !self.has(key, Flags::CLOSING) {
+            self.flush_datagrams(index);
+        }
+        if self.find(key).is_some() {
+            self.sync_interest(index);
+        }
+    }
+
+    /// The socket has an error to tell, which is that of something sent before, or its own.
+    fn datagram_error(&mut self, index: usize, error: io::Error) {
+        let counters = &self.call.registry.door.counters.datagrams;
+        Counters::add(&counters.errors, 1);
+        if is_passing(&error) {
+            self.note_failure(index, DatagramFailure::Socket(error));
+        } else {
+            self.fail(index, error);
+        }
+    }
+
+    fn note_failure(&mut self, index: usize, failure: DatagramFailure) {
+        let key = self.key(index);
+        log::debug!("{failure}");
+        if let Some(known) = self.call.datagrams.get_mut(&key.index()) {
+            if known.failures.is_empty() {
+                self.datagrams.failed.push(key);
+            }
+            known.fail(failure);
+        }
+    }
+
+    pub(super) fn owes_failures(&self) -> bool {
+        !self.datagrams.failed.is_empty()
+    }
+
+    /// Tells actors what has failed.
+    pub(super) fn tell_failures(&mut self) {
+        for key in std::mem::take(&mut self.datagrams.failed) {
+            let known = self.call.datagrams.get_mut(&key.index());
+            let Some(known) =
+                known.filter(|_| self.slots[key.index() as usize].generation == key.generation())
+            else {
+                continue;
+            };
+            for failure in known.take_failures() {
+                if let Some(index) = self.find(key)
+                    && !self.slots[index].flags.has(Flags::CLOSING)
+                {
+                    self.call(index, |actor, call| actor.datagram_failed(failure, call));
+                }
+            }
+        }
+    }
+
+    // ---- from the actor -------------------------------------------------------------------------
+
+    /// Carries out what a callback asked of its datagram socket, but for what the end of the turn
+    /// does.
+    pub(super) fn datagrams_wanted(&mut self, index: usize, wants: Wants) {
+        let key = self.key(index);
+        let Some(known) = self.call.datagrams.get_mut(&key.index()) else {
+            return;
+        };
+        let (family, wanted) = (known.family, std::mem::take(&mut known.wanted));
+        let waits = !known.outbox.is_empty();
+        for option in wanted {
+            let Some(socket) = &self.slots[index].socket else {
+                return;
+            };
+            if let Err(error) = DatagramSocket::set(socket, family, &option) {
+                let counters = &self.call.registry.door.counters;
+                Counters::add(&counters.options_failed, 1);
+                self.note_failure(index, DatagramFailure::Option(option, error));
+            }
+        }
+        if waits {
+            if wants.has(Wants::DROPPED) {
+                self.slots[index].flags.set(Flags::ABOVE_HIGH);
+            }
+            self.flush_later(index);
+        }
+    }
+
+    /// The callback at work has panicked: what it sent is thrown away.
+    pub(super) fn forget_datagrams(&mut self, index: usize) {
+        if let Some(known) = self.call.datagrams.get_mut(&(index as u32)) {
+            known.outbox.truncate(known.mark);
+            known.wanted.clear();
+        }
+    }
+
+    /// Sends what waits, until it is gone or the socket refuses.
+    pub(super) fn flush_datagrams(&mut self, index: usize) {
+        let key = self.key(index);
+        self.slots[index].flags.clear(Flags::DIRTY);
+        if !self.slots[index].flags.has(Flags::BLOCKED) {
+            self.send_out(index);
+        }
+        let Some(known) = self.call.datagrams.get(&key.index()) else {
+            return;
+        };
+        let (size, low) = (known.outbox.size(), known.queue_max / 4);
+        let flags = &mut self.slots[index].flags;
+        if flags.has(Flags::CLOSING) {
+            if size == 0 {
+                let reason = self.take_reason(index).unwrap_or(CloseReason::Finished);
+                return self.end(index, reason);
+            }
+        } else if size <= low && flags.take(Flags::ABOVE_HIGH) {
+            self.owe(index, Flags::DRAINED);
+        }
+        self.sync_interest(index);
+    }
+
+    fn send_out(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let known = self.call.datagrams.get_mut(&(index as u32));
+        let (Some(socket), Some(known)) = (&slot.socket, known) else {
+            return;
+        };
+        if known.outbox.is_empty() {
+            return;
+        }
+        let send = self.datagrams.send.take();
+        let mut send = send.unwrap_or_else(|| Box::new(SendBatch::new(Batched::Perhaps)));
+        let counters = &self.call.registry.door.counters.datagrams;
+        // An unconnected Unix socket is refused by one receiver and not by the next.
+        let each_by_itself = known.family == Family::Unix && known.connected.is_none();
+        let (mut at, mut again, mut sent_any) = (0, 0, false);
+        let mut refusing: Vec<DatagramAddr> = Vec::new();
+        let mut failures = Vec::new();
+        while at < known.outbox.len() {
+            let may = |next: &Outgoing<'_>| next.to.is_none_or(|to| !refusing.contains(to));
+            let next = known.outbox.iter_from(at).take_while(may);
+            match send.send(socket, known.family, next) {
+                // The next one is to a receiver that has just refused.
+                Ok(0) => at += 1,
+                Ok(count) => {
+                    sent_any = true;
+                    known.outbox.remove_at(at, count);
+                    Counters::add(&counters.sent, count as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let to = known.outbox.iter_from(at).next().and_then(|next| next.to);
+                    match to {
+                        Some(to) if each_by_itself && refusing.len() < REFUSING_MAX => {
+                            refusing.push(to.clone());
+                        }
+                        _ if each_by_itself => break,
+                        _ => {
+                            slot.flags.set(Flags::BLOCKED);
+                            break;
+                        }
+                    }
+                }
+                Err(error)
+                    if is_of_the_past(&error, known.connected.is_some(), known.family)
+                        && again < AGAIN_MAX =>
+                {
+                    again += 1;
+                    Counters::add(&counters.errors, 1);
+                    failures.push(DatagramFailure::Socket(error));
+                }
+                Err(error) => {
+                    Counters::add(&counters.failed, 1);
+                    if let Some((to, len)) = known.outbox.remove(at) {
+                        failures.push(DatagramFailure::NotSent { to, len, error });
+                    }
+                }
+            }
+        }
+        self.datagrams.send = Some(send);
+        if !refusing.is_empty() {
+            known.retry_after = if sent_any {
+                RETRY_MIN
+            } else {
+                (2 * known.retry_after).min(RETRY_MAX)
+            };
+            if !std::mem::replace(&mut known.retries, true) {
+                let after = known.retry_after;
+                self.watch_after(index, Watch::DatagramRetry, after);
+            }
+        }
+        for failure in failures {
+            self.note_failure(index, failure);
+        }
+    }
+
+    /// Time to try receivers again that took nothing more.
+    pub(super) fn retry_datagrams(&mut self, index: usize) {
+        if let Some(known) = self.call.datagrams.get_mut(&(index as u32)) {
+            known.retries = false;
+            self.flush_datagrams(index);
+        }
+    }
+
+    // ---- the end --------------------------------------------------------------------------------
+
+    /// Closes when all that was sent has left, or its time is over.
+    pub(super) fn close_datagrams(&mut self, index: usize, reason: CloseReason) {
+        self.slots[index].flags.set(Flags::CLOSING);
+        let now = self.call.now();
+        self.extra(index, now).reason = Some(reason);
+        let key = self.key(index);
+        self.flush_datagrams(index);
+        if self.find(key).is_some() {
+            let after = self.call.origins[0].options.linger_timeout;
+            self.watch_after(index, Watch::DatagramClose, after);
+        }
+    }
+
+    /// The time of a close is over: what has not left is lost.
+    pub(super) fn end_datagrams(&mut self, index: usize) {
+        let reason = self.take_reason(index).unwrap_or(CloseReason::Finished);
+        self.end(index, reason);
+    }
+
+    /// What others are sent by an actor that ends at once leaves as far as the socket takes it now.
+    pub(super) fn flush_last(&mut self, index: usize, reason: &CloseReason) {
+        if !matches!(reason, CloseReason::Aborted) && !self.slots[index].flags.has(Flags::BLOCKED) {
+            self.send_out(index);
+        }
+        let lost = self.call.datagrams.remove(&(index as u32));
+        let lost = lost.map_or(0, |known| known.outbox.len());
+        let counters = &self.call.registry.door.counters.datagrams;
+        Counters::add(&counters.dropped, lost as u64);
+    }
+}

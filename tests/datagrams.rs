@@ -1,0 +1,847 @@
+//! Datagrams over UDP: who sent them, where answers go, what is refused and what is told.
+
+mod util;
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use greenroom::*;
+use util::{TIMEOUT, builder, next, wait_until};
+
+// ---- an actor that the tests steer -----------------------------------------------------------------
+
+/// What happened to a [`Talker`].
+#[derive(Debug)]
+enum Event {
+    Opened,
+    Datagram(Heard),
+    Failed(DatagramFailure),
+    Drained,
+    Closed(String),
+}
+
+/// A datagram as it was shown.
+#[derive(Debug, PartialEq)]
+struct Heard {
+    bytes: Vec<u8>,
+    from: DatagramAddr,
+    local: DatagramAddr,
+    sent_len: usize,
+    is_truncated: bool,
+    poller: usize,
+}
+
+type Job = Box<dyn FnOnce(&mut Context<'_, Talker>) -> Outcome + Send>;
+type OnDatagram = Box<dyn FnMut(&Datagram<'_>, &mut Context<'_, Talker>) -> Outcome>;
+
+/// Reports what happens to it, does what it is sent, and, unless it is told otherwise, sends back
+/// what it gets.
+struct Talker {
+    events: Sender<Event>,
+    on_datagram: OnDatagram,
+}
+
+impl Talker {
+    fn new(events: &Sender<Event>) -> Talker {
+        Talker::with(events, |datagram, ctx| {
+            assert!(ctx.reply(datagram, datagram.bytes()), "there is room");
+            Ok(())
+        })
+    }
+
+    fn with(
+        events: &Sender<Event>,
+        on_datagram: impl FnMut(&Datagram<'_>, &mut Context<'_, Talker>) -> Outcome + 'static,
+    ) -> Talker {
+        Talker {
+            events: events.clone(),
+            on_datagram: Box::new(on_datagram),
+        }
+    }
+
+    fn note(&self, event: Event) {
+        // A test that has seen enough drops its end.
+        let _ = self.events.send(event);
+    }
+}
+
+impl Actor for Talker {
+    type Message = Job;
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        assert!(ctx.has_socket() && ctx.datagram_addr().is_some());
+        assert_eq!(ctx.peer(), None);
+        self.note(Event::Opened);
+        Ok(())
+    }
+
+    fn datagram(&mut self, datagram: Datagram<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.note(Event::Datagram(Heard {
+            bytes: datagram.bytes().to_vec(),
+            from: datagram.from().clone(),
+            local: datagram.local(),
+            sent_len: datagram.sent_len(),
+            is_truncated: datagram.is_truncated(),
+            poller: ctx.poller(),
+        }));
+        (self.on_datagram)(&datagram, ctx)
+    }
+
+    fn datagram_failed(&mut self, failure: DatagramFailure, _: &mut Context<'_, Self>) -> Outcome {
+        self.note(Event::Failed(failure));
+        Ok(())
+    }
+
+    fn message(&mut self, job: Job, ctx: &mut Context<'_, Self>) -> Outcome {
+        job(ctx)
+    }
+
+    fn drained(&mut self, _: &mut Context<'_, Self>) -> Outcome {
+        self.note(Event::Drained);
+        Ok(())
+    }
+
+    fn closed(&mut self, reason: &CloseReason, _: &mut Context<'_, Self>) {
+        self.note(Event::Closed(format!("{}: {reason}", reason.name())));
+    }
+}
+
+/// A system with one socket per poller, whose actors are [`Talker`]s.
+struct Server {
+    system: System,
+    sockets: DatagramSockets<Talker>,
+    events: Receiver<Event>,
+}
+
+impl Server {
+    fn new(addr: &str) -> Server {
+        Server::with(addr, DatagramOptions::new(), 1)
+    }
+
+    fn with(addr: &str, options: DatagramOptions, pollers: usize) -> Server {
+        Server::of(addr, options, pollers, Talker::new)
+    }
+
+    fn of(
+        addr: &str,
+        options: DatagramOptions,
+        pollers: usize,
+        make: impl Fn(&Sender<Event>) -> Talker + Send + Sync + 'static,
+    ) -> Server {
+        let system = builder(pollers).build().unwrap();
+        let (sender, events) = channel();
+        let make = move || make(&sender);
+        let sockets = system.bind_datagram_with(addr, options, make).unwrap();
+        for _ in sockets.addrs() {
+            assert!(matches!(next(&events), Event::Opened));
+        }
+        Server {
+            system,
+            sockets,
+            events,
+        }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.sockets.local_addr().udp().expect("a UDP address")
+    }
+
+    fn port(&self) -> u16 {
+        self.addr().port()
+    }
+
+    /// Has the first actor do something.
+    #[track_caller]
+    fn tell(&self, job: impl FnOnce(&mut Context<'_, Talker>) -> Outcome + Send + 'static) {
+        self.sockets.addrs()[0]
+            .send(Box::new(job))
+            .expect("it takes a message");
+    }
+
+    #[track_caller]
+    fn heard(&self) -> Heard {
+        match next(&self.events) {
+            Event::Datagram(heard) => heard,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn failed(&self) -> DatagramFailure {
+        match next(&self.events) {
+            Event::Failed(failure) => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn client(addr: &str) -> UdpSocket {
+    let client = UdpSocket::bind(addr).unwrap();
+    client.set_read_timeout(Some(TIMEOUT)).unwrap();
+    client
+}
+
+fn own(client: &UdpSocket) -> DatagramAddr {
+    client.local_addr().unwrap().into()
+}
+
+#[track_caller]
+fn recv(client: &UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut buffer = vec![0; 70_000];
+    let (len, from) = client.recv_from(&mut buffer).expect("a datagram comes");
+    buffer.truncate(len);
+    (buffer, from)
+}
+
+fn has_ipv6() -> bool {
+    let has_ipv6 = UdpSocket::bind("[::1]:0").is_ok();
+    if !has_ipv6 {
+        println!("skipped: no IPv6 loopback here");
+    }
+    has_ipv6
+}
+
+fn v4(port: u16) -> SocketAddr {
+    ([127, 0, 0, 1], port).into()
+}
+
+// ---- there and back ------------------------------------------------------------------------------
+
+#[test]
+fn a_datagram_is_shown_with_its_sender_and_answered() {
+    let server = Server::new("127.0.0.1:0");
+    let client = client("127.0.0.1:0");
+    client.send_to(b"hello", server.addr()).unwrap();
+    assert_eq!(
+        server.heard(),
+        Heard {
+            bytes: b"hello".to_vec(),
+            from: own(&client),
+            local: server.addr().into(),
+            sent_len: 5,
+            is_truncated: false,
+            poller: 0,
+        }
+    );
+    assert_eq!(recv(&client), (b"hello".to_vec(), server.addr()));
+    let stats = server.system.stats();
+    assert_eq!((stats.datagrams_received, stats.connections), (1, 1));
+    wait_until("it is counted", || {
+        server.system.stats().datagrams_sent == 1
+    });
+}
+
+#[test]
+fn the_same_over_ipv6() {
+    if !has_ipv6() {
+        return;
+    }
+    let server = Server::new("[::1]:0");
+    let client = client("[::1]:0");
+    client.send_to(b"hello", server.addr()).unwrap();
+    assert_eq!(server.heard().from, own(&client));
+    assert_eq!(recv(&client), (b"hello".to_vec(), server.addr()));
+}
+
+#[test]
+fn ipv4_is_shown_as_ipv4_on_a_socket_for_both_and_answered_from_where_it_came_to() {
+    if !has_ipv6() {
+        return;
+    }
+    let server = Server::new("[::]:0");
+    for own_ip in ["127.0.0.1", "127.0.0.2", "127.0.3.4"] {
+        let client = client("127.0.0.1:0");
+        let to = SocketAddr::new(own_ip.parse().unwrap(), server.port());
+        if client.send_to(b"hello", to).is_err() {
+            println!("skipped: IPv6 sockets take no IPv4 here");
+            return;
+        }
+        let heard = server.heard();
+        assert_eq!(heard.from, own(&client));
+        assert_eq!(heard.local, to.into());
+        assert_eq!(recv(&client), (b"hello".to_vec(), to));
+    }
+    let client = client("[::1]:0");
+    client.send_to(b"six", ("::1", server.port())).unwrap();
+    let heard = server.heard();
+    let to = DatagramAddr::Udp(format!("[::1]:{}", server.port()).parse().unwrap());
+    assert_eq!((heard.from, heard.local), (own(&client), to));
+    assert_eq!(recv(&client).0, b"six");
+    // And to IPv4 that has not sent anything.
+    let third = crate::client("127.0.0.1:0");
+    let to = third.local_addr().unwrap();
+    server.tell(move |ctx| {
+        assert!(ctx.send_to(to, "unasked"));
+        Ok(())
+    });
+    assert_eq!(recv(&third), (b"unasked".to_vec(), v4(server.port())));
+}
+
+#[test]
+fn an_answer_leaves_from_the_address_that_was_asked() {
+    let server = Server::new("0.0.0.0:0");
+    for own_ip in ["127.0.0.1", "127.0.0.2", "127.9.9.9"] {
+        let client = client("127.0.0.1:0");
+        let to = SocketAddr::new(own_ip.parse().unwrap(), server.port());
+        client.send_to(b"hello", to).unwrap();
+        let heard = server.heard();
+        assert_eq!((heard.from, heard.local), (own(&client), to.into()));
+        assert_eq!(recv(&client), (b"hello".to_vec(), to));
+    }
+}
+
+/// What users of other libraries miss: an answer to somebody else, and one sent later.
+#[test]
+fn anybody_can_be_sent_to_by_a_message_from_any_thread() {
+    let server = Server::new("127.0.0.1:0");
+    let clients: Vec<UdpSocket> = (0..3).map(|_| client("127.0.0.1:0")).collect();
+    let addrs: Vec<SocketAddr> = clients.iter().map(|c| c.local_addr().unwrap()).collect();
+    let addr = server.sockets.addrs()[0].clone();
+    std::thread::spawn(move || {
+        let job: Job = Box::new(move |ctx| {
+            for (n, to) in addrs.iter().enumerate() {
+                assert!(ctx.send_to(*to, format!("number {n}")));
+            }
+            Ok(())
+        });
+        addr.send(job).unwrap();
+    })
+    .join()
+    .unwrap();
+    for (n, client) in clients.iter().enumerate() {
+        let text = format!("number {n}").into_bytes();
+        assert_eq!(recv(client), (text, server.addr()));
+    }
+}
+
+#[test]
+fn a_datagram_without_bytes_is_one() {
+    let server = Server::new("127.0.0.1:0");
+    let client = client("127.0.0.1:0");
+    client.send_to(b"", server.addr()).unwrap();
+    client.send_to(b"x", server.addr()).unwrap();
+    assert_eq!(server.heard().bytes, b"");
+    assert_eq!(server.heard().bytes, b"x");
+    assert_eq!(recv(&client).0, b"");
+    assert_eq!(recv(&client).0, b"x");
+}
+
+#[test]
+fn the_longest_datagram_there_is_comes_whole_and_a_longer_one_is_told() {
+    let server = Server::new("127.0.0.1:0");
+    let client = client("127.0.0.1:0");
+    let longest = util::pattern(65_507);
+    client.send_to(&longest, server.addr()).unwrap();
+    let heard = server.heard();
+    util::assert_same(&heard.bytes, &longest);
+    assert!(!heard.is_truncated);
+    util::assert_same(&recv(&client).0, &longest);
+
+    let to = client.local_addr().unwrap();
+    server.tell(move |ctx| {
+        assert!(ctx.send_to(to, vec![0; 65_508]), "there is room for it");
+        assert!(ctx.send_to(to, "the next"));
+        Ok(())
+    });
+    match server.failed() {
+        DatagramFailure::NotSent {
+            to: Some(not),
+            len: 65_508,
+            error,
+        } => {
+            assert_eq!(not, to.into());
+            assert!(error.to_string().contains("too long"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(recv(&client).0, b"the next", "the socket goes on");
+    assert_eq!(server.system.stats().datagrams_failed, 1);
+}
+
+#[test]
+fn a_truncated_datagram_is_told_as_one_and_how_long_it_was() {
+    let server = Server::with("127.0.0.1:0", DatagramOptions::new().datagram_max(100), 1);
+    let client = client("127.0.0.1:0");
+    for len in [99, 100, 101, 5000] {
+        let bytes = util::pattern(len);
+        client.send_to(&bytes, server.addr()).unwrap();
+        let heard = server.heard();
+        assert_eq!(heard.bytes, bytes[..len.min(100)]);
+        assert_eq!((heard.is_truncated, heard.sent_len), (len > 100, len));
+        assert_eq!(recv(&client).0.len(), len.min(100));
+    }
+    assert_eq!(server.system.stats().datagrams_truncated, 2);
+}
+
+// ---- several pollers -------------------------------------------------------------------------------
+
+#[test]
+fn each_poller_has_a_socket_and_a_sender_stays_with_its_own() {
+    let server = Server::with("127.0.0.1:0", DatagramOptions::new(), 4);
+    assert_eq!(server.sockets.addrs().len(), 4);
+    assert_eq!(server.system.stats().connections, 4);
+    let mut pollers = [0; 4];
+    for _ in 0..64 {
+        let client = client("127.0.0.1:0");
+        let mut at = None;
+        for _ in 0..4 {
+            client.send_to(b"x", server.addr()).unwrap();
+            let heard = server.heard();
+            assert_eq!(*at.get_or_insert(heard.poller), heard.poller);
+            recv(&client);
+        }
+        pollers[at.unwrap()] += 1;
+    }
+    // By chance one of four is left out by 64 senders once in some 25 million runs.
+    assert!(pollers.iter().all(|count| *count > 0), "{pollers:?}");
+}
+
+#[test]
+fn one_socket_for_all_is_an_option() {
+    let options = DatagramOptions::new().per_poller(false);
+    let server = Server::with("127.0.0.1:0", options, 3);
+    assert_eq!(server.sockets.addrs().len(), 1);
+    assert_eq!(server.system.stats().connections, 1);
+}
+
+#[test]
+fn a_port_in_use_is_an_error_also_where_a_group_shares_it() {
+    let taken = client("127.0.0.1:0");
+    let group = Server::with("127.0.0.1:0", DatagramOptions::new(), 2);
+    let system = builder(2).build().unwrap();
+    let (sender, _events) = channel();
+    for addr in [taken.local_addr().unwrap(), group.addr()] {
+        let sender = sender.clone();
+        let bound = system.bind_datagram(addr, move || Talker::new(&sender));
+        let error = bound.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let text = error.to_string();
+        assert!(text.contains(&addr.to_string()), "{text}");
+    }
+    assert_eq!(system.stats().connections, 0);
+    // Unless both say so.
+    let shared = DatagramOptions::new().shared(true);
+    let one = Server::with("127.0.0.1:0", shared.clone(), 2);
+    let two = system.bind_datagram_with(one.addr(), shared, move || Talker::new(&sender));
+    assert_eq!(two.unwrap().addrs().len(), 2);
+}
+
+#[test]
+fn an_address_that_is_none_is_refused_in_words() {
+    let system = builder(1).build().unwrap();
+    for (addr, part) in [
+        ("9000", "127.0.0.1:9000"),
+        ("127.0.0.1", "127.0.0.1:9000"),
+        ("127.0.0.1:70000", "127.0.0.1:9000"),
+        ("203.0.113.77:9", "cannot bind 203.0.113.77:9 for datagrams"),
+        (
+            "unix:/no/such/directory/x.sock",
+            "cannot bind unix:/no/such",
+        ),
+    ] {
+        let (sender, _events) = channel();
+        let bound = system.bind_datagram(addr, move || Talker::new(&sender));
+        let text = bound.unwrap_err().to_string();
+        assert!(text.contains(part), "{addr}: {text}");
+    }
+    assert_eq!(system.stats().connections, 0);
+}
+
+// ---- what a socket is told ---------------------------------------------------------------------------
+
+/// A port of 127.0.0.1 where nobody is, and nobody else comes to: that of a socket which hears
+/// another address alone.
+fn nobody() -> (SocketAddr, UdpSocket) {
+    let deaf = client("127.0.0.1:0");
+    deaf.connect("127.0.0.1:1").unwrap();
+    (deaf.local_addr().unwrap(), deaf)
+}
+
+#[test]
+fn a_connected_socket_is_told_that_nobody_is_there_and_goes_on() {
+    let (gone, _deaf) = nobody();
+    let options = DatagramOptions::new().connect(gone);
+    let client = Server::with("127.0.0.1:0", options, 2);
+    assert_eq!(client.sockets.addrs().len(), 1, "a client has one socket");
+    for _ in 0..3 {
+        client.tell(|ctx| {
+            assert!(ctx.send("anybody there?"));
+            Ok(())
+        });
+        match client.failed() {
+            DatagramFailure::Socket(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(client.system.stats().datagram_errors >= 3);
+}
+
+#[test]
+fn a_server_that_answers_one_who_has_gone_serves_the_next() {
+    let server = Server::new("127.0.0.1:0");
+    let (gone, _deaf) = nobody();
+    server.tell(move |ctx| {
+        for _ in 0..10 {
+            assert!(ctx.send_to(gone, "too late"));
+        }
+        Ok(())
+    });
+    let client = client("127.0.0.1:0");
+    client.send_to(b"hello", server.addr()).unwrap();
+    assert_eq!(server.heard().bytes, b"hello", "nothing failed before it");
+    assert_eq!(recv(&client).0, b"hello");
+}
+
+#[test]
+fn a_connected_socket_hears_its_peer_alone_and_each_write_is_a_datagram() {
+    let peer = client("127.0.0.1:0");
+    let stranger = client("127.0.0.1:0");
+    let options = DatagramOptions::new().connect(peer.local_addr().unwrap());
+    let client = Server::with("127.0.0.1:0", options, 1);
+    client.tell(|ctx| {
+        ctx.write("one");
+        ctx.write_parts(&[b"t", b"wo"]);
+        ctx.send("three");
+        Ok(())
+    });
+    for text in ["one", "two", "three"] {
+        assert_eq!(recv(&peer), (text.into(), client.addr()));
+    }
+    stranger.send_to(b"psst", client.addr()).unwrap();
+    peer.send_to(b"hello", client.addr()).unwrap();
+    assert_eq!(client.heard().bytes, b"hello");
+    assert_eq!(recv(&peer).0, b"hello", "answered");
+}
+
+#[test]
+fn what_a_datagram_socket_has_not_is_a_callers_error() {
+    for (job, text) in [
+        (
+            Box::new(|ctx: &mut Context<'_, Talker>| {
+                ctx.write("x");
+                Ok(())
+            }) as Job,
+            "not connected; use send_to or reply",
+        ),
+        (
+            Box::new(|ctx| {
+                ctx.send("x");
+                Ok(())
+            }),
+            "not connected; use send_to",
+        ),
+        (
+            Box::new(|ctx| {
+                ctx.shutdown_write();
+                Ok(())
+            }),
+            "no halves",
+        ),
+    ] {
+        let server = Server::new("127.0.0.1:0");
+        server.sockets.addrs()[0].send(job).unwrap();
+        match next(&server.events) {
+            Event::Closed(reason) => {
+                assert!(
+                    reason.starts_with("panicked") && reason.contains(text),
+                    "{reason}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // And the other way round: there is none in an actor that was spawned.
+    let stage = util::Stage::new();
+    let _client = stage.client();
+    let probe = stage.accepted();
+    probe.tell(|ctx| {
+        ctx.send_to(v4(9), "x");
+        Ok(())
+    });
+    let reason = probe.closed().to_string();
+    assert!(reason.contains("no datagram socket"), "{reason}");
+}
+
+#[test]
+fn addresses_of_another_kind_are_told_and_the_rest_is_sent() {
+    let server = Server::new("127.0.0.1:0");
+    let client = client("127.0.0.1:0");
+    let to = client.local_addr().unwrap();
+    server.tell(move |ctx| {
+        ctx.send_to(to, "before");
+        ctx.send_to("[::1]:9".parse::<SocketAddr>().unwrap(), "six");
+        ctx.send_to(std::path::Path::new("/tmp/x.sock"), "unix");
+        ctx.send_to(SocketAddr::from(([255, 255, 255, 255], 9)), "broadcast");
+        ctx.send_to(to, "behind");
+        Ok(())
+    });
+    for kind in [
+        io::ErrorKind::InvalidInput,
+        io::ErrorKind::InvalidInput,
+        io::ErrorKind::PermissionDenied,
+    ] {
+        match server.failed() {
+            DatagramFailure::NotSent { error, .. } => assert_eq!(error.kind(), kind, "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(recv(&client).0, b"before");
+    assert_eq!(recv(&client).0, b"behind");
+}
+
+// ---- bounds ----------------------------------------------------------------------------------------
+
+#[test]
+fn past_the_queue_datagrams_are_dropped_and_told_and_drained_follows() {
+    let options = DatagramOptions::new().queue_max(10 * (100 + 64));
+    let server = Server::with("127.0.0.1:0", options, 1);
+    let client = client("127.0.0.1:0");
+    let to = client.local_addr().unwrap();
+    let (told, accepted) = channel();
+    server.tell(move |ctx| {
+        let sent = (0..15_u8).map(|n| ctx.send_to(to, [n; 100]));
+        let _ = told.send(sent.collect::<Vec<bool>>());
+        Ok(())
+    });
+    let accepted = next(&accepted);
+    assert_eq!(accepted, [vec![true; 10], vec![false; 5]].concat());
+    for n in 0..10 {
+        assert_eq!(recv(&client).0, [n; 100]);
+    }
+    assert!(matches!(next(&server.events), Event::Drained));
+    assert_eq!(server.system.stats().datagrams_dropped, 5);
+    // One that can never fit is no reason to say that there is room.
+    server.tell(move |ctx| {
+        assert!(!ctx.send_to(to, [0; 5000]));
+        Ok(())
+    });
+    client.send_to(b"next", server.addr()).unwrap();
+    assert_eq!(server.heard().bytes, b"next");
+}
+
+#[test]
+fn what_came_with_the_one_that_paused_is_kept_and_shown_in_order() {
+    let server = Server::of("127.0.0.1:0", DatagramOptions::new(), 1, |events| {
+        Talker::with(events, |datagram, ctx| {
+            if datagram.bytes() == [3] || datagram.bytes() == [7] {
+                ctx.pause();
+            }
+            Ok(())
+        })
+    });
+    let client = client("127.0.0.1:0");
+    let probe = util::spawn(&server.system, 0, |probe| probe);
+    // While nobody receives, so that they come together.
+    let held = util::hold(&probe);
+    for n in 0..10_u8 {
+        client.send_to(&[n], server.addr()).unwrap();
+    }
+    drop(held);
+    for (from, to) in [(0, 3), (4, 7), (8, 9)] {
+        for n in from..=to {
+            assert_eq!(server.heard().bytes, [n]);
+        }
+        // The one that was shown last has paused: nothing comes until it is resumed.
+        probe.run(|_| ());
+        probe.run(|_| ());
+        assert!(server.events.try_recv().is_err());
+        server.tell(|ctx| {
+            ctx.resume();
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_panic_ends_its_actor_and_what_it_sent_but_not_what_others_were_answered() {
+    let server = Server::of("127.0.0.1:0", DatagramOptions::new(), 1, |events| {
+        Talker::with(events, |datagram, ctx| {
+            ctx.reply(datagram, datagram.bytes());
+            assert_ne!(datagram.bytes(), b"bad");
+            Ok(())
+        })
+    });
+    let clients = [client("127.0.0.1:0"), client("127.0.0.1:0")];
+    let probe = util::spawn(&server.system, 0, |probe| probe);
+    let held = util::hold(&probe);
+    clients[0].send_to(b"good", server.addr()).unwrap();
+    clients[1].send_to(b"bad", server.addr()).unwrap();
+    drop(held);
+    assert_eq!(recv(&clients[0]).0, b"good");
+    assert_eq!(server.heard().bytes, b"good");
+    assert_eq!(server.heard().bytes, b"bad");
+    assert!(
+        matches!(next(&server.events), Event::Closed(reason) if reason.starts_with("panicked"))
+    );
+    clients[1].set_nonblocking(true).unwrap();
+    assert!(clients[1].recv(&mut [0; 10]).is_err());
+    wait_until("the socket is closed", || {
+        server.system.stats().connections == 0
+    });
+    UdpSocket::bind(server.addr()).expect("its port is free");
+}
+
+// ---- its life ----------------------------------------------------------------------------------------
+
+#[test]
+fn an_actor_binds_for_another_which_is_told_if_that_fails() {
+    let stage = util::Stage::new();
+    let _client = stage.client();
+    let probe = stage.accepted();
+    let (sender, events) = channel();
+    let taken = client("127.0.0.1:0");
+    let in_use = taken.local_addr().unwrap();
+    let client = client("127.0.0.1:0");
+    let to = client.local_addr().unwrap();
+    probe.run({
+        let sender = sender.clone();
+        move |ctx| {
+            let talker = Talker::new(&sender);
+            let addr = ctx.bind_datagram(v4(0), DatagramOptions::new(), talker);
+            // Waits for the actor to be opened.
+            let job: Job = Box::new(move |ctx| {
+                assert!(ctx.send_to(to, "hello"));
+                Ok(())
+            });
+            addr.send(job).unwrap();
+        }
+    });
+    assert!(matches!(next(&events), Event::Opened));
+    let (bytes, from) = recv(&client);
+    assert_eq!(bytes, b"hello");
+    client.send_to(b"back", from).unwrap();
+    assert!(matches!(next(&events), Event::Datagram(heard) if heard.bytes == b"back"));
+
+    let before = stage.system.stats();
+    probe.run(move |ctx| {
+        let talker = Talker::new(&sender);
+        ctx.bind_datagram(in_use, DatagramOptions::new(), talker);
+    });
+    match next(&events) {
+        Event::Closed(reason) => {
+            assert!(reason.starts_with("io: "), "{reason}");
+            assert!(
+                reason.contains(&format!("cannot bind {in_use}")),
+                "{reason}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    wait_until("its end is counted", || {
+        let stats = stage.system.stats();
+        assert_eq!(stats.connections, before.connections);
+        stats.opened - stats.closed == before.opened - before.closed
+    });
+}
+
+#[test]
+fn a_socket_is_closed_by_its_address_and_its_port_is_free() {
+    let server = Server::with("127.0.0.1:0", DatagramOptions::new(), 2);
+    let client = client("127.0.0.1:0");
+    let to = client.local_addr().unwrap();
+    server.tell(move |ctx| {
+        ctx.send_to(to, "last");
+        Ok(())
+    });
+    server.sockets.close();
+    for _ in 0..2 {
+        assert!(
+            matches!(next(&server.events), Event::Closed(reason) if reason.starts_with("finished"))
+        );
+    }
+    assert_eq!(recv(&client).0, b"last");
+    wait_until("both are closed", || server.system.stats().connections == 0);
+    let (sender, _events) = channel();
+    let again = server
+        .system
+        .bind_datagram(server.addr(), move || Talker::new(&sender));
+    assert_eq!(again.unwrap().local_addr(), server.sockets.local_addr());
+}
+
+#[test]
+fn a_stop_closes_sockets_for_datagrams_and_binds_no_more() {
+    let server = Server::with("127.0.0.1:0", DatagramOptions::new(), 2);
+    let handle = server.system.handle();
+    let (done, ended) = channel();
+    let begun = Instant::now();
+    let system = server.system;
+    std::thread::spawn(move || done.send(system.run()));
+    handle.stop(Duration::from_secs(20));
+    next(&ended).unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(15),
+        "nobody waited for the deadline"
+    );
+    let closed = server.events.try_iter().count();
+    assert_eq!(closed, 2);
+    let (sender, _events) = channel();
+    let bound = handle.bind_datagram("127.0.0.1:0", move || Talker::new(&sender));
+    assert!(bound.unwrap_err().to_string().contains("has stopped"));
+    let stats = handle.stats();
+    assert_eq!((stats.opened, stats.closed, stats.connections), (2, 2, 0));
+}
+
+#[test]
+fn a_factory_that_panics_leaves_nothing_behind() {
+    let system = builder(1).build().unwrap();
+    let sockets = system
+        .bind_datagram("127.0.0.1:0", || -> Talker { panic!("no actor today") })
+        .unwrap();
+    wait_until("the socket is closed", || system.stats().connections == 0);
+    assert_eq!(system.stats().panics, 1);
+    assert!(sockets.addrs()[0].send(Box::new(|_| Ok(()))).is_err());
+    UdpSocket::bind(sockets.local_addr().udp().unwrap()).expect("its port is free");
+}
+
+#[test]
+fn sockets_for_datagrams_cost_an_idle_system_nothing() {
+    let system = System::builder()
+        .pollers(2)
+        .name("udpidle")
+        .build()
+        .unwrap();
+    let (sender, events) = channel();
+    let sockets = system
+        .bind_datagram("127.0.0.1:0", move || Talker::new(&sender))
+        .unwrap();
+    let client = client("127.0.0.1:0");
+    let to = sockets.local_addr().udp().unwrap();
+    client.send_to(b"x", to).unwrap();
+    recv(&client);
+    while events.try_recv().is_ok() {}
+    util::assert_quiet("udpidle");
+}
+
+#[test]
+fn out_of_descriptors_a_bind_is_an_error_and_not_more() {
+    let name = "out_of_descriptors_a_bind_is_an_error_and_not_more";
+    util::in_child(name, 64, || {
+        let server = Server::new("127.0.0.1:0");
+        let client = client("127.0.0.1:0");
+        let (sender, events) = channel();
+        let hoard: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        let from = sender.clone();
+        let bound = server
+            .system
+            .bind_datagram("127.0.0.1:0", move || Talker::new(&from));
+        let text = bound.unwrap_err().to_string();
+        assert!(
+            text.contains("cannot bind") && text.contains("open files"),
+            "{text}"
+        );
+        server.tell(move |ctx| {
+            let talker = Talker::new(&sender);
+            ctx.bind_datagram(v4(0), DatagramOptions::new(), talker);
+            Ok(())
+        });
+        assert!(matches!(next(&events), Event::Closed(reason) if reason.contains("open files")));
+        // Who is bound goes on.
+        client.send_to(b"hello", server.addr()).unwrap();
+        assert_eq!(recv(&client).0, b"hello");
+        drop(hoard);
+    });
+}
