@@ -351,26 +351,18 @@ impl Listener {
         if place.is_err() && entrance.farewell().is_none() {
             return Step::Stop(State::AtLimit);
         }
-        let give_back = |token: Option<Token>, hosts: &Hosts| {
-            if place.is_ok() {
-                entrance.give(&hosts.call.shared);
-            }
-            if let (Some(rate), Some(token)) = (&entrance.rate, token) {
-                rate.give(token);
-            }
-        };
         let mut token = None;
         if let (Some(rate), true) = (&entrance.rate, in_time) {
             match rate.take(clock::now()) {
                 Ok(taken) => token = Some(taken),
                 Err(until) => {
-                    give_back(None, hosts);
+                    give_back(entrance, place, None, hosts);
                     Counters::add(&hosts.call.registry.door.counters.rate_waits, 1);
                     return Step::Stop(State::Throttled(until));
                 }
             }
         }
-        match self.socket.accept() {
+        let step = match self.socket.accept() {
             Accepted::Connection(socket, peer) => {
                 self.trouble.went_well = true;
                 self.trouble.rested = Duration::ZERO;
@@ -382,25 +374,25 @@ impl Listener {
                         hosts.refuse(&self.opened.origin, socket, peer, farewell);
                     }
                 }
-                Step::Next
+                return Step::Next;
             }
-            Accepted::Nothing => {
-                give_back(token, hosts);
-                Step::Done
-            }
-            Accepted::Again => {
-                give_back(token, hosts);
-                Step::Next
-            }
+            Accepted::Nothing => Step::Done,
+            Accepted::Again => Step::Next,
             Accepted::Exhausted(error) => {
-                give_back(token, hosts);
-                self.turn_away(entrance, &error, spare, hosts)
+                match self.turn_away(entrance, &error, spare, hosts) {
+                    Some(Step::Next) => {
+                        // It had no place, but a token's worth of the server's time.
+                        give_back(entrance, place, None, hosts);
+                        return Step::Next;
+                    }
+                    Some(step) => step,
+                    None => Step::Stop(self.rest("accept", &error, hosts)),
+                }
             }
-            Accepted::Failed(error) => {
-                give_back(token, hosts);
-                Step::Stop(self.rest("accept", &error, hosts))
-            }
-        }
+            Accepted::Failed(error) => Step::Stop(self.rest("accept", &error, hosts)),
+        };
+        give_back(entrance, place, token, hosts);
+        step
     }
 
     /// Says once that nothing can be accepted, not every time that it tries in vain.
@@ -417,10 +409,11 @@ impl Listener {
     }
 
     /// No descriptor is left. Where clients are refused rather than left to wait, one is, with the
-    /// spare: given up for the accept, and taken again behind it.
+    /// spare: given up for the accept, and taken again behind it. `None` if there is no spare to do so
+    /// with: another thread of the process has taken it in between, now or before, and the listener
+    /// rests until somebody closes something.
     ///
-    /// Another thread of the process may take it in between. Then either the accept finds none, as
-    /// before, or there is no spare until somebody closes something; the listener rests.
+    /// Linux looks for a descriptor before it looks whether anybody waits, so that nobody may.
     #[cold]
     fn turn_away(
         &mut self,
@@ -428,29 +421,24 @@ impl Listener {
         error: &io::Error,
         spare: &mut Option<Spare>,
         hosts: &mut Hosts,
-    ) -> Step {
-        let (Some(farewell), Some(held)) = (entrance.farewell(), spare.take()) else {
-            return Step::Stop(self.rest("accept", error, hosts));
+    ) -> Option<Step> {
+        let farewell = entrance.farewell()?;
+        drop(spare.take()?);
+        let accepted = self.socket.accept();
+        let step = match &accepted {
+            Accepted::Connection(..) => Some(Step::Next),
+            // A wait for readiness, or for a connect that is not lost.
+            Accepted::Nothing | Accepted::Again => Some(Step::Done),
+            Accepted::Exhausted(_) | Accepted::Failed(_) => None,
         };
-        drop(held);
-        let step = match self.socket.accept() {
-            Accepted::Connection(socket, _) => {
-                if self.trouble.note(clock::now()) {
-                    let local = &self.opened.origin.local;
-                    log::warn!(
-                        "listener {local}: accept: {error}; clients are turned away for now"
-                    );
-                }
-                count_refused(Cause::Descriptors, hosts);
-                hosts.turn_away(socket, farewell);
-                Step::Next
+        if let Accepted::Connection(socket, _) = accepted {
+            if self.trouble.note(clock::now()) {
+                let local = &self.opened.origin.local;
+                log::warn!("listener {local}: accept: {error}; clients are turned away for now");
             }
-            Accepted::Again => Step::Next,
-            Accepted::Nothing => Step::Done,
-            Accepted::Exhausted(error) | Accepted::Failed(error) => {
-                Step::Stop(self.rest("accept", &error, hosts))
-            }
-        };
+            count_refused(Cause::Descriptors, hosts);
+            hosts.turn_away(socket, farewell);
+        }
         *spare = Spare::open(hosts.call.shared.simulated).ok();
         step
     }
@@ -538,6 +526,17 @@ impl Listener {
                 "listener {local}: its choice of a poller {what}; such connections go to that with the fewest"
             );
         }
+    }
+}
+
+/// What was taken for an accept that came to nothing.
+#[inline]
+fn give_back(entrance: &Entrance, place: Result<(), Cause>, token: Option<Token>, hosts: &Hosts) {
+    if place.is_ok() {
+        entrance.give(&hosts.call.shared);
+    }
+    if let (Some(rate), Some(token)) = (&entrance.rate, token) {
+        rate.give(token);
     }
 }
 

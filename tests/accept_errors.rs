@@ -100,6 +100,185 @@ fn a_listener_comes_back_by_itself_when_descriptors_do() {
     );
 }
 
+/// Takes all descriptors that are left.
+fn hoard() -> Vec<std::fs::File> {
+    let all = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok());
+    all.collect()
+}
+
+fn full(name: &str) -> Stage {
+    let options = ListenOptions::new().at_limit(AtLimit::Refuse("full\n".into()));
+    Stage::listen(builder(2).name(name), "127.0.0.1:0", options, |probe| {
+        probe.on_readable(|input, ctx| {
+            ctx.write(input.take_all());
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn out_of_descriptors_a_listener_that_refuses_turns_its_clients_away() {
+    let name = "out_of_descriptors_a_listener_that_refuses_turns_its_clients_away";
+    in_child(name, 1024, || {
+        let lines = log_lines();
+        let stage = full("spare");
+        let clock = Clock::new();
+        let far: Vec<_> = (0..20).map(|_| far_away(socket())).collect();
+        assert_serves(&stage);
+        wait_until("the first has left", || stage.is_over());
+        let before = descriptors();
+        lower_descriptor_limit(64);
+        let hoard = hoard();
+        for (number, socket) in far.into_iter().enumerate() {
+            let mut client = connect_socket(socket, tcp_addr(&stage.listener));
+            // Also one that has said something first: its farewell is not lost in a reset.
+            if number % 2 == 0 {
+                let _ = client.write_all(b"hello");
+            }
+            assert_eq!(read(&client, 5), b"full\n");
+        }
+        let stats = stage.system.stats();
+        assert_eq!(stats.refused_by["descriptors"], 20);
+        assert_eq!((stats.refused, stats.accepted), (20, 1));
+        assert_eq!(stats.accept_pauses, 0, "the spare was there each time");
+        clock.assert_quiet(process_time);
+        drop(hoard);
+        lower_descriptor_limit(1024);
+        wait_until("all that the clients had is closed", || {
+            descriptors() == before - 20
+        });
+        for _ in 0..3 {
+            assert_serves(&stage);
+        }
+        let said = lines.lock().unwrap();
+        let said: Vec<_> = said.iter().filter(|line| line.contains("accept")).collect();
+        assert_eq!(said.len(), 2, "once, and once that it is over: {said:?}");
+        assert!(said[0].contains("turned away") && said[1].contains("accepts again"));
+    });
+}
+
+#[test]
+fn a_spare_that_does_not_come_back_is_done_without() {
+    let name = "a_spare_that_does_not_come_back_is_done_without";
+    in_child(name, 1024, || {
+        let stage = full("robbed");
+        let clock = Clock::new();
+        let far: Vec<_> = (0..20).map(|_| far_away(socket())).collect();
+        assert_serves(&stage);
+        wait_until("the first has left", || stage.is_over());
+        // The spare's own number is above the limit, and those below are taken: what is given up is
+        // lost, as when another thread takes it first.
+        lower_descriptor_limit(4);
+        let clients: Vec<_> = far
+            .into_iter()
+            .map(|socket| {
+                let mut client = connect_socket(socket, tcp_addr(&stage.listener));
+                client.write_all(b"hello").unwrap();
+                client
+            })
+            .collect();
+        wait_until("it has tried in vain", || {
+            stage.system.stats().accept_pauses > 2
+        });
+        clock.assert_quiet(process_time);
+        assert_eq!(stage.system.stats().refused, 0);
+        // Nobody has been turned away without a word: all have waited.
+        lower_descriptor_limit(1024);
+        for client in &clients {
+            assert_eq!(read(client, 5), b"hello");
+        }
+        drop(clients);
+        wait_until("all have left", || stage.is_over());
+        // And the spare is there again.
+        let far = far_away(socket());
+        lower_descriptor_limit(64);
+        let hoard = hoard();
+        let client = connect_socket(far, tcp_addr(&stage.listener));
+        assert_eq!(read_to_end(client), b"full\n");
+        drop(hoard);
+    });
+}
+
+#[test]
+fn a_listener_at_its_limit_of_descriptors_says_so_once() {
+    let name = "a_listener_at_its_limit_of_descriptors_says_so_once";
+    in_child(name, 1024, || {
+        let lines = log_lines();
+        let stage = echo("once", "127.0.0.1:0");
+        let far: Vec<_> = (0..30).map(|_| far_away(socket())).collect();
+        lower_descriptor_limit(64);
+        let mut hoard = hoard();
+        let clients: Vec<_> = far
+            .into_iter()
+            .map(|socket| {
+                let mut client = connect_socket(socket, tcp_addr(&stage.listener));
+                client.write_all(b"anybody?").unwrap();
+                client
+            })
+            .collect();
+        // One descriptor after the other comes back; between them it tries in vain.
+        for client in clients {
+            let pauses = stage.system.stats().accept_pauses;
+            wait_until("it has tried in vain", || {
+                stage.system.stats().accept_pauses > pauses
+            });
+            if stage.system.stats().connections == 0 {
+                hoard.pop();
+            }
+            assert_eq!(read(&client, 8), b"anybody?");
+        }
+        let said = lines.lock().unwrap();
+        let said: Vec<_> = said
+            .iter()
+            .filter(|line| line.contains("accept:"))
+            .collect();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains("127.0.0.1:") && said[0].contains("backlog"),
+            "{said:?}"
+        );
+    });
+}
+
+#[test]
+fn a_system_out_of_open_files_is_come_back_from() {
+    let name = "a_system_out_of_open_files_is_come_back_from";
+    const ROLE: &str = "GREENROOM_TEST_UNDER_STRACE";
+    if std::env::var_os(ROLE).is_some() {
+        // The first five accepts fail as strace has them do.
+        let lines = log_lines();
+        let stage = echo("enfile", "127.0.0.1:0");
+        assert_serves(&stage);
+        assert_eq!(stage.system.stats().accept_pauses, 5);
+        let said = lines.lock().unwrap();
+        assert!(
+            said.iter()
+                .any(|line| line.contains("Too many open files in system")),
+            "{said:?}"
+        );
+        return;
+    }
+    let this = std::env::current_exe().unwrap();
+    let traced = std::process::Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=accept4"])
+        .args(["-e", "inject=accept4:error=ENFILE:when=1..5"])
+        .arg(this)
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(ROLE, "1")
+        .output();
+    let output = match traced {
+        Ok(output) => output,
+        Err(error) => return println!("skipped: strace does not start: {error}"),
+    };
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    if text.contains("ptrace") || text.contains("PTRACE") {
+        return println!("skipped: strace may not trace here: {text}");
+    }
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}\n{text}");
+    assert!(told.contains("1 passed"), "{told}");
+}
+
 #[test]
 fn a_flood_of_connects_that_close_at_once_is_survived() {
     in_child(

@@ -1000,3 +1000,27 @@ pub fn connect_from(from: std::net::Ipv4Addr, to: SocketAddr) -> TcpStream {
     assert_eq!(result, 0, "bind: {}", io::Error::last_os_error());
     connect_socket(socket, to)
 }
+
+/// From here on all that this process logs, for a child (see [`in_child`]) alone.
+pub fn log_lines() -> std::sync::Arc<std::sync::Mutex<Vec<String>>> {
+    struct Lines(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+    impl log::Log for Lines {
+        fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            let line = format!("{} {}", record.level(), record.args());
+            self.0.lock().expect("nobody panics with it").push(line);
+        }
+
+        fn flush(&self) {}
+    }
+
+    let lines = std::sync::Arc::default();
+    let logger = Lines(std::sync::Arc::clone(&lines));
+    log::set_boxed_logger(Box::new(logger)).expect("the first logger of this process");
+    log::set_max_level(log::LevelFilter::Info);
+    lines
+}

@@ -54,6 +54,11 @@ pub(crate) fn system(sim: &mut Simulation, weather: Weather) -> System {
     system
 }
 
+/// From here on it is this weather.
+pub(crate) fn set_faults(sim: &mut Simulation, weather: Weather) {
+    sim.faults(weather.faults());
+}
+
 pub(crate) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
