@@ -6,6 +6,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::adopt::{AdoptError, Readiness};
+use crate::connect::ConnectError;
 use crate::context::Context;
 use crate::datagram::{Datagram, DatagramFailure};
 use crate::input::Input;
@@ -34,7 +35,8 @@ pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 /// 2. `readable`, `datagram`, `datagram_failed`, `message`, `timer`, `drained`, `written`, `room`,
 ///    `option_failed` in any number and order; `read_closed` at most once, after the last byte that
 ///    the peer sent; `stopping` at most once.
-/// 3. `closed`, last and once, for every actor that was opened, whatever ended it.
+/// 3. `closed`, last and once, for every actor that was opened, whatever ended it. One whose
+///    connect comes to nothing ([`Context::connect`]) gets `closed` alone.
 ///
 /// # Panics in a callback
 ///
@@ -312,11 +314,13 @@ pub enum CloseReason {
         /// The time that it had.
         after: Duration,
     },
+    /// The connection that the actor was made for was not made: `closed` is all that it is told.
+    NotConnected(ConnectError),
 }
 
 impl CloseReason {
     /// The names of all reasons, for the counters.
-    pub(crate) const NAMES: [&'static str; 20] = [
+    pub(crate) const NAMES: [&'static str; 21] = [
         "peer closed",
         "finished",
         "aborted",
@@ -337,6 +341,7 @@ impl CloseReason {
         "input rate",
         "output rate",
         "not flushed",
+        "not connected",
     ];
 
     /// The place of this reason in [`NAMES`](CloseReason::NAMES).
@@ -362,6 +367,7 @@ impl CloseReason {
             CloseReason::InputRate { .. } => 17,
             CloseReason::OutputRate { .. } => 18,
             CloseReason::NotFlushed { .. } => 19,
+            CloseReason::NotConnected(_) => 20,
         }
     }
 
@@ -436,6 +442,7 @@ impl fmt::Display for CloseReason {
                     "not flushed: {queued} bytes still waited {after:?} after the close"
                 )
             }
+            CloseReason::NotConnected(error) => error.fmt(f),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::actor::Actor;
 use crate::adopt::{Adoption, Watching};
 use crate::ask::AskKey;
 use crate::call::Hosted;
+use crate::connect::Target;
 use crate::datagram::Bound;
 use crate::group::{GroupId, Notice};
 use crate::mailbox::{Admission, Mailbox};
@@ -67,6 +68,9 @@ impl<A: Actor> Addr<A> {
 
     /// Asks the actor to close after flushing, as [`Context::close`](crate::Context::close) does.
     /// Never refused; nothing happens when it has gone. Messages sent earlier are delivered first.
+    /// An actor that is still [connecting](crate::Context::connect) ends at once, with
+    /// [`ConnectErrorKind::Closed`](crate::ConnectErrorKind::Closed), and messages that waited for it
+    /// are dead letters.
     pub fn close(&self) {
         self.post.control(self.key, Control::Close);
     }
@@ -423,6 +427,7 @@ pub(crate) enum Control {
     Watch(Box<Watching>),
     /// A datagram socket and its actor.
     Bind(Box<Bound>),
+    Connect(Box<Target>, Box<dyn FnOnce() -> Box<dyn Hosted> + Send>),
     Close,
     Room,
     /// The actor waits for this very mailbox, which has no room even for its own.

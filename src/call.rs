@@ -14,6 +14,7 @@ use slotmap::SlotMap;
 use crate::actor::{Actor, CloseReason, Outcome};
 use crate::adopt::{AdoptOptions, Adoptable, Detached, Readiness};
 use crate::ask::{AskKey, Asked};
+use crate::connect::Target;
 use crate::context::Context;
 use crate::datagram::{Binding, Datagram, DatagramFailure, Datagrams};
 use crate::flags::Flags;
@@ -116,6 +117,13 @@ pub(crate) enum AdoptFor {
     Watching(Interest),
 }
 
+/// An actor that a callback has started, and what it is to be connected to, if to anything.
+pub(crate) struct Spawned {
+    pub(crate) key: ActorKey,
+    pub(crate) actor: Box<dyn Hosted>,
+    pub(crate) target: Option<Box<Target>>,
+}
+
 /// The desk that all callbacks of one poller are handed in turn: what the actor at work may see,
 /// and what it asked for.
 pub(crate) struct Call {
@@ -148,7 +156,6 @@ pub(crate) struct Call {
     pub(crate) timers: Timers<TimerFor>,
     /// Questions without an answer, and the timers of their timeouts.
     pub(crate) asking: SlotMap<AskKey, Option<TimerKey>>,
-    pub(crate) spawned: Vec<(ActorKey, Box<dyn Hosted>)>,
     /// Somebody has offloaded work since a poller that stops has last looked.
     pub(crate) has_offloaded: bool,
     /// With [`Wants::ADOPT`], or in `closed`.
@@ -159,6 +166,7 @@ pub(crate) struct Call {
     pub(crate) interest: Interest,
     /// With [`Wants::DETACH`]: what the socket goes to.
     pub(crate) detach: Option<Box<dyn FnOnce(Detached)>>,
+    pub(crate) spawned: Vec<Spawned>,
     pub(crate) origins: Vec<Arc<Origin>>,
     /// Peers whose address does not fit into six bytes (IPv6), by slot.
     pub(crate) peers: HashMap<u32, Peer>,

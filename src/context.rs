@@ -16,7 +16,8 @@ use bytes::Bytes;
 use crate::actor::Actor;
 use crate::addr::{Addr, Answer, Controlled, Entry, HasMailbox, Loss, Post, Waiter, What};
 use crate::ask::{AskError, Asked, Reply};
-use crate::call::{Call, TimerFor, Wants};
+use crate::call::{Call, Spawned, TimerFor, Wants};
+use crate::connect::{ConnectOptions, Remote, Target};
 use crate::flags::Flags;
 use crate::handle::Handle;
 use crate::output::Staged;
@@ -378,7 +379,94 @@ impl<'a, A: Actor> Context<'a, A> {
     pub fn spawn<B: Actor>(&mut self, actor: B) -> Addr<B> {
         let post = self.call.registry.post::<B>();
         let key = self.call.registry.door.reserve();
-        self.call.spawned.push((key, Box::new(actor)));
+        self.call.spawned.push(Spawned {
+            key,
+            actor: Box::new(actor),
+            target: None,
+        });
+        Addr::new(post, key)
+    }
+
+    /// Connects to `to`, over TCP or a Unix socket, and has `actor` be the connection, on this
+    /// poller. As [`connect_with`](Context::connect_with) with the default options.
+    ///
+    /// ```
+    /// use greenroom::*;
+    ///
+    /// /// Fetches one line for whoever asks.
+    /// struct Fetch;
+    ///
+    /// impl Actor for Fetch {
+    ///     type Message = ();
+    ///
+    ///     fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         ctx.write("GET\n");
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         if let Some(line) = input.line(80)? {
+    ///             println!("{}", String::from_utf8_lossy(line));
+    ///             ctx.close();
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn closed(&mut self, reason: &CloseReason, _ctx: &mut Context<'_, Self>) {
+    ///         match reason {
+    ///             CloseReason::NotConnected(error) if error.kind() == ConnectErrorKind::Refused => {
+    ///                 println!("is the server up? {error}");
+    ///             }
+    ///             reason => println!("{reason}"),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// struct Desk;
+    ///
+    /// impl Actor for Desk {
+    ///     type Message = Remote;
+    ///
+    ///     fn message(&mut self, from: Remote, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         ctx.connect(from, Fetch);
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn connect<B: Actor>(&mut self, to: impl Into<Remote>, actor: B) -> Addr<B> {
+        self.connect_with(to, ConnectOptions::default(), actor)
+    }
+
+    /// Connects to `to` and has `actor` be the connection, on this poller. Nothing of it blocks.
+    ///
+    /// The address works at once. Messages wait for [`opened`](Actor::opened), in the mailbox's
+    /// bound, and then come in their order; from there on the connection is one like those that a
+    /// listener accepts. [`Addr::close`] ends the connect at once, and so does the system's stop.
+    ///
+    /// It begins when this callback has returned. The addresses of a name are tried in turn, in the
+    /// order that the system's resolver gives them (16 of them at most); one that fails makes room
+    /// for the next at once. `opened` comes when one is connected. When none is, by the
+    /// [deadline](ConnectOptions::timeout), or the connect cannot be made at all, the actor is told
+    /// by [`closed`](Actor::closed) alone, with
+    /// [`CloseReason::NotConnected`](crate::CloseReason::NotConnected).
+    ///
+    /// The connection counts in [`Stats::connections`](crate::Stats::connections), and in what
+    /// [`Balance::LeastConnections`](crate::Balance::LeastConnections) compares, but not in any
+    /// listener's limit.
+    pub fn connect_with<B: Actor>(
+        &mut self,
+        to: impl Into<Remote>,
+        options: ConnectOptions,
+        actor: B,
+    ) -> Addr<B> {
+        let post = self.call.registry.post::<B>();
+        let key = self.call.registry.door.reserve();
+        let to = to.into();
+        self.call.spawned.push(Spawned {
+            key,
+            actor: Box::new(actor),
+            target: Some(Box::new(Target { to, options })),
+        });
         Addr::new(post, key)
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::actor::Actor;
 use crate::addr::Addr;
 use crate::command::Command;
+use crate::connect::{ConnectOptions, Remote, Target};
 use crate::local::Makers;
 use crate::origin::{ConnectionOptions, Origin};
 use crate::registry::{Registry, Stats};
@@ -193,6 +194,81 @@ impl Handle {
             pollers.len()
         );
         let (post, key) = pollers[poller].spawn(make);
+        Addr::new(post, key)
+    }
+
+    /// Connects to `to` from one of the pollers, in turn, and has the actor that `make` makes be the
+    /// connection. As [`connect_with`](Handle::connect_with) with the default options.
+    ///
+    /// ```no_run
+    /// use greenroom::*;
+    ///
+    /// struct Print;
+    ///
+    /// impl Actor for Print {
+    ///     type Message = ();
+    ///
+    ///     fn readable(&mut self, input: &mut Input<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         print!("{}", String::from_utf8_lossy(input.take_all()));
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+    ///         println!("{reason}");
+    ///         ctx.system().stop(std::time::Duration::from_secs(1));
+    ///     }
+    /// }
+    ///
+    /// let system = System::builder().build()?;
+    /// let remote: Remote = "time.example:13".parse()?;
+    /// system.connect(remote, || Print);
+    /// system.run()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn connect<A: Actor>(
+        &self,
+        to: impl Into<Remote>,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Addr<A> {
+        self.connect_with(to, ConnectOptions::default(), make)
+    }
+
+    /// Connects from one of the pollers, in turn, as
+    /// [`Context::connect_with`](crate::Context::connect_with) does from that of the actor.
+    ///
+    /// `make` runs there, before the connect begins, so the actor itself need not be `Send`. A
+    /// panic in `make` is counted, and the address then has gone.
+    pub fn connect_with<A: Actor>(
+        &self,
+        to: impl Into<Remote>,
+        options: ConnectOptions,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Addr<A> {
+        let next = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        self.connect_on(next % self.shared.pollers.len(), to, options, make)
+    }
+
+    /// Connects from the poller of this number, otherwise as
+    /// [`connect_with`](Handle::connect_with).
+    ///
+    /// # Panics
+    ///
+    /// When there is no such poller, see [`Handle::pollers`].
+    pub fn connect_on<A: Actor>(
+        &self,
+        poller: usize,
+        to: impl Into<Remote>,
+        options: ConnectOptions,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Addr<A> {
+        let pollers = &self.shared.pollers;
+        assert!(
+            poller < pollers.len(),
+            "connect: there is no poller {poller}, the system has {}",
+            pollers.len()
+        );
+        let to = to.into();
+        let (post, key) = pollers[poller].connect(Target { to, options }, make);
         Addr::new(post, key)
     }
 

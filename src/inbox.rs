@@ -28,6 +28,8 @@ pub(crate) trait AnyInbox {
     fn arm(&self) -> bool;
     /// Takes `arm` back.
     fn disarm(&self);
+    /// An actor for which messages may have been set aside takes them from here on.
+    fn let_in(&mut self, key: ActorKey);
     /// An actor has ended of which this inbox may keep something.
     fn forget(&mut self, key: ActorKey, hosts: &mut Hosts);
     /// The poller ends: nothing is taken in any more, and what is left is counted as dead letters.
@@ -338,9 +340,7 @@ impl<M: Send + 'static> Inbox<M> {
         } else {
             hosts.room(key);
         }
-        if self.aside.contains_key(&key) && !self.resumed.contains(&key) {
-            self.resumed.push_back(key);
-        }
+        self.let_in(key);
     }
 
     /// Whether an actor that waits for this very mailbox may go on.
@@ -355,6 +355,8 @@ impl<M: Send + 'static> Inbox<M> {
             Control::Adopt(adoption) => hosts.place_adoption(key, *adoption),
             Control::Watch(watching) => hosts.place_watching(key, *watching),
             Control::Bind(bound) => hosts.bind(key, *bound),
+            Control::Connect(target, make) => hosts.connect(key, *target, make),
+            Control::Close if hosts.is_connecting(key) => hosts.close_by_address(key),
             Control::Close => {
                 self.letter(Entry::new(key, What::Control(Box::new(control))), hosts);
             }
@@ -495,6 +497,12 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
 
     fn disarm(&self) {
         self.post.mailbox.disarm();
+    }
+
+    fn let_in(&mut self, key: ActorKey) {
+        if self.aside.contains_key(&key) && !self.resumed.contains(&key) {
+            self.resumed.push_back(key);
+        }
     }
 
     fn forget(&mut self, key: ActorKey, hosts: &mut Hosts) {

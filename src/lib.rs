@@ -37,6 +37,8 @@
 //! | [`ProxyProtocol::max_bytes`] | 4,096 bytes for version 2 | the addresses take 232 at most, the rest is for what a proxy adds | the same |
 //! | [`SocketOptions::nodelay`] | on, for TCP | a turn's writes are joined already | |
 //! | all other [`SocketOptions`] | as the system has them; SO_REUSEADDR is on for TCP listeners | it knows the path, and its owner set it; a restarted server gets its port back | |
+//! | [`ConnectOptions::timeout`] | 10 s over the lookup and all addresses | three of TCP's own tries at one address; a user does not wait longer | [`ConnectErrorKind::TimedOut`] |
+//! | [`ConnectOptions::local_addr`], [`device`](ConnectOptions::device) | the kernel's choice | it knows the routes | [`ConnectErrorKind::LocalAddress`], [`Device`](ConnectErrorKind::Device) |
 //! | [`ConnectionOptions::input_max`] | 1 MiB | a frame of a text protocol or a game, many times over | [`CloseReason::InputTooLong`] |
 //! | [`ConnectionOptions::output_max`] | 4 MiB | a burst to a reader that is on its way | [`ConnectionOptions::slow_reader`] |
 //! | [`ConnectionOptions::slow_reader`] | [`SlowReader::Close`] | a push service must not pay for one member's line | [`CloseReason::SlowReader`] |
@@ -70,6 +72,7 @@ mod adopt;
 mod ask;
 mod binding;
 mod broadcaster;
+mod connect;
 mod context;
 mod datagram;
 mod entrance;
@@ -125,6 +128,9 @@ pub use adopt::{
 pub use ask::{AskError, Reply};
 pub use binding::DatagramSockets;
 pub use broadcaster::{Broadcast, Broadcaster, Left, Members, Refused};
+pub use connect::{
+    ConnectError, ConnectErrorKind, ConnectOptions, Remote, RemoteError, RemoteErrorKind,
+};
 pub use context::{Context, Written};
 pub use datagram::{Datagram, DatagramFailure, DatagramOptions};
 pub use entrance::Loads;

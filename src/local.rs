@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::actor::Actor;
 use crate::addr::Addr;
-use crate::call::Call;
+use crate::call::{Call, Spawned};
 use crate::command::Command;
 use crate::context::Context;
 use crate::handle::Handle;
@@ -232,7 +232,11 @@ impl<'a> PollerContext<'a> {
     pub fn spawn<B: Actor>(&mut self, actor: B) -> Addr<B> {
         let post = self.call.registry.post::<B>();
         let key = self.call.registry.door.reserve();
-        self.call.spawned.push((key, Box::new(actor)));
+        self.call.spawned.push(Spawned {
+            key,
+            actor: Box::new(actor),
+            target: None,
+        });
         Addr::new(post, key)
     }
 

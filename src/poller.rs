@@ -364,6 +364,11 @@ impl Poller {
 
     /// Whether there may be more.
     fn deliver_messages(&mut self) -> bool {
+        while let Some(key) = self.hosts.let_in.pop() {
+            for inbox in &mut self.inboxes {
+                inbox.let_in(key);
+            }
+        }
         let mut more = false;
         for inbox in &mut self.inboxes {
             more |= inbox.drain(&mut self.hosts, MESSAGES_PER_TURN);

@@ -13,7 +13,9 @@ use slotmap::{Key, KeyData};
 
 use crate::actor::{Actor, CloseReason};
 use crate::addr::{Control, Entry, Post, What};
+use crate::call::Hosted;
 use crate::command::Command;
+use crate::connect::Target;
 use crate::datagram::DatagramCounters;
 use crate::entrance::Cause;
 use crate::inbox::Inbox;
@@ -98,7 +100,11 @@ pub struct Stats {
     /// ([`Builder::max_connections`](crate::Builder::max_connections)), `source limit`
     /// ([`max_per_source`](crate::ListenOptions::max_per_source)), `descriptors`.
     pub refused_by: BTreeMap<&'static str, u64>,
-    /// Sockets open now, those of a close under way included.
+    /// Connections made from here ([`Context::connect`](crate::Context::connect)).
+    pub connected: u64,
+    /// Connects that came to nothing. Each is an actor that counts as opened and closed.
+    pub connect_failed: u64,
+    /// Sockets open now, those of a close or a connect under way included.
     pub connections: u64,
     /// Actors opened, with and without a socket.
     pub opened: u64,
@@ -162,6 +168,8 @@ pub(crate) struct Counters {
     pub(crate) accepted: AtomicU64,
     /// By [`Cause`].
     pub(crate) refused: [AtomicU64; Cause::NAMES.len()],
+    pub(crate) connected: AtomicU64,
+    pub(crate) connect_failed: AtomicU64,
     pub(crate) opened: AtomicU64,
     /// By [`CloseReason::place`].
     pub(crate) closed: [AtomicU64; CloseReason::NAMES.len()],
@@ -192,6 +200,8 @@ impl Counters {
             stats.refused += count;
             *stats.refused_by.entry(name).or_default() += count;
         }
+        stats.connected += get(&self.connected);
+        stats.connect_failed += get(&self.connect_failed);
         stats.opened += get(&self.opened);
         for (name, counter) in CloseReason::NAMES.iter().zip(&self.closed) {
             let count = get(counter);
@@ -380,6 +390,20 @@ impl Registry {
         (post, key)
     }
 
+    /// The same with an actor that is to be connected.
+    pub(crate) fn connect<A: Actor>(
+        &self,
+        target: Target,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> (Arc<Post<A::Message>>, ActorKey) {
+        let post = self.post::<A>();
+        let key = self.door.reserve();
+        let make = Box::new(move || Box::new(make()) as Box<dyn Hosted>);
+        let connect = Control::Connect(Box::new(target), make);
+        post.put(Entry::new(key, What::Control(Box::new(connect))));
+        (post, key)
+    }
+
     /// Lets go of the mailboxes: they may hold messages that hold addresses that hold them.
     pub(crate) fn forget_posts(&self) {
         let posts = std::mem::take(&mut *lock(&self.posts));
@@ -432,6 +456,8 @@ mod tests {
                 (&counters.datagrams.dropped, 24),
                 (&counters.datagrams.failed, 25),
                 (&counters.datagrams.errors, 26),
+                (&counters.connected, 18),
+                (&counters.connect_failed, 19),
             ] {
                 Counters::add(counter, n);
                 Counters::add(counter, n * (times - 1));
@@ -479,6 +505,8 @@ mod tests {
             options_failed: 16 * 1001,
             headers_refused: 40 * 1001,
             output_waiting: 13 * 1001,
+            connected: 18 * 1001,
+            connect_failed: 19 * 1001,
         };
         assert_eq!(stats, expected);
     }

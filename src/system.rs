@@ -15,6 +15,7 @@ use crate::adopt::{AdoptError, AdoptOptions, Adoptable};
 use crate::ask;
 use crate::call::Hosted;
 use crate::command::Command;
+use crate::connect::{ConnectOptions, Remote};
 use crate::entrance::{Entrance, Opened, Spread, Status};
 use crate::handle::{Handle, Shared};
 use crate::hosts::OUTPUT_BUDGET;
@@ -564,6 +565,40 @@ impl System {
         make: impl FnOnce() -> A + Send + 'static,
     ) -> Result<Addr<A>, AdoptError> {
         self.handle.watch(descriptor, interest, make)
+    }
+
+    /// As [`Handle::connect`].
+    pub fn connect<A: Actor>(
+        &self,
+        to: impl Into<Remote>,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Addr<A> {
+        self.handle.connect(to, make)
+    }
+
+    /// As [`Handle::connect_with`].
+    pub fn connect_with<A: Actor>(
+        &self,
+        to: impl Into<Remote>,
+        options: ConnectOptions,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Addr<A> {
+        self.handle.connect_with(to, options, make)
+    }
+
+    /// As [`Handle::connect_on`].
+    ///
+    /// # Panics
+    ///
+    /// When there is no such poller.
+    pub fn connect_on<A: Actor>(
+        &self,
+        poller: usize,
+        to: impl Into<Remote>,
+        options: ConnectOptions,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Addr<A> {
+        self.handle.connect_on(poller, to, options, make)
     }
 
     /// A handle for other threads and for actors: to stop the system, to spawn into it, to read its

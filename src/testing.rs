@@ -129,7 +129,7 @@ use bytes::Bytes;
 use crate::actor::{Actor, CloseReason};
 use crate::addr::Addr;
 use crate::ask::{self, AskError, Asked, Reply};
-use crate::call::Hosted;
+use crate::call::{Hosted, Spawned};
 use crate::flags::Flags;
 use crate::handle::Handle;
 use crate::local::Local;
@@ -225,7 +225,11 @@ impl<A: Actor> Stage<A> {
         let (mut stage, observed) = Stage::empty(builder, actor);
         stage.key = stage.poller.registry.door.reserve();
         let hosts = &mut stage.poller.hosts;
-        hosts.call.spawned.push((stage.key, observed));
+        hosts.call.spawned.push(Spawned {
+            key: stage.key,
+            actor: observed,
+            target: None,
+        });
         hosts.place_spawned();
         stage.run();
         stage

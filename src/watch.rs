@@ -28,4 +28,6 @@ pub(crate) enum Watch {
     DatagramRetry,
     /// A close waits for datagrams to leave.
     DatagramClose,
+    /// A connect under way.
+    Connect,
 }

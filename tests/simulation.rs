@@ -59,7 +59,7 @@ impl Actor for Asker {
         note(format_args!("an asker has ended: {reason}"));
         match reason {
             CloseReason::PeerClosed | CloseReason::Finished => {}
-            CloseReason::Io(_) => self.log.borrow_mut().refused += 1,
+            CloseReason::NotConnected(_) => self.log.borrow_mut().refused += 1,
             _ => self.log.borrow_mut().lost += 1,
         }
     }

@@ -21,7 +21,7 @@ const LEVELS: [&[&str]; 7] = [
     &["poller", "acceptor"],
     &[
         "hosts", "inbox", "context", "call", "actor", "addr", "ask", "handle", "origin", "command",
-        "registry", "group", "offload", "adopt", "entrance", "local", "datagram",
+        "registry", "group", "offload", "adopt", "entrance", "local", "datagram", "connect",
     ],
     &[
         "mailbox",

@@ -161,6 +161,9 @@ impl Hosts {
     /// The socket failed. A connection that was closing for an error of its own keeps that as its
     /// reason.
     pub(super) fn fail(&mut self, index: usize, error: io::Error) {
+        if self.slots[index].flags.has(Flags::SPECIAL) && self.connecting(index).is_some() {
+            return self.attempt_failed(index, error.into());
+        }
         let reason = match self.take_reason(index) {
             Some(reason @ CloseReason::Error(_)) => reason,
             _ => lost(error),
@@ -311,8 +314,11 @@ impl Hosts {
                 if self.slots[index].generation == 0 {
                     continue;
                 }
-                if self.slots[index].flags.has(Flags::LINGERING) {
+                let flags = self.slots[index].flags;
+                if flags.has(Flags::LINGERING) {
                     self.free(index);
+                } else if !flags.has(Flags::OPENING) && self.connecting(index).is_some() {
+                    self.close_special(index, CloseReason::Stopped);
                 } else {
                     // What is still queued is thrown away, so a close under way is not what ends
                     // it; an error of its own is.

@@ -4,10 +4,11 @@
 //! The way of a byte: [`readiness`] says that it is there, [`input`] reads it into the poller's one
 //! buffer and shows it to the actor; what the actor writes is staged in the [`Call`] and goes from
 //! there straight to the socket ([`output`]). Only what the actor did not consume, or the socket
-//! refused, is kept in the connection's [`Extra`]. [`place`] is where actors come from, [`close`]
-//! how they end, [`timeouts`] watches them, [`guard`] contains their panics.
+//! refused, is kept in the connection's [`Extra`]. [`place`] is where actors come from, [`connecting`]
+//! where those come from that connect out, [`close`] how they end, [`timeouts`] watches them, [`guard`] contains their panics.
 
 mod close;
+mod connecting;
 mod datagrams;
 mod detach;
 mod extras;
@@ -131,6 +132,8 @@ pub(crate) struct Hosts {
     silent: Silent,
     /// What the special slots are, by slot.
     special: HashMap<u32, Special>,
+    /// Actors that were opened with messages set aside: their inboxes are to be told.
+    pub(crate) let_in: Vec<ActorKey>,
     /// Actors that wait for the mailbox of their own type on this poller.
     waits_here: HashSet<ActorKey>,
     /// Options that could not be set, for their actors to be told.
@@ -173,6 +176,7 @@ impl Hosts {
             active_ms: Vec::new(),
             silent: Silent::default(),
             special: HashMap::default(),
+            let_in: Vec::new(),
             waits_here: HashSet::default(),
             failed_options: VecDeque::new(),
             datagrams: DatagramRoom::default(),

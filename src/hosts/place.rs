@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::actor::CloseReason;
-use crate::call::Hosted;
+use crate::call::{Hosted, Spawned};
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::header::proxies;
@@ -41,8 +41,11 @@ impl Hosts {
 
     /// Actors that the callback spawned get their places; they are opened later in the turn.
     pub(crate) fn place_spawned(&mut self) {
-        while let Some((key, actor)) = self.call.spawned.pop() {
-            let index = self.place(key, Some(actor));
+        while let Some(Spawned { key, actor, target }) = self.call.spawned.pop() {
+            let index = match target {
+                Some(target) => self.place_connecting(key, *target, actor),
+                None => self.place(key, Some(actor)),
+            };
             self.owe(index, Flags::OPENING);
         }
         if !self.call.adopting.is_empty() {
@@ -127,27 +130,6 @@ impl Hosts {
         let key = self.key(index);
         self.open(index);
         key
-    }
-
-    /// Hosts a connection that was made from here.
-    pub(crate) fn connected(
-        &mut self,
-        origin: &Arc<Origin>,
-        socket: Socket,
-        peer: Peer,
-        actor: Box<dyn Hosted>,
-    ) {
-        origin.live.fetch_add(1, Ordering::AcqRel);
-        let door = &self.call.registry.door;
-        door.sockets.fetch_add(1, Ordering::AcqRel);
-        self.host(origin, socket, peer, actor);
-    }
-
-    /// A connect has come to nothing: the actor is told why by `closed` alone. It counts as one that
-    /// was opened and closed.
-    pub(crate) fn not_connected(&mut self, actor: Box<dyn Hosted>, reason: CloseReason) {
-        let key = self.call.registry.door.reserve();
-        self.end_unopened(key, actor, reason);
     }
 
     /// Tells an actor that was not opened its end, by `closed` alone.
@@ -282,6 +264,9 @@ impl Hosts {
         if !self.slots[index].flags.take(Flags::OPENING) {
             return;
         }
+        if self.slots[index].flags.has(Flags::SPECIAL) && self.connecting(index).is_some() {
+            return self.begin_connecting(index);
+        }
         let key = self.key(index);
         Counters::add(&self.call.registry.door.counters.opened, 1);
         self.slots[index].flags.set(Flags::OPENED);
@@ -303,7 +288,11 @@ impl Hosts {
         }
         self.stop = Some(deadline);
         for index in 0..self.slots.len() {
-            if self.slots[index].actor.is_some() {
+            if self.slots[index].actor.is_none() {
+                continue;
+            } else if self.connecting(index).is_some() {
+                self.close_special(index, CloseReason::Stopped);
+            } else {
                 self.owe(index, Flags::STOPPING);
             }
         }

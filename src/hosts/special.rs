@@ -4,8 +4,10 @@
 //! needs besides the slot is kept here, beside the slots; what it does stands in a file of its own.
 
 use crate::actor::CloseReason;
+use crate::connect::{ConnectErrorKind, Failure};
 use crate::flags::Flags;
 use crate::hosts::Hosts;
+use crate::hosts::connecting::Connecting;
 use crate::hosts::header::Waiting;
 use crate::hosts::watched::Watched;
 use crate::sys::UnixPath;
@@ -19,6 +21,8 @@ pub(super) enum Special {
     /// A socket for datagrams; the file of a Unix one, removed before the socket is closed. See
     /// `hosts/datagrams.rs`, and [`Datagrams`](crate::datagram::Datagrams) for what callbacks see.
     Datagrams(#[allow(dead_code, reason = "it is its drop that counts")] Option<UnixPath>),
+    /// It is still to be connected.
+    Connecting(Box<Connecting>),
 }
 
 impl Hosts {
@@ -42,6 +46,8 @@ impl Hosts {
             Some(Special::Watched(_)) => self.handle_watched(index),
             Some(Special::Header(_)) => self.read_header(index),
             Some(Special::Datagrams(_)) => self.handle_datagrams(index, readable, writable),
+            Some(Special::Connecting(_)) if writable => self.look_whether_connected(index),
+            Some(Special::Connecting(_)) => {}
             None => debug_assert!(false, "a special slot says what it is"),
         }
     }
@@ -57,6 +63,7 @@ impl Hosts {
                 let reads = !flags.has(Flags::CLOSING | Flags::NO_RECEIVE);
                 (reads, flags.has(Flags::BLOCKED))
             }
+            Some(Special::Connecting(_)) => (false, true),
             None => (false, false),
         }
     }
@@ -65,6 +72,13 @@ impl Hosts {
     pub(super) fn close_special(&mut self, index: usize, reason: CloseReason) {
         match self.special.get(&(index as u32)) {
             Some(Special::Datagrams(_)) => self.close_datagrams(index, reason),
+            Some(Special::Connecting(_)) => {
+                let kind = match reason {
+                    CloseReason::Stopped => ConnectErrorKind::Stopped,
+                    _ => ConnectErrorKind::Closed,
+                };
+                self.not_connected(index, Failure::of(kind));
+            }
             _ => self.end(index, reason),
         }
     }

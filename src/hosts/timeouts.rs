@@ -144,6 +144,7 @@ impl Hosts {
             }
             Watch::DatagramRetry => self.retry_datagrams(index),
             Watch::DatagramClose => self.end_datagrams(index),
+            Watch::Connect => self.connect_is_due(index),
             Watch::Idle => {
                 let Some(after) = options.idle_timeout else {
                     return;

@@ -59,6 +59,7 @@ mod epoll;
 mod kqueue;
 mod listen_socket;
 mod options;
+mod outgoing;
 mod platform;
 mod poll;
 mod primitives;
@@ -83,11 +84,15 @@ pub(crate) use listen_socket::{Accepted, BindOptions, ListenSocket};
 #[allow(unused_imports, reason = "for sockets that are not listened on")]
 pub(crate) use options::Role;
 pub use options::{Keepalive, SocketOption, SocketOptions};
+pub(crate) use outgoing::{
+    Begun, CannotConnect, HowToConnect, Step, check_path, is_no_device, is_out_of_descriptors,
+    is_out_of_memory, is_out_of_ports,
+};
 pub use selector::Interest;
 pub use selector::SelectorKind;
 pub(crate) use selector::{Events, Selector, Source};
 pub use simulated::{Fault, Faults, Random, Trace};
-pub(crate) use simulated::{Network, Number, Process, Who, Wire};
+pub(crate) use simulated::{Network, Process, Who, Wire};
 pub(crate) use socket::Socket;
 pub(crate) use spare::Spare;
 pub(crate) use unix_path::UnixPath;

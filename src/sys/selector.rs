@@ -268,6 +268,11 @@ impl Selector {
         }
     }
 
+    /// Whether it is one on a simulated network.
+    pub(crate) fn is_simulated(&self) -> bool {
+        matches!(self.backend, Backend::Simulated(_))
+    }
+
     /// Whether a wait would end at once, for whoever runs a simulated poller: it must not wait.
     pub(crate) fn is_ready(&self) -> bool {
         match &self.backend {

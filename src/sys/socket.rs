@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::mem;
+use std::net::SocketAddr;
 use std::num::NonZeroI32;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -52,10 +53,14 @@ impl Socket {
         Ok(Socket { end: End::of(fd) })
     }
 
-    /// Starts a connection on this thread's simulated network; the number tells what comes of it.
-    pub(crate) fn connect_simulated(to: &Endpoint, process: Process) -> (Number, Socket) {
-        let number = Network::with(|network| network.connect(to, process));
-        (number, Socket::simulated(number))
+    /// Starts a connection on this thread's simulated network.
+    pub(super) fn connect_simulated(
+        to: &Endpoint,
+        local: Option<SocketAddr>,
+        process: Process,
+    ) -> io::Result<Socket> {
+        let number = Network::with(|network| network.begin_connect(to, local, process))?;
+        Ok(Socket::simulated(number))
     }
 
     /// Our end of a simulated connection.
@@ -153,6 +158,11 @@ impl Socket {
     /// This is the only linger that the kernel is ever told. With a time above zero, close blocks
     /// the thread for so long, even on a non-blocking socket; the poller lingers by itself instead.
     pub(crate) fn abort(self) {
+        self.reset_on_close();
+    }
+
+    /// Makes the close, which is to follow at once, one that [aborts](Socket::abort).
+    pub(super) fn reset_on_close(&self) {
         let now = libc::linger {
             l_onoff: 1,
             l_linger: 0,
@@ -170,25 +180,6 @@ impl Socket {
             Source::Fd(fd) => fd,
             Source::Simulated(_) => panic!("a simulated socket has no descriptor"),
         }
-    }
-
-    /// The error that was left on the socket, if any, and clears it.
-    #[cfg(test)]
-    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
-        let fd = self.kernel().as_raw_fd();
-        let mut errno: c_int = 0;
-        let mut len = mem::size_of_val(&errno) as socklen_t;
-        // SAFETY: `errno` is writable for the `len` bytes that it has, and both outlive the call.
-        unsafe {
-            syscall!(getsockopt(
-                fd,
-                libc::SOL_SOCKET,
-                libc::SO_ERROR,
-                (&raw mut errno).cast(),
-                &raw mut len,
-            ))
-        }?;
-        Ok((errno != 0).then(|| io::Error::from_raw_os_error(errno)))
     }
 
     /// Sets an option of a connection that is there.

@@ -178,13 +178,13 @@ impl Client {
 
 /// What clients connect to.
 #[track_caller]
-pub(super) fn endpoint<E>(to: E) -> Endpoint
+pub(super) fn parsed<T, E>(to: E) -> T
 where
-    E: TryInto<Endpoint>,
+    E: TryInto<T>,
     E::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     match to.try_into() {
-        Ok(endpoint) => endpoint,
+        Ok(parsed) => parsed,
         Err(error) => {
             let error: Box<dyn Error + Send + Sync> = error.into();
             panic!("connect: {error}")

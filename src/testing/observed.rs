@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::actor::{Actor, CloseReason, Outcome};
 use crate::adopt::Readiness;
+use crate::connect::copy_of;
 use crate::context::Context;
 use crate::datagram::{Datagram, DatagramFailure};
 use crate::input::Input;
@@ -150,10 +151,7 @@ fn to_owned(reason: &CloseReason, error: Option<Box<dyn Error + Send + Sync>>) -
         CloseReason::Finished => CloseReason::Finished,
         CloseReason::Aborted => CloseReason::Aborted,
         CloseReason::Reset => CloseReason::Reset,
-        CloseReason::Io(ref error) => CloseReason::Io(match error.raw_os_error() {
-            Some(errno) => io::Error::from_raw_os_error(errno),
-            None => io::Error::new(error.kind(), error.to_string()),
-        }),
+        CloseReason::Io(ref error) => CloseReason::Io(copy_of(error)),
         CloseReason::Error(ref kept) => {
             CloseReason::Error(error.unwrap_or_else(|| kept.to_string().into()))
         }
@@ -181,5 +179,6 @@ fn to_owned(reason: &CloseReason, error: Option<Box<dyn Error + Send + Sync>>) -
             after,
         },
         CloseReason::NotFlushed { queued, after } => CloseReason::NotFlushed { queued, after },
+        CloseReason::NotConnected(ref error) => CloseReason::NotConnected(error.to_owned()),
     }
 }

@@ -148,6 +148,7 @@ impl<M: Send + 'static> Probe<M> {
             Control::Room
             | Control::WaitHere
             | Control::Spawn(_)
+            | Control::Connect(..)
             | Control::Adopt(_)
             | Control::Watch(_)
             | Control::Bind(_) => {}

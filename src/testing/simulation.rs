@@ -4,25 +4,23 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::error::Error;
 use std::fmt;
-use std::io;
 use std::marker::PhantomData;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::actor::Actor;
 use crate::addr::Addr;
 use crate::ask::{self, AskError, Asked, Reply};
-use crate::call::Hosted;
+use crate::connect::{ConnectOptions, Remote, Target};
 use crate::handle::Handle;
-use crate::origin::{ConnectionOptions, Origin};
 use crate::registry::Stats;
 use crate::sync::lock;
-use crate::sys::{Endpoint, Faults, Network, Number, Peer, Process, Random, Socket, Trace, clock};
+use crate::sys::{Endpoint, Faults, Network, Process, Random, Trace, clock};
 use crate::system::{Builder, System};
 use crate::workers::Job;
 
-use super::client::{Client, endpoint};
+use super::client::{Client, parsed};
 use super::runner::{Runner, Script, assert_nothing_is_left};
 
 mod schedule;
@@ -69,9 +67,6 @@ pub struct Simulation {
     pollers: Vec<Runner>,
     /// Which program the clients are, once there is one.
     clients: Option<(usize, System)>,
-    /// Client actors that wait for their connect.
-    connecting: BTreeMap<Number, (Socket, Peer, Box<dyn Hosted>)>,
-    origin: Arc<Origin>,
     scripts: BinaryHeap<Reverse<Script>>,
     scripted: u64,
     /// Offloaded work that has begun, by when it is done and in which order it began.
@@ -128,12 +123,6 @@ impl Simulation {
             programs: Vec::new(),
             pollers: Vec::new(),
             clients: None,
-            connecting: BTreeMap::new(),
-            origin: Arc::new(Origin {
-                // Each client has a port of its own, and is told when it asks.
-                local: Endpoint::Tcp((Ipv4Addr::UNSPECIFIED, 0).into()),
-                ..super::origin(ConnectionOptions::default().first_bytes_timeout(None))
-            }),
             scripts: BinaryHeap::new(),
             scripted: 0,
             working: BTreeMap::new(),
@@ -184,7 +173,8 @@ impl Simulation {
         Network::with(|network| network.drawn().to_string())
     }
 
-    /// From here on an accept of this system fails (`EMFILE`) while it has so many sockets.
+    /// From here on an accept or a connect of this system fails (`EMFILE`) while it has so many
+    /// sockets.
     ///
     /// # Panics
     ///
@@ -227,31 +217,45 @@ impl Simulation {
         system
     }
 
-    /// Has `client`, an actor like those of the server, connect to a listener. All clients live on
-    /// a poller of their own, whose system is called `clients`, with the default limits. It need not
-    /// be `Send`: what it finds out it may tell the test by an `Rc`.
-    ///
-    /// When the connect fails, [`closed`](Actor::closed) is all that it is told.
+    /// Has `client`, an actor like those of the server, connect to a listener, as
+    /// [`Context::connect`](crate::Context::connect) does. All clients live on a poller of their own,
+    /// whose system is called `clients`. It need not be `Send`: what it finds out it may tell the
+    /// test by an `Rc`.
     ///
     /// # Panics
     ///
-    /// When `to` is not an address.
+    /// When `to` is no [`Remote`].
     #[track_caller]
-    pub fn connect<E, A: Actor>(&mut self, to: E, client: A)
+    pub fn connect<R, A: Actor>(&mut self, to: R, client: A) -> Addr<A>
     where
-        E: TryInto<Endpoint>,
-        E::Error: Into<Box<dyn Error + Send + Sync>>,
+        R: TryInto<Remote>,
+        R::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let to = endpoint(to);
-        let peer = match &to {
-            Endpoint::Tcp(addr) => Peer::Tcp(*addr),
-            Endpoint::Unix(_) => Peer::Unix,
-        };
-        let program = self.clients();
-        let process = self.programs[program].process;
-        let (number, socket) = Socket::connect_simulated(&to, process);
-        let client: Box<dyn Hosted> = Box::new(client);
-        self.connecting.insert(number, (socket, peer, client));
+        self.connect_with(to, ConnectOptions::default(), client)
+    }
+
+    /// The same with these options.
+    ///
+    /// # Panics
+    ///
+    /// When `to` is no [`Remote`].
+    #[track_caller]
+    pub fn connect_with<R, A: Actor>(
+        &mut self,
+        to: R,
+        options: ConnectOptions,
+        client: A,
+    ) -> Addr<A>
+    where
+        R: TryInto<Remote>,
+        R::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let to = parsed(to);
+        let clients = self.clients();
+        let registry = self.programs[clients].handle.shared.pollers[0].clone();
+        let (post, key) = (registry.post::<A>(), registry.door.reserve());
+        self.connect_client(key, Target { to, options }, Box::new(client));
+        Addr::new(post, key)
     }
 
     /// A client that the test plays itself.
@@ -265,7 +269,7 @@ impl Simulation {
         E: TryInto<Endpoint>,
         E::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        Client::connect(&endpoint(to))
+        Client::connect(&parsed::<Endpoint, _>(to))
     }
 
     /// The same, and it comes from this address: for what a listener does by
@@ -299,13 +303,13 @@ impl Simulation {
 
     /// Calls `what` when so much time has passed, from within [`step`](Simulation::step): what a
     /// scenario is written down with. Of two for the same time the one that was given first is
-    /// called first.
-    pub fn after(&mut self, delay: Duration, what: impl FnOnce(&mut Simulation) + 'static) {
+    /// called first. What it returns is dropped.
+    pub fn after<R>(&mut self, delay: Duration, what: impl FnOnce(&mut Simulation) -> R + 'static) {
         self.scripted += 1;
         self.scripts.push(Reverse(Script {
             at: self.elapsed() + delay,
             number: self.scripted,
-            what: Box::new(what),
+            what: Box::new(|simulation| drop(what(simulation))),
         }));
     }
 
@@ -444,9 +448,6 @@ impl Simulation {
         }
         self.run_to_end(within, is_server);
         if let Some(clients) = clients {
-            for (socket, peer, actor) in std::mem::take(&mut self.connecting).into_values() {
-                self.host(socket, peer, actor, Some(io::ErrorKind::TimedOut));
-            }
             self.programs[clients].handle.stop(Duration::ZERO);
             self.run_to_end(Duration::ZERO, |_| true);
         }
@@ -521,7 +522,6 @@ impl Simulation {
 /// Ends all that is left, and gives the thread its own time back.
 impl Drop for Simulation {
     fn drop(&mut self) {
-        self.connecting.clear();
         self.scripts.clear();
         ask::mark_poller_thread(true);
         self.pollers.clear();

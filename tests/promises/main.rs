@@ -44,7 +44,8 @@ fn everything_happens_in_some_run() {
     let (mut waits, mut rests, mut wakes) = (0, 0, 0);
     for seed in 0..SEEDS {
         let (_, record) = scenario::run(&mut Simulation::new(seed));
-        for (reason, count) in record.stats.closed_by.into_iter() {
+        let stats = [record.stats.closed_by, record.client_stats.closed_by];
+        for (reason, count) in stats.into_iter().flatten() {
             *ends.entry(reason).or_insert(0) += count;
         }
         dead += record.stats.dead_letters;

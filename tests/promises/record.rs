@@ -522,6 +522,8 @@ pub struct Record {
     pub streams: HashMap<Id, Stream>,
     pub clients: Vec<ClientReport>,
     pub stats: Stats,
+    /// The same of the visitors' system.
+    pub client_stats: Stats,
     /// How it came to an end before its time.
     pub crash: Option<String>,
     /// What happened on the network, for some runs.

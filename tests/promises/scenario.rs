@@ -321,6 +321,7 @@ pub fn run(sim: &mut Simulation) -> (Plan, Record) {
         streams,
         clients,
         stats,
+        client_stats: sim.client_stats(),
         crash,
         trace: is_read.then(|| sim.trace().to_string()),
     };
@@ -431,7 +432,8 @@ fn arrive(sim: &mut Simulation, number: usize, plan: &Plan, guests: &Guests) {
     let listener = below(plan.listeners.len() as u64) as usize;
     if one_in(5) {
         let visitor = Visitor::new(number, listener);
-        return sim.connect(plan.listeners[listener].endpoint.as_str(), visitor);
+        sim.connect(plan.listeners[listener].endpoint.as_str(), visitor);
+        return;
     }
     let client = sim.client(plan.listeners[listener].endpoint.as_str());
     let place = guests.borrow().len();

@@ -62,6 +62,11 @@ impl Number {
     pub(in crate::sys) fn accept(self) -> io::Result<(Number, Peer)> {
         simulate(|network| network.accept(self))?
     }
+
+    /// As [`Socket::connected`](crate::sys::Socket::connected).
+    pub(in crate::sys) fn connected(self) -> io::Result<Option<Peer>> {
+        simulate(|network| network.connected(self))?
+    }
 }
 
 impl Network {
@@ -125,10 +130,7 @@ impl Network {
             return Err(errno(libc::EAGAIN));
         };
         let process = self.listeners[place].process;
-        let is_full = self
-            .program(process)
-            .is_some_and(|program| program.open >= program.descriptors_max);
-        if is_full || self.happens(Fault::Exhaust) {
+        if self.is_out_of_descriptors(process) {
             self.record(|| What::AcceptFails("no descriptor is left"));
             return Err(errno(libc::EMFILE));
         }
@@ -166,7 +168,13 @@ impl Network {
         }
     }
 
-    /// The address of an end. That of a client is no other connection's.
+    fn is_out_of_descriptors(&mut self, process: Process) -> bool {
+        let program = self.program(process);
+        program.is_some_and(|program| program.open >= program.descriptors_max)
+            || self.happens(Fault::Exhaust)
+    }
+
+    /// The address of an end. That of a client is no other connection's, unless it was chosen.
     pub(super) fn address_of(&self, at: usize, side: usize) -> Endpoint {
         let connection = &self.connections[at];
         let server = match &connection.to {
@@ -175,20 +183,21 @@ impl Network {
         };
         let address = connection.serial / PEERS_PER_ADDRESS;
         let port = PEER_PORT + (connection.serial % PEERS_PER_ADDRESS) as u16;
-        if let (CLIENT, Endpoint::Tcp(_), Some(ip)) = (side, server, connection.from) {
-            return Endpoint::Tcp((ip, port).into());
-        }
-        match server {
+        match (server, &connection.from) {
             _ if side == SERVER => server.clone(),
-            Endpoint::Tcp(SocketAddr::V4(_)) => {
+            (Endpoint::Tcp(_), Some(from)) => {
+                let port = if from.port() == 0 { port } else { from.port() };
+                Endpoint::Tcp((from.ip(), port).into())
+            }
+            (Endpoint::Tcp(SocketAddr::V4(_)), None) => {
                 let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 1)) + address);
                 Endpoint::Tcp((ip, port).into())
             }
-            Endpoint::Tcp(SocketAddr::V6(_)) => {
+            (Endpoint::Tcp(SocketAddr::V6(_)), None) => {
                 let ip = Ipv6Addr::from((0xfd00 << 112) + 1 + u128::from(address));
                 Endpoint::Tcp((ip, port).into())
             }
-            Endpoint::Unix(_) => Endpoint::Unix(PathBuf::new()),
+            (Endpoint::Unix(_), _) => Endpoint::Unix(PathBuf::new()),
         }
     }
 
@@ -237,7 +246,7 @@ impl Network {
         let at = self.place();
         let connection = &mut self.connections[at];
         connection.is_calm = true;
-        connection.answered = Some(true);
+        connection.answered = Some(Ok(()));
         for side in [CLIENT, SERVER] {
             connection.ends[side].is_held = true;
             connection.pipes[side].room = usize::MAX;
@@ -245,9 +254,41 @@ impl Network {
         [CLIENT, SERVER].map(|side| Number::end(at, side))
     }
 
-    /// Begins to connect, and returns the client's end;
-    /// [`take_answered`](Network::take_answered) tells what came of it.
-    pub(crate) fn connect(&mut self, to: &Endpoint, process: Process) -> Number {
+    /// Begins to connect as a program does, unless it has no descriptor left.
+    pub(in crate::sys) fn begin_connect(
+        &mut self,
+        to: &Endpoint,
+        local: Option<SocketAddr>,
+        process: Process,
+    ) -> io::Result<Number> {
+        if self.is_out_of_descriptors(process) {
+            self.record(|| What::Note(format!("no descriptor is left to connect to {to}")));
+            return Err(errno(libc::EMFILE));
+        }
+        let number = self.connect(to, process);
+        let (at, _) = number.as_end();
+        self.connections[at].from = local.map(Box::new);
+        Ok(number)
+    }
+
+    /// What has come of the connect that this is the client's end of.
+    fn connected(&self, number: Number) -> io::Result<Option<Peer>> {
+        let (at, side) = number.as_end();
+        let connection = &self.connections[at];
+        match connection.answered {
+            // It was reset after the answer, or before: on its side a kernel knows no difference.
+            _ if connection.ends[side].is_reset => Err(errno(libc::ECONNRESET)),
+            None => Ok(None),
+            Some(Err(why)) => Err(why.into()),
+            Some(Ok(())) => Ok(Some(match self.address_of(at, SERVER) {
+                Endpoint::Tcp(addr) => Peer::Tcp(addr),
+                Endpoint::Unix(_) => Peer::Unix,
+            })),
+        }
+    }
+
+    /// Begins to connect, and returns the client's end.
+    pub(super) fn connect(&mut self, to: &Endpoint, process: Process) -> Number {
         let at = self.place();
         for side in [CLIENT, SERVER] {
             let is_small = self.happens(Fault::SmallBuffers);
@@ -287,19 +328,7 @@ impl Network {
     /// The client's end is one of this address.
     pub(crate) fn set_source(&mut self, client: Number, from: IpAddr) {
         let (at, _) = client.as_end();
-        self.connections[at].from = Some(from);
-    }
-
-    /// The connects that were answered since the last look, and why if they came to nothing.
-    pub(crate) fn take_answered(&mut self) -> Vec<(Number, Option<io::ErrorKind>)> {
-        let answered = std::mem::take(&mut self.answered).into_iter();
-        // Whoever made one may have closed it since, and the place may be another's.
-        let here = answered.filter(|(at, generation, _)| {
-            let connection = &self.connections[*at];
-            connection.generation == *generation && connection.ends[CLIENT].is_held
-        });
-        here.map(|(at, _, refused)| (Number::end(at, CLIENT), refused))
-            .collect()
+        self.connections[at].from = Some(Box::new((from, 0).into()));
     }
 
     pub(super) fn arrive_connect(&mut self, at: usize, tries: u32, to: Box<Endpoint>) {
@@ -356,11 +385,8 @@ impl Network {
             }
             Some(_) => self.record_of(at, || OfConnection::Refused("refused")),
         }
-        let connection = &mut self.connections[at];
-        connection.answered = Some(refused.is_none());
-        if connection.ends[CLIENT].is_held {
-            self.answered.push((at, connection.generation, refused));
-        }
+        self.connections[at].answered = Some(refused.map_or(Ok(()), Err));
+        self.touch(at, CLIENT);
         let early = std::mem::take(&mut self.connections[at].early);
         if refused.is_none() {
             for what in early {

@@ -34,7 +34,7 @@ pub enum Fault {
     /// A client dies in the middle: what it had sent up to some byte arrives, then the end of its
     /// stream, and whoever sends to it is reset.
     Die,
-    /// There is no descriptor left for an accept (`EMFILE`).
+    /// There is no descriptor left for an accept or a connect (`EMFILE`).
     Exhaust,
     /// The kernel has no memory left for a send (`ENOBUFS`) or a registration (`ENOMEM`).
     NoMemory,

@@ -6,7 +6,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -156,12 +156,12 @@ pub(super) struct Connection {
     pub(super) listener: u32,
     /// Where it was made to, if that is not just where this one listens.
     pub(super) to: Option<Box<Endpoint>>,
-    /// Where it was made from, if somebody has said so.
-    pub(super) from: Option<IpAddr>,
     /// How long a piece takes.
     pub(super) delay_us: u32,
-    /// Whether it was answered, and whether well.
-    pub(super) answered: Option<bool>,
+    /// What it was answered, once it was: why it came to nothing if it did.
+    pub(super) answered: Option<Result<(), io::ErrorKind>>,
+    /// The address on the client's side, where that was chosen; its port may not be.
+    pub(super) from: Option<Box<SocketAddr>>,
     /// What its client has sent before it was.
     pub(super) early: Vec<Happening>,
     /// Nothing goes wrong here: somebody's hands are the peer.
@@ -245,9 +245,6 @@ pub(crate) struct Network {
     pub(super) listeners: Vec<Listener>,
     pub(super) programs: Vec<Program>,
     pending: BinaryHeap<Reverse<Pending>>,
-    /// Connects that have been answered, until whoever made them looks: the place, its generation,
-    /// and why if they came to nothing.
-    pub(super) answered: Vec<(usize, u32, Option<io::ErrorKind>)>,
     /// For each selector what may be ready.
     pub(super) ready: Vec<Vec<Listed>>,
     /// Selectors that have gone.
@@ -448,7 +445,7 @@ impl Network {
         self.programs.get_mut(usize::from(process.0))
     }
 
-    /// From here on an accept of this program fails while it has so many sockets.
+    /// From here on an accept or a connect of this program fails while it has so many sockets.
     pub(crate) fn limit_descriptors(&mut self, process: Process, max: usize) {
         if let Some(program) = self.program(process) {
             program.descriptors_max = max;

@@ -438,6 +438,9 @@ impl Network {
         let incoming = &connection.pipes[other(side)];
         let outgoing = &connection.pipes[side];
         let mut ready = Interest::NONE;
+        if side == CLIENT && connection.answered.is_none() {
+            return ready;
+        }
         if incoming.has_ended || !incoming.arrived.is_empty() {
             ready = ready | Interest::READ;
         }
@@ -451,7 +454,9 @@ impl Network {
     pub(super) fn is_down(&self, at: usize, side: usize) -> bool {
         let connection = &self.connections[at];
         let pipes = &connection.pipes;
-        connection.ends[side].is_reset || pipes[other(side)].has_ended && pipes[side].is_shut
+        connection.ends[side].is_reset
+            || pipes[other(side)].has_ended && pipes[side].is_shut
+            || side == CLIENT && matches!(connection.answered, Some(Err(_)))
     }
 
     /// Nothing here has options: it is only looked whether such a socket would.

@@ -91,12 +91,12 @@ impl Wire {
 
     /// Whether the connect has been answered, and well.
     pub(crate) fn is_connected(&self) -> bool {
-        self.with(|connection| connection.answered == Some(true))
+        self.with(|connection| connection.answered == Some(Ok(())))
     }
 
     /// ... or not well.
     pub(crate) fn is_refused(&self) -> bool {
-        self.with(|connection| connection.answered == Some(false))
+        self.with(|connection| matches!(connection.answered, Some(Err(_))))
     }
 
     /// What was sent and is not received.

@@ -2,14 +2,14 @@
 
 use std::cmp::Reverse;
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
-use crate::actor::CloseReason;
 use crate::ask;
 use crate::call::Hosted;
+use crate::connect::Target;
 use crate::poller::Poller;
-use crate::sys::{Fault, Network, Peer, Socket, Who};
+use crate::registry::ActorKey;
+use crate::sys::{Fault, Network, Who};
 
 use super::{Simulation, note};
 use crate::testing::runner::{Runner, whole_ms};
@@ -20,20 +20,13 @@ impl Simulation {
         Network::with(|network| network.advance(to));
     }
 
-    /// What is due: connects that were answered, scripts. Whether there was something.
+    /// What is due. Whether there was something.
     pub(super) fn happen(&mut self) -> bool {
         let mut happened = false;
         if Network::with(|network| network.happens(Fault::ClockJump)) {
             let jump = self.order.duration(Duration::from_secs(10));
             note(format_args!("the clock jumps by {jump:?}"));
             self.pass(jump);
-        }
-        for (number, refused) in Network::with(Network::take_answered) {
-            happened = true;
-            // A client that the test plays looks for itself.
-            if let Some((socket, peer, actor)) = self.connecting.remove(&number) {
-                self.host(socket, peer, actor, refused);
-            }
         }
         happened |= self.work();
         while let Some(Reverse(first)) = self.scripts.peek()
@@ -76,31 +69,30 @@ impl Simulation {
         worked
     }
 
-    /// A client actor is connected, or will not be.
-    pub(super) fn host(
-        &mut self,
-        socket: Socket,
-        peer: Peer,
-        actor: Box<dyn Hosted>,
-        refused: Option<io::ErrorKind>,
-    ) {
+    /// Has a client actor's connect begin at once.
+    pub(super) fn connect_client(&mut self, key: ActorKey, target: Target, actor: Box<dyn Hosted>) {
         let program = self.clients();
         let runner = |runner: &Runner| runner.program == program;
         let at = self.pollers.iter().position(runner);
         let at = at.expect("the clients have a poller");
-        if self.pollers[at].has_stopped {
-            return;
-        }
-        let origin = self.origin.clone();
-        self.enter(at, |poller| match refused {
-            None => poller.hosts.connected(&origin, socket, peer, actor),
-            Some(kind) => {
-                drop(socket);
-                poller
-                    .hosts
-                    .not_connected(actor, CloseReason::Io(kind.into()));
-            }
-        });
+        let who = self.who(at);
+        let now = self.elapsed();
+        let runner = &mut self.pollers[at];
+        let Some(poller) = &mut runner.poller else {
+            // The clients have stopped: nobody is at the address.
+            let shared = &self.programs[program].handle.shared;
+            shared.pollers[0].door.leave(key);
+            return shared.pollers[0].door.free(key);
+        };
+        let acted = Network::with(|network| network.acts(Some(who)));
+        let was_poller = ask::mark_poller_thread(true);
+        poller.hosts.connect_actor(key, target, actor);
+        // Its turn may come later.
+        poller.hosts.call.now = None;
+        ask::mark_poller_thread(was_poller);
+        Network::with(|network| network.acts(acted));
+        // It has a deadline now, and perhaps something to tell.
+        runner.until = Some(now);
     }
 
     /// Which poller is to have the next turn.

@@ -1,0 +1,671 @@
+//! Connecting out over real sockets: what a connected actor sees, and every way in which a connect
+//! comes to nothing.
+
+mod util;
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use greenroom::*;
+use util::*;
+
+/// What happens to a [`Caller`].
+#[derive(Debug, PartialEq)]
+enum Told {
+    Opened {
+        peer: Option<Peer>,
+    },
+    Bytes(Vec<u8>),
+    Message(u32),
+    NotConnected {
+        kind: ConnectErrorKind,
+        last: Option<Endpoint>,
+        tried: usize,
+        text: String,
+    },
+    Closed(&'static str),
+}
+
+/// An actor that is connected out, and tells all that happens to it. A message 0 closes it.
+struct Caller {
+    told: Sender<Told>,
+}
+
+impl Actor for Caller {
+    type Message = u32;
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        assert!(ctx.has_socket());
+        let peer = ctx.peer();
+        let _ = self.told.send(Told::Opened { peer });
+        Ok(())
+    }
+
+    fn readable(&mut self, input: &mut Input<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
+        let bytes = input.take_all().to_vec();
+        let _ = self.told.send(Told::Bytes(bytes));
+        Ok(())
+    }
+
+    fn message(&mut self, message: u32, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = self.told.send(Told::Message(message));
+        if message == 0 {
+            ctx.close();
+        } else {
+            ctx.write(message.to_be_bytes());
+        }
+        Ok(())
+    }
+
+    fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+        assert!(!ctx.has_socket());
+        let _ = self.told.send(match reason {
+            CloseReason::NotConnected(error) => {
+                assert_eq!(ctx.peer(), None);
+                Told::NotConnected {
+                    kind: error.kind(),
+                    last: error.last_addr().cloned(),
+                    tried: error.addrs_tried(),
+                    text: error.to_string(),
+                }
+            }
+            reason => Told::Closed(reason.name()),
+        });
+    }
+}
+
+/// A connect from a system, and what its actor tells.
+fn call(
+    system: &System,
+    to: impl Into<Remote>,
+    options: ConnectOptions,
+) -> (Addr<Caller>, Receiver<Told>) {
+    let (told, receiver) = channel();
+    let addr = system.connect_with(to, options, move || Caller { told });
+    (addr, receiver)
+}
+
+/// Waits for the one thing that the actor of a failed connect is told; nothing follows it.
+#[track_caller]
+fn failure(told: &Receiver<Told>) -> (ConnectErrorKind, Option<Endpoint>, usize, String) {
+    let Told::NotConnected {
+        kind,
+        last,
+        tried,
+        text,
+    } = next(told)
+    else {
+        panic!("`closed` alone is told of a connect that fails");
+    };
+    assert!(told.recv().is_err(), "the actor is dropped behind it");
+    (kind, last, tried, text)
+}
+
+fn unix_path(name: &str) -> PathBuf {
+    let name = format!("greenroom-connect-{}-{name}", std::process::id());
+    std::env::temp_dir().join(name)
+}
+
+/// Removes a path when the test is over.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A port of 127.0.0.1 that is taken and not listened on: connects to it are refused. Held by a
+/// socket that listens never.
+struct Deaf {
+    _holder: TcpStream,
+    _peer: TcpListener,
+    addr: SocketAddr,
+}
+
+impl Deaf {
+    fn new() -> Deaf {
+        let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+        let holder = TcpStream::connect(peer.local_addr().unwrap()).unwrap();
+        let addr = holder.local_addr().unwrap();
+        Deaf {
+            _holder: holder,
+            _peer: peer,
+            addr,
+        }
+    }
+}
+
+/// A listener of a system of its own whose backlog is full: nobody answers a connect to it.
+struct Full {
+    stage: Stage,
+    /// One is served, one fills the backlog.
+    clients: Vec<TcpStream>,
+}
+
+impl Full {
+    fn new() -> Full {
+        let options = ListenOptions::new().backlog(0).max_connections(1);
+        let stage = Stage::listen(builder(1), "127.0.0.1:0", options, |probe| probe);
+        let (served, _) = stage.pair();
+        let waiting = stage.client();
+        let clients = vec![served, waiting];
+        Full { stage, clients }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        tcp_addr(&self.stage.listener)
+    }
+}
+
+fn within(timeout: Duration) -> ConnectOptions {
+    ConnectOptions::new().timeout(timeout)
+}
+
+// ---- that come to something ---------------------------------------------------------------------
+
+#[test]
+fn messages_sent_before_opened_wait_for_it_and_come_in_their_order() {
+    for over_unix in [false, true] {
+        let path = Removed(unix_path(if over_unix { "order" } else { "none" }));
+        let endpoint = if over_unix {
+            format!("unix:{}", path.0.display())
+        } else {
+            "127.0.0.1:0".to_owned()
+        };
+        let options = ListenOptions::new();
+        let server = Stage::listen(builder(1), &endpoint, options, |probe| probe);
+        let system = builder(1).build().unwrap();
+        let to = server.listener.local_addr();
+        let (caller, told) = call(&system, to, ConnectOptions::new());
+        // Also behind its opening, in the same order.
+        for message in 1..=1_000 {
+            caller.send(message).unwrap();
+        }
+        caller.send(0).unwrap();
+        let peer = match to {
+            Endpoint::Tcp(addr) => Peer::Tcp(*addr),
+            _ => Peer::Unix,
+        };
+        assert_eq!(next(&told), Told::Opened { peer: Some(peer) });
+        for message in (1..=1_000).chain([0]) {
+            assert_eq!(next(&told), Told::Message(message));
+        }
+        assert_eq!(next(&told), Told::Closed("finished"));
+        let served = server.accepted();
+        let sent: Vec<u8> = (1..=1_000_u32).flat_map(u32::to_be_bytes).collect();
+        assert_same(&served.read(sent.len()), &sent);
+        wait_until("the sockets are closed", || system.stats().connections == 0);
+        let stats = system.stats();
+        assert_eq!((stats.connected, stats.connect_failed), (1, 0));
+        assert_eq!((stats.opened, stats.closed), (1, 1));
+        assert!(caller.send(1).unwrap_err().is_gone());
+    }
+}
+
+#[test]
+fn a_context_connects_from_its_own_poller_and_the_callback_goes_on() {
+    let server = Stage::with(ConnectionOptions::new(), |probe| {
+        probe.on_readable(|input, ctx| {
+            ctx.write(input.take_all());
+            Ok(())
+        })
+    });
+    let system = builder(2).build().unwrap();
+    let to = Remote::from(server.listener.local_addr());
+    for poller in 0..2 {
+        let spawned = spawn(&system, poller, |probe| probe);
+        let to = to.clone();
+        let (caller, told) = spawned.run(move |ctx| {
+            // What an actor holds need not be sent anywhere: it is here already.
+            let (told, receiver) = channel();
+            let caller = ctx.connect(to, Caller { told });
+            caller.send(7).unwrap();
+            assert!(receiver.try_recv().is_err(), "nothing happens in here");
+            (caller, receiver)
+        });
+        assert_eq!(caller.poller(), poller);
+        assert!(matches!(next(&told), Told::Opened { peer: Some(_) }));
+        assert_eq!(next(&told), Told::Message(7));
+        assert_eq!(next(&told), Told::Bytes(vec![0, 0, 0, 7]));
+        caller.send(0).unwrap();
+        assert_eq!(next(&told), Told::Message(0));
+        assert_eq!(next(&told), Told::Closed("finished"));
+    }
+}
+
+#[test]
+fn a_connected_actor_lives_under_the_options_of_its_connection() {
+    let server = Stage::new();
+    let system = builder(1).build().unwrap();
+    let to = server.listener.local_addr();
+    let idle = ConnectionOptions::new().idle_timeout(Duration::from_millis(50));
+    let (_caller, told) = call(&system, to, ConnectOptions::new().connection(idle));
+    assert!(matches!(next(&told), Told::Opened { .. }));
+    assert_eq!(next(&told), Told::Closed("idle"));
+
+    let small = ConnectionOptions::new().output_max(2);
+    let (caller, told) = call(&system, to, ConnectOptions::new().connection(small));
+    assert!(matches!(next(&told), Told::Opened { .. }));
+    caller.send(1).unwrap();
+    assert_eq!(next(&told), Told::Message(1));
+    assert_eq!(next(&told), Told::Closed("slow reader"));
+}
+
+#[test]
+fn a_thousand_connects_at_once_are_all_made() {
+    in_child("a_thousand_connects_at_once_are_all_made", 1024, || {
+        // They wait in its backlog: in this process each has one descriptor only.
+        let options = ListenOptions::new().max_connections(1);
+        let server = Stage::listen(builder(1), "127.0.0.1:0", options, |probe| probe);
+        let system = builder(1).build().unwrap();
+        let (told, receiver) = channel();
+        let at_rest = descriptors();
+        let callers: Vec<_> = (0..1_000)
+            .map(|_| {
+                let told = told.clone();
+                system.connect(server.listener.local_addr(), move || Caller { told })
+            })
+            .collect();
+        for _ in 0..1_000 {
+            assert!(matches!(next(&receiver), Told::Opened { .. }));
+        }
+        let stats = system.stats();
+        assert_eq!((stats.connected, stats.connections), (1_000, 1_000));
+        for caller in &callers {
+            caller.close();
+        }
+        for _ in 0..1_000 {
+            assert_eq!(next(&receiver), Told::Closed("finished"));
+        }
+        // Each lingers until the server has closed, which serves one after the other.
+        wait_until("all descriptors come back", || descriptors() == at_rest);
+    });
+}
+
+#[test]
+fn the_local_address_is_the_one_that_was_chosen() {
+    let server = Stage::new();
+    let system = builder(1).build().unwrap();
+    let to = server.listener.local_addr();
+    let local = SocketAddr::from(([127, 0, 0, 2], 0));
+    let (caller, told) = call(&system, to, ConnectOptions::new().local_addr(local));
+    assert!(matches!(next(&told), Told::Opened { .. }));
+    let peer = server.accepted().run(|ctx| ctx.peer()).unwrap();
+    assert_eq!(peer.ip(), Some(Ipv4Addr::new(127, 0, 0, 2).into()));
+    caller.close();
+}
+
+#[test]
+fn the_device_is_the_one_that_was_chosen() {
+    let server = Stage::new();
+    let system = builder(1).build().unwrap();
+    let to = server.listener.local_addr();
+    let (_caller, told) = call(&system, to, ConnectOptions::new().device("lo"));
+    match next(&told) {
+        Told::Opened { .. } => {}
+        Told::NotConnected {
+            kind: ConnectErrorKind::PermissionDenied,
+            ..
+        } => eprintln!("skipped: this process may not choose a device"),
+        other => panic!("{other:?}"),
+    }
+    for device in ["nosuchdevice0", "a-name-that-no-device-can-have"] {
+        let (_caller, told) = call(&system, to, ConnectOptions::new().device(device));
+        let (kind, ..) = failure(&told);
+        let kinds = [ConnectErrorKind::Device, ConnectErrorKind::PermissionDenied];
+        assert!(kinds.contains(&kind), "{kind:?}");
+    }
+}
+
+// ---- that come to nothing -----------------------------------------------------------------------
+
+#[test]
+fn a_connect_to_where_nobody_listens_is_refused_and_closed_is_all_that_is_told() {
+    let deaf = Deaf::new();
+    let system = builder(1).build().unwrap();
+    let (caller, told) = call(&system, deaf.addr, ConnectOptions::new());
+    let (kind, last, tried, text) = failure(&told);
+    assert_eq!(kind, ConnectErrorKind::Refused);
+    assert_eq!((last, tried), (Some(deaf.addr.into()), 1));
+    let expected = format!("connect to {}: nobody listens there: ", deaf.addr);
+    assert!(text.starts_with(&expected), "{text}");
+    wait_until("the actor has gone", || caller.is_gone());
+    let stats = system.stats();
+    assert_eq!((stats.connected, stats.connect_failed), (0, 1));
+    assert_eq!(stats.closed_by["not connected"], 1);
+    assert_eq!((stats.opened, stats.closed), (1, 1));
+    wait_until("its descriptor has gone", || {
+        system.stats().connections == 0
+    });
+}
+
+#[test]
+fn a_connect_that_nobody_answers_ends_at_its_deadline() {
+    let full = Full::new();
+    let system = builder(1).build().unwrap();
+    let (start, timeout) = (Instant::now(), Duration::from_millis(300));
+    let (_caller, told) = call(&system, full.addr(), within(timeout));
+    let (kind, last, tried, _) = failure(&told);
+    assert_eq!(kind, ConnectErrorKind::TimedOut);
+    assert_eq!((last, tried), (Some(full.addr().into()), 1));
+    assert!(start.elapsed() >= timeout);
+    wait_until("its descriptor has gone", || {
+        system.stats().connections == 0
+    });
+}
+
+#[test]
+fn an_address_that_is_closed_meanwhile_ends_the_connect_at_once() {
+    let full = Full::new();
+    let system = builder(1).build().unwrap();
+    let (caller, told) = call(&system, full.addr(), within(Duration::from_secs(3600)));
+    for message in 1..=3 {
+        caller.send(message).unwrap();
+    }
+    caller.close();
+    let (kind, ..) = failure(&told);
+    assert_eq!(kind, ConnectErrorKind::Closed);
+    wait_until("what waited for it is counted", || {
+        system.stats().dead_letters == 3
+    });
+    assert!(caller.send(4).unwrap_err().is_gone());
+    // One that is closed while the connect is long under way.
+    let (caller, told) = call(&system, full.addr(), within(Duration::from_secs(3600)));
+    wait_until("it is under way", || system.stats().connections == 1);
+    caller.close();
+    assert_eq!(failure(&told).0, ConnectErrorKind::Closed);
+    wait_until("its descriptor has gone", || {
+        system.stats().connections == 0
+    });
+}
+
+#[test]
+fn the_stop_of_the_system_ends_a_connect_at_once() {
+    let full = Full::new();
+    let system = builder(2).build().unwrap();
+    let (_caller, told) = call(&system, full.addr(), within(Duration::from_secs(3600)));
+    wait_until("it is under way", || system.stats().connections == 1);
+    let handle = system.handle();
+    handle.stop(Duration::from_secs(3600));
+    // The end of the run is there without the deadline.
+    system.run().unwrap();
+    assert_eq!(failure(&told).0, ConnectErrorKind::Stopped);
+    assert_eq!(handle.stats().connections, 0);
+}
+
+#[test]
+fn nothing_is_connected_while_the_system_stops() {
+    let server = Stage::new();
+    let system = builder(1).build().unwrap();
+    let to = Remote::from(server.listener.local_addr());
+    let (told, receiver) = channel();
+    // Keeps the system from ending.
+    let listener = system.listen("127.0.0.1:0", |_peer| Keeps).unwrap();
+    let client = connect(&listener);
+    wait_until("it is there", || system.stats().opened == 1);
+    let mut told = Some(told);
+    let probe = spawn(&system, 0, move |probe| {
+        probe.on_stopping(move |ctx| {
+            let told = told.take().expect("`stopping` is called once");
+            ctx.connect(to.clone(), Caller { told });
+            Ok(())
+        })
+    });
+    system.handle().stop(Duration::from_secs(3600));
+    assert_eq!(failure(&receiver).0, ConnectErrorKind::Stopped);
+    drop(client);
+    system.run().unwrap();
+    drop(probe);
+}
+
+/// A connection that does not end because the system stops.
+struct Keeps;
+
+impl Actor for Keeps {
+    type Message = ();
+
+    fn stopping(&mut self, _deadline: Instant, _ctx: &mut Context<'_, Self>) -> Outcome {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_peer_that_resets_at_once_ends_it_in_one_of_two_ways() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let system = builder(1).build().unwrap();
+    for _ in 0..200 {
+        let (_caller, told) = call(&system, addr, ConnectOptions::new());
+        let (client, _) = listener.accept().unwrap();
+        reset(client);
+        // The reset may come before the poller looks, or behind.
+        match next(&told) {
+            Told::Opened { .. } => assert_eq!(next(&told), Told::Closed("reset")),
+            Told::NotConnected { kind, .. } => assert_eq!(kind, ConnectErrorKind::Reset),
+            other => panic!("{other:?}"),
+        }
+        assert!(told.recv().is_err());
+    }
+    let stats = system.stats();
+    assert_eq!(stats.connected + stats.connect_failed, 200);
+}
+
+#[test]
+fn a_connect_that_meets_itself_is_refused_and_leaves_its_port_free() {
+    let system = builder(1).build().unwrap();
+    let mut met = 0;
+    for _ in 0..20 {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = port.local_addr().unwrap();
+        drop(port);
+        let itself = ConnectOptions::new().local_addr(addr);
+        let (_caller, told) = call(&system, addr, itself);
+        let (kind, _, _, text) = failure(&told);
+        // Somebody else may have been given the port meanwhile, but not each time.
+        if kind == ConnectErrorKind::Refused && text.contains("connected with itself") {
+            met += usize::from(can_be_bound(addr));
+        }
+    }
+    assert!(met > 0);
+}
+
+/// Whether the port is free without SO_REUSEADDR: that, which std sets, would hide a connection that
+/// has ended and is remembered.
+fn can_be_bound(to: SocketAddr) -> bool {
+    let socket = socket();
+    use std::os::fd::AsRawFd;
+    let SocketAddr::V4(to) = to else {
+        panic!("IPv4")
+    };
+    let addr = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: to.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(to.ip().octets()),
+        },
+        sin_zero: [0; 8],
+    };
+    let len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    // SAFETY: `addr` is an IPv4 address of that length and outlives the call.
+    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len) };
+    result == 0
+}
+
+#[test]
+fn without_a_descriptor_a_connect_ends_at_once() {
+    in_child("without_a_descriptor_a_connect_ends_at_once", 64, || {
+        let server = Stage::new();
+        let system = builder(1).build().unwrap();
+        let mut held = Vec::new();
+        while let Ok(file) = std::fs::File::open("/dev/null") {
+            held.push(file);
+        }
+        let to = server.listener.local_addr();
+        let (_caller, told) = call(&system, to, within(Duration::from_secs(3600)));
+        let (kind, last, tried, _) = failure(&told);
+        assert_eq!(kind, ConnectErrorKind::NoDescriptors);
+        assert_eq!((last, tried), (Some(to.clone()), 1));
+        held.clear();
+        let (_caller, told) = call(&system, to, ConnectOptions::new());
+        assert!(matches!(next(&told), Told::Opened { .. }));
+    });
+}
+
+#[test]
+fn a_local_address_that_cannot_be_had_is_told_as_such() {
+    let server = Stage::new();
+    let system = builder(1).build().unwrap();
+    let to = server.listener.local_addr();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    for local in [
+        // For documentation: no machine has it.
+        SocketAddr::from(([192, 0, 2, 1], 0)),
+        taken.local_addr().unwrap(),
+        "[::1]:0".parse().unwrap(),
+    ] {
+        let (_caller, told) = call(&system, to, ConnectOptions::new().local_addr(local));
+        let (kind, _, _, text) = failure(&told);
+        assert_eq!(kind, ConnectErrorKind::LocalAddress, "{text}");
+    }
+}
+
+#[test]
+fn paths_of_unix_sockets_that_lead_nowhere() {
+    let system = builder(1).build().unwrap();
+    let dead = Removed(unix_path("dead"));
+    drop(UnixListener::bind(&dead.0).unwrap());
+    let file = Removed(unix_path("file"));
+    std::fs::write(&file.0, "no socket").unwrap();
+    let long = PathBuf::from("/".repeat(200));
+    for (path, expected) in [
+        (unix_path("nobody"), ConnectErrorKind::NoSuchPath),
+        (file.0.join("below"), ConnectErrorKind::NoSuchPath),
+        (dead.0.clone(), ConnectErrorKind::Refused),
+        (file.0.clone(), ConnectErrorKind::Refused),
+        (long, ConnectErrorKind::InvalidPath),
+        (PathBuf::new(), ConnectErrorKind::InvalidPath),
+    ] {
+        let (_caller, told) = call(&system, path.clone(), ConnectOptions::new());
+        let (kind, last, _, text) = failure(&told);
+        assert_eq!(kind, expected, "{text}");
+        assert_eq!(last, Some(Endpoint::Unix(path)));
+    }
+}
+
+#[test]
+fn a_unix_socket_whose_backlog_is_full_is_tried_again_until_it_has_room() {
+    let path = Removed(unix_path("full"));
+    let options = ListenOptions::new().backlog(0).max_connections(1);
+    let endpoint = format!("unix:{}", path.0.display());
+    let server = Stage::listen(builder(1), &endpoint, options, |probe| probe);
+    let system = builder(1).build().unwrap();
+    let to = server.listener.local_addr();
+    let (served, told) = call(&system, to, ConnectOptions::new());
+    assert!(matches!(next(&told), Told::Opened { .. }));
+    server.accepted();
+    let (_waiting, told) = call(&system, to, ConnectOptions::new());
+    assert!(matches!(next(&told), Told::Opened { .. }));
+
+    let (start, timeout) = (Instant::now(), Duration::from_millis(300));
+    let (_caller, told) = call(&system, to, within(timeout));
+    let (kind, ..) = failure(&told);
+    assert_eq!(kind, ConnectErrorKind::TimedOut);
+    assert!(start.elapsed() >= timeout);
+
+    let (_caller, told) = call(&system, to, within(TIMEOUT));
+    served.close();
+    assert!(matches!(next(&told), Told::Opened { .. }));
+}
+
+#[test]
+fn connects_that_wait_take_no_time_of_the_processor() {
+    in_child(
+        "connects_that_wait_take_no_time_of_the_processor",
+        1024,
+        || {
+            let path = Removed(unix_path("waits"));
+            let options = ListenOptions::new().backlog(0).max_connections(1);
+            let endpoint = format!("unix:{}", path.0.display());
+            let server = Stage::listen(builder(1), &endpoint, options, |probe| probe);
+            let (full, system) = (Full::new(), builder(1).build().unwrap());
+            let there = [
+                Remote::from(server.listener.local_addr()),
+                full.addr().into(),
+            ];
+            for to in there.into_iter().cycle().take(10) {
+                call(&system, to, within(Duration::from_secs(3600)));
+            }
+            wait_until("they are under way", || system.stats().connections >= 5);
+            let clock = Clock::new();
+            clock.assert_quiet(process_time);
+        },
+    );
+}
+
+#[test]
+fn a_factory_that_panics_leaves_an_address_that_has_gone() {
+    let server = Stage::new();
+    let system = builder(1).build().unwrap();
+    let to = server.listener.local_addr();
+    let caller = system.connect(to, || -> Caller { panic!("no actor today") });
+    wait_until("the panic is counted", || system.stats().panics == 1);
+    wait_until("nobody is there", || caller.is_gone());
+    assert_eq!(system.stats().connected, 0);
+}
+
+#[test]
+fn connects_that_come_to_nothing_leave_no_descriptor() {
+    in_child(
+        "connects_that_come_to_nothing_leave_no_descriptor",
+        1024,
+        || {
+            let (deaf, full, server) = (Deaf::new(), Full::new(), Stage::new());
+            let system = builder(2).build().unwrap();
+            let at_rest = descriptors();
+            let (told, receiver) = channel();
+            let connect = |to: Remote, options: ConnectOptions| {
+                let told = told.clone();
+                system.connect_with(to, options, move || Caller { told })
+            };
+            for round in 0..100 {
+                connect(deaf.addr.into(), ConnectOptions::new());
+                connect(full.addr().into(), within(Duration::from_millis(10)));
+                connect(full.addr().into(), within(TIMEOUT)).close();
+                let served = connect(server.listener.local_addr().into(), ConnectOptions::new());
+                let mut left = 4;
+                while left > 0 {
+                    match next(&receiver) {
+                        Told::Opened { .. } => served.close(),
+                        Told::NotConnected { .. } | Told::Closed(_) => left -= 1,
+                        other => panic!("{other:?}"),
+                    }
+                }
+                assert!(system.stats().opened <= 4 * (round + 1));
+            }
+            wait_until("all descriptors come back", || descriptors() == at_rest);
+            let stats = system.stats();
+            assert_eq!((stats.connected, stats.connect_failed), (100, 300));
+        },
+    );
+}
+
+/// A full server that has room again serves those whose connects are still on their way.
+#[test]
+fn a_connect_that_waits_for_an_answer_gets_it() {
+    let mut full = Full::new();
+    let system = builder(1).build().unwrap();
+    let (_caller, told) = call(&system, full.addr(), within(TIMEOUT));
+    wait_until("it is under way", || system.stats().connections == 1);
+    for mut client in full.clients.drain(..) {
+        client.write_all(b"bye").unwrap();
+        half_close(&client);
+        let _ = client.read(&mut [0; 1]);
+    }
+    // The kernel sends its connect again a second later.
+    assert!(matches!(next(&told), Told::Opened { .. }));
+}

@@ -1,0 +1,366 @@
+//! Connecting out on a simulated network, from clients and from within a server: each connect ends
+//! in one of two ways, whatever goes wrong, and what was sent early comes first, or not at all.
+//!
+//!     GREENROOM_SEEDS=10000 cargo test --release --test simulated_connect
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use greenroom::testing::{Fault, Faults, Simulation, for_each_seed};
+use greenroom::*;
+
+const SERVER: &str = "10.0.0.1:9000";
+const RELAY: &str = "10.0.0.1:9001";
+
+/// Sends all back.
+struct Echo;
+
+impl Actor for Echo {
+    type Message = ();
+
+    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write(input.take_all());
+        Ok(())
+    }
+}
+
+/// What the actors of a run write down, by number.
+#[derive(Default, Debug)]
+struct Life {
+    calls: Vec<&'static str>,
+    messages: Vec<u32>,
+    failure: Option<ConnectErrorKind>,
+}
+
+type Lives = Arc<Mutex<BTreeMap<usize, Life>>>;
+
+/// One end of a connect.
+struct Caller {
+    number: usize,
+    lives: Lives,
+}
+
+impl Caller {
+    fn note(&self, call: &'static str) {
+        let mut lives = self.lives.lock().unwrap();
+        lives.entry(self.number).or_default().calls.push(call);
+    }
+}
+
+impl Actor for Caller {
+    type Message = u32;
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        assert!(ctx.has_socket() && ctx.peer().is_some());
+        self.note("opened");
+        Ok(())
+    }
+
+    fn readable(&mut self, input: &mut Input<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
+        input.take_all();
+        self.note("readable");
+        Ok(())
+    }
+
+    fn message(&mut self, message: u32, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.note("message");
+        let mut lives = self.lives.lock().unwrap();
+        let life = lives.entry(self.number).or_default();
+        life.messages.push(message);
+        ctx.write(message.to_be_bytes());
+        Ok(())
+    }
+
+    fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+        assert!(!ctx.has_socket());
+        self.note("closed");
+        if let CloseReason::NotConnected(error) = reason {
+            let mut lives = self.lives.lock().unwrap();
+            let life = lives.entry(self.number).or_default();
+            life.failure = Some(error.kind());
+        }
+    }
+}
+
+/// Connects to the server for each byte that it gets, from its own poller.
+struct Relay {
+    lives: Lives,
+    first: usize,
+    options: ConnectOptions,
+}
+
+impl Actor for Relay {
+    type Message = ();
+
+    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        for byte in input.take_all() {
+            let number = self.first + usize::from(*byte);
+            let lives = self.lives.clone();
+            lives.lock().unwrap().entry(number).or_default();
+            let to: Remote = SERVER.parse()?;
+            let caller = ctx.connect_with(to, self.options.clone(), Caller { number, lives });
+            for message in 1..=3 {
+                caller.send(message)?;
+            }
+            if number % 7 == 0 {
+                caller.close();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What holds of each connect.
+fn check(lives: &Lives) -> (usize, BTreeMap<ConnectErrorKind, usize>) {
+    let (mut opened, mut failed) = (0, BTreeMap::new());
+    for (number, life) in &*lives.lock().unwrap() {
+        let calls = &life.calls;
+        let count = |call| calls.iter().filter(|made| **made == call).count();
+        assert_eq!(count("closed"), 1, "{number}: {life:?}");
+        assert_eq!(calls.last(), Some(&"closed"), "{number}: {life:?}");
+        match life.failure {
+            Some(kind) => {
+                assert_eq!(calls.len(), 1, "{number}: {life:?}");
+                *failed.entry(kind).or_default() += 1;
+            }
+            None => {
+                opened += 1;
+                assert_eq!(calls[0], "opened", "{number}: {life:?}");
+                assert_eq!(count("opened"), 1, "{number}: {life:?}");
+            }
+        }
+        let in_order: Vec<u32> = (1..=life.messages.len() as u32).collect();
+        assert_eq!(life.messages, in_order, "{number}");
+    }
+    (opened, failed)
+}
+
+#[test]
+fn each_connect_is_opened_and_closed_or_closed_alone() {
+    let all = RefCell::new((0, BTreeMap::new()));
+    for_each_seed(300, |sim| {
+        let foul = sim.random().one_in(2);
+        sim.faults(if foul {
+            Faults::all()
+        } else {
+            Faults::harmless()
+        });
+        let lives = Lives::default();
+        let server = sim.system(System::builder().pollers(2).name("server"));
+        let limit = 1 + sim.random().below(20) as usize;
+        let options = ListenOptions::new()
+            .max_connections(limit)
+            .backlog(sim.random().below(10) as u16);
+        server.listen_with(SERVER, options, |_peer| Echo).unwrap();
+        let relay = sim.system(System::builder().pollers(2).name("relay"));
+        let timeout = sim.random().duration(Duration::from_secs(15));
+        let options = ConnectOptions::new().timeout(timeout);
+        let (for_relays, of_relays) = (lives.clone(), options.clone());
+        let numbers = Mutex::new(1_000..);
+        relay
+            .listen(RELAY, move |_peer| Relay {
+                lives: for_relays.clone(),
+                first: 1_000 * numbers.lock().unwrap().next().unwrap_or(0),
+                options: of_relays.clone(),
+            })
+            .unwrap();
+        let clients: Vec<_> = (0..3).map(|_| sim.client(RELAY)).collect();
+        for client in &clients {
+            let bytes: Vec<u8> = (0..20).collect();
+            client.send(bytes);
+        }
+        for number in 0..30 {
+            let lives = lives.clone();
+            let after = sim.random().duration(Duration::from_secs(20));
+            let to = *sim.random().pick(&[SERVER, SERVER, "10.0.0.9:1"]);
+            let options = options.clone();
+            let closes = sim.random().one_in(4);
+            sim.after(after, move |sim| {
+                lives.lock().unwrap().entry(number).or_default();
+                let caller = sim.connect_with(to, options, Caller { number, lives });
+                for message in 1..=4 {
+                    // It may be over already, where no descriptor is left.
+                    let _ = caller.send(message);
+                }
+                if closes {
+                    let after = sim.random().duration(Duration::from_secs(2));
+                    sim.after(after, move |_| caller.close());
+                }
+            });
+        }
+        let runs = sim.random().duration(Duration::from_secs(40));
+        sim.run_for(runs);
+        let stats = [relay.stats(), sim.client_stats()];
+        drop(clients);
+        let stops = sim.random().duration(Duration::from_secs(5));
+        sim.finish(stops);
+        let (opened, failed) = check(&lives);
+        let made: u64 = stats.iter().map(|stats| stats.connected).sum();
+        assert!(made <= opened as u64);
+        let mut all = all.borrow_mut();
+        all.0 += opened;
+        for (kind, count) in failed {
+            *all.1.entry(kind).or_insert(0) += count;
+        }
+    });
+    if std::env::var_os("GREENROOM_SEED").is_none() {
+        let (opened, failed) = all.into_inner();
+        assert!(opened > 1_000, "{opened}");
+        for kind in [
+            ConnectErrorKind::Refused,
+            ConnectErrorKind::TimedOut,
+            ConnectErrorKind::Reset,
+            ConnectErrorKind::NoDescriptors,
+            ConnectErrorKind::NoMemory,
+            ConnectErrorKind::Closed,
+            ConnectErrorKind::Stopped,
+        ] {
+            assert!(failed.contains_key(&kind), "{kind:?} of {failed:?}");
+        }
+    }
+}
+
+/// Says when its connect ended, and how.
+struct Ends {
+    at: Rc<RefCell<Vec<(Duration, Option<ConnectErrorKind>)>>>,
+    start: std::time::Instant,
+}
+
+impl Actor for Ends {
+    type Message = ();
+
+    fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+        let kind = match reason {
+            CloseReason::NotConnected(error) => Some(error.kind()),
+            _ => None,
+        };
+        let at = ctx.now() - self.start;
+        self.at.borrow_mut().push((at, kind));
+    }
+}
+
+#[test]
+fn a_deadline_is_kept_to_the_millisecond() {
+    for_each_seed(20, |sim| {
+        let system = sim.system(System::builder().pollers(1));
+        let options = ListenOptions::new().backlog(1).max_connections(1);
+        system.listen_with(SERVER, options, |_peer| Echo).unwrap();
+        let _served = [sim.client(SERVER), sim.client(SERVER)];
+        sim.run_for(Duration::from_secs(1));
+        let timeout = Duration::from_millis(1 + sim.random().below(5_000));
+        let (at, start) = (Rc::<RefCell<Vec<_>>>::default(), sim.now());
+        let ends = Ends {
+            at: at.clone(),
+            start,
+        };
+        sim.connect_with(SERVER, ConnectOptions::new().timeout(timeout), ends);
+        sim.run_for(Duration::from_secs(10));
+        let [(ended, kind)] = at.borrow()[..] else {
+            panic!("{at:?}")
+        };
+        assert_eq!(kind, Some(ConnectErrorKind::TimedOut));
+        let late = ended.checked_sub(timeout).expect("not early");
+        assert!(late < Duration::from_millis(2), "{late:?}");
+    });
+}
+
+#[test]
+fn options_that_are_written_down_anew_for_each_of_70_000_connects_take_no_room() {
+    for_each_seed(1, |sim| {
+        sim.keep_trace(0);
+        let system = sim.system(System::builder().pollers(1).name("server"));
+        let patient = ConnectionOptions::new().first_bytes_timeout(None);
+        let options = ListenOptions::new().connection(patient);
+        system.listen_with(SERVER, options, |_peer| Echo).unwrap();
+        let lives = Lives::default();
+        // All of them at a time, with equal options, and others that differ in each and go.
+        let idle = |millis| ConnectionOptions::new().idle_timeout(Duration::from_millis(millis));
+        for number in 0..70_000 {
+            let lives = lives.clone();
+            let stays = ConnectOptions::new().connection(idle(3_600_000));
+            sim.connect_with(SERVER, stays, Caller { number, lives });
+            if number % 1_000 == 0 {
+                sim.run_for(Duration::from_millis(100));
+            }
+        }
+        sim.run_for(Duration::from_secs(10));
+        let stats = sim.client_stats();
+        assert_eq!((stats.connected, stats.connections), (70_000, 70_000));
+        for number in 70_000..140_000 {
+            let lives = lives.clone();
+            let goes = ConnectOptions::new().connection(idle(number as u64 / 1_000));
+            let own = ConnectOptions::new().connection(idle(10 + number as u64 % 100));
+            let options = if number % 2 == 0 { goes } else { own };
+            sim.connect_with(SERVER, options, Caller { number, lives });
+            if number % 1_000 == 0 {
+                sim.run_for(Duration::from_secs(1));
+            }
+        }
+        sim.run_for(Duration::from_secs(10));
+        let stats = sim.client_stats();
+        assert_eq!((stats.connected, stats.connect_failed), (140_000, 0));
+        assert_eq!(stats.closed_by["idle"], 70_000);
+        assert_eq!(stats.connections, 70_000, "the others live on");
+        sim.finish(Duration::from_secs(30));
+        check(&lives);
+    });
+}
+
+/// Nothing goes wrong but what the test says.
+fn calm(scenario: impl Fn(&mut Simulation)) {
+    for_each_seed(10, scenario);
+}
+
+#[test]
+fn what_goes_wrong_is_told_by_its_kind() {
+    use ConnectErrorKind::*;
+    for (fault, kinds) in [
+        (Fault::Refuse, &[Refused, Reset][..]),
+        (Fault::Exhaust, &[NoDescriptors]),
+    ] {
+        let seen = RefCell::new(0);
+        for_each_seed(50, |sim| {
+            sim.faults(Faults::none().with(fault));
+            let lives = Lives::default();
+            let system = sim.system(System::builder().pollers(1));
+            system.listen(SERVER, |_peer| Echo).unwrap();
+            for number in 0..50 {
+                let lives = lives.clone();
+                sim.connect(SERVER, Caller { number, lives });
+            }
+            sim.run_for(Duration::from_secs(60));
+            sim.finish(Duration::from_secs(1));
+            let (_, failed) = check(&lives);
+            for (kind, count) in failed {
+                assert!(kinds.contains(&kind), "{kind:?}");
+                *seen.borrow_mut() += count;
+            }
+        });
+        assert!(*seen.borrow() > 20, "{fault:?}");
+    }
+}
+
+#[test]
+fn a_client_has_the_local_address_that_it_chose() {
+    calm(|sim| {
+        let system = sim.system(System::builder().pollers(1));
+        let seen = Arc::new(Mutex::new(None));
+        let server = seen.clone();
+        system
+            .listen(SERVER, move |peer| {
+                *server.lock().unwrap() = Some(peer);
+                Echo
+            })
+            .unwrap();
+        let local = "10.0.0.77:4711".parse().unwrap();
+        let options = ConnectOptions::new().local_addr(local);
+        let lives = Lives::default();
+        let number = 0;
+        sim.connect_with(SERVER, options, Caller { number, lives });
+        sim.run_for(Duration::from_secs(1));
+        assert_eq!(*seen.lock().unwrap(), Some(Peer::Tcp(local)));
+    });
+}
