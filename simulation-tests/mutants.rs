@@ -10,10 +10,10 @@ mutants! {
 
     /// A spawned actor is opened inside the callback that spawns it.
     spawn_opens_at_once breaks 1 {
-        "context.rs": "self.call.spawned.push((key, Box::new(actor)));"
+        "context.rs": "self.call.spawned.push(Spawned::here(key, Box::new(actor)));"
             => "let mut actor: Box<dyn crate::call::Hosted> = Box::new(actor);
                 if MUTANT { let _ = actor.opened(self.call); }
-                self.call.spawned.push((key, actor));",
+                self.call.spawned.push(Spawned::here(key, actor));",
     }
 
     /// `spawn_on` takes the next poller.

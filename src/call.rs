@@ -124,6 +124,14 @@ pub(crate) struct Spawned {
     pub(crate) target: Option<Box<Target>>,
 }
 
+impl Spawned {
+    /// One that has no socket.
+    pub(crate) fn here(key: ActorKey, actor: Box<dyn Hosted>) -> Spawned {
+        let target = None;
+        Spawned { key, actor, target }
+    }
+}
+
 /// The desk that all callbacks of one poller are handed in turn: what the actor at work may see,
 /// and what it asked for.
 pub(crate) struct Call {

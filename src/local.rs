@@ -232,11 +232,7 @@ impl<'a> PollerContext<'a> {
     pub fn spawn<B: Actor>(&mut self, actor: B) -> Addr<B> {
         let post = self.call.registry.post::<B>();
         let key = self.call.registry.door.reserve();
-        self.call.spawned.push(Spawned {
-            key,
-            actor: Box::new(actor),
-            target: None,
-        });
+        self.call.spawned.push(Spawned::here(key, Box::new(actor)));
         Addr::new(post, key)
     }
 

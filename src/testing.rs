@@ -225,11 +225,7 @@ impl<A: Actor> Stage<A> {
         let (mut stage, observed) = Stage::empty(builder, actor);
         stage.key = stage.poller.registry.door.reserve();
         let hosts = &mut stage.poller.hosts;
-        hosts.call.spawned.push(Spawned {
-            key: stage.key,
-            actor: observed,
-            target: None,
-        });
+        hosts.call.spawned.push(Spawned::here(stage.key, observed));
         hosts.place_spawned();
         stage.run();
         stage
