@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::actor::Actor;
@@ -14,7 +13,7 @@ use crate::handle::{Handle, Shared};
 use crate::hosts::{count_panic, guard};
 use crate::registry::{ActorKey, Counters, Door};
 use crate::sys::{Fault, Network};
-use crate::workers::{Job, Refusal};
+use crate::workers::{Job, Refusal, Work};
 
 /// Why offloaded work has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -182,13 +181,13 @@ impl<A: Actor> Context<'_, A> {
         let (post, key) = self.mailbox();
         self.call().has_offloaded = true;
         submit(&self.call().shared, (work, answer), |(work, answer)| {
-            let task = Task {
+            Box::new(Task {
                 post,
                 key,
-                parts: Some((work, answer)),
-                result: PhantomData,
-            };
-            Box::new(move || task.run())
+                work: Some(work),
+                result: None,
+                answer: Some(answer),
+            })
         })
     }
 }
@@ -206,7 +205,7 @@ impl Handle {
     {
         let door = self.shared.pollers[0].door.clone();
         submit(&self.shared, work, |work| {
-            Box::new(move || drop(run(work, &door)))
+            Box::new(Some(move || drop(run(work, &door))))
         })
     }
 }
@@ -235,26 +234,27 @@ where
 {
     post: Arc<Post<M>>,
     key: ActorKey,
-    /// The work, and what makes the answer.
-    parts: Option<(W, F)>,
-    result: PhantomData<fn() -> R>,
+    work: Option<W>,
+    result: Option<Result<R, WorkError>>,
+    answer: Option<F>,
 }
 
-impl<R, M, W, F> Task<R, M, W, F>
+impl<R, M, W, F> Work for Task<R, M, W, F>
 where
     R: Send + 'static,
     M: Send + 'static,
-    W: FnOnce() -> R,
+    W: FnOnce() -> R + Send,
     F: FnOnce(Result<R, WorkError>) -> M + Send + 'static,
 {
-    fn run(mut self) {
-        if let Some((work, answer)) = self.parts.take() {
-            let result = run(work, &self.post.door);
-            self.give(answer, result);
-        }
+    fn run(&mut self) {
+        let work = self.work.take();
+        self.result = work.map(|work| run(work, &self.post.door));
     }
 
-    fn give(&self, answer: F, result: Result<R, WorkError>) {
+    fn deliver(mut self: Box<Self>) {
+        let (Some(result), Some(answer)) = (self.result.take(), self.answer.take()) else {
+            return;
+        };
         let answer = Answer {
             // The closure is the actor's code: it runs there.
             make: Box::new(move || answer(result)),
@@ -276,11 +276,11 @@ where
     M: Send + 'static,
 {
     fn drop(&mut self) {
-        if let Some((work, answer)) = self.parts.take() {
+        if let Some(work) = self.work.take() {
             let door = &self.post.door;
             Counters::add(&door.counters.unclaimed_work, 1);
             drop_guarded(work, door);
-            drop_guarded(answer, door);
+            drop_guarded(self.answer.take(), door);
         }
     }
 }

@@ -16,8 +16,29 @@ use std::time::Duration;
 
 use crate::sync::{Arc, Condvar, Mutex, OnceLock, lock};
 
-/// What a thread is to do. It contains its own panics; dropped unused, it tells whoever waits.
-pub(crate) type Job = Box<dyn FnOnce() + Send>;
+/// What a thread is to do. It contains its own panics. Dropped before it has run, it says so to
+/// whoever counts.
+pub(crate) trait Work: Send {
+    /// Does what may take long.
+    fn run(&mut self);
+
+    /// Gives the result to who waits for it. The place of the work is free by then, so that who is
+    /// told that it is done has room for the next.
+    fn deliver(self: Box<Self>);
+}
+
+pub(crate) type Job = Box<dyn Work>;
+
+/// Work that nobody waits for.
+impl<F: FnOnce() + Send> Work for Option<F> {
+    fn run(&mut self) {
+        if let Some(work) = self.take() {
+            work();
+        }
+    }
+
+    fn deliver(self: Box<Self>) {}
+}
 
 /// How many threads, and how much work may wait for one.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +92,8 @@ struct State {
     idle: usize,
     /// Taken out of the queue and not done.
     running: usize,
+    /// How many of those have run and are being delivered.
+    delivering: usize,
     /// Threads that are there or about to be.
     count: usize,
     /// Those that are there, by number, and whether each is at work.
@@ -135,7 +158,7 @@ impl Workers {
             return Err((Refusal::Closed, parts));
         }
         let Limits { threads, queue, .. } = state.limits;
-        if state.queue.len() + state.running >= threads.saturating_add(queue) {
+        if state.queue.len() + state.running - state.delivering >= threads.saturating_add(queue) {
             return Err((Refusal::Full, parts));
         }
         if state.count == 0 && !self.pool.is_by_hand {
@@ -199,9 +222,9 @@ impl Workers {
         Some(job)
     }
 
-    /// Work that was taken is done.
-    pub(crate) fn done(&self) {
-        self.pool.done(None);
+    /// Does work that was taken.
+    pub(crate) fn run(&self, job: Job) {
+        self.pool.work(job, None);
     }
 
     /// How much waits for a thread.
@@ -234,9 +257,15 @@ impl Pool {
 
     fn run(self: &Arc<Pool>, number: u64) {
         while let Some(job) = self.next(number) {
-            job();
-            self.done(Some(number));
+            self.work(job, Some(number));
         }
+    }
+
+    fn work(&self, mut job: Job, number: Option<u64>) {
+        job.run();
+        lock(&self.state).delivering += 1;
+        job.deliver();
+        self.done(number);
     }
 
     /// Waits for work; `None` when this thread is to end.
@@ -293,6 +322,7 @@ impl Pool {
     fn done(&self, number: Option<u64>) {
         let mut state = lock(&self.state);
         state.running -= 1;
+        state.delivering -= 1;
         if let Some(worker) = number.and_then(|number| state.threads.get_mut(&number)) {
             worker.is_running = false;
         }
@@ -336,7 +366,7 @@ mod tests {
     }
 
     fn submit(workers: &Workers, job: impl FnOnce() + Send + 'static) -> Result<(), Refusal> {
-        let submitted = workers.submit(job, |job| Box::new(job));
+        let submitted = workers.submit(job, |job| Box::new(Some(job)));
         submitted.map_err(|(refusal, _)| refusal)
     }
 
@@ -408,6 +438,32 @@ mod tests {
         assert!(workers.is_idle());
     }
 
+    /// Work whose delivery asks for more.
+    struct Chain(Workers, Sender<Result<(), Refusal>>);
+
+    impl Work for Chain {
+        fn run(&mut self) {}
+
+        fn deliver(self: Box<Self>) {
+            let _ = self.1.send(submit(&self.0, || ()));
+        }
+    }
+
+    #[test]
+    fn who_is_told_that_work_is_done_has_room_for_more() {
+        let workers = pool(1, 0);
+        let (delivered, seen) = channel();
+        for _ in 0..100 {
+            let chain = Chain(workers.clone(), delivered.clone());
+            let taken = workers.submit(chain, |chain| Box::new(chain));
+            assert!(taken.is_ok());
+            assert_eq!(seen.recv_timeout(LONG), Ok(Ok(())));
+            while !workers.is_idle() {
+                thread::yield_now();
+            }
+        }
+    }
+
     #[test]
     fn idle_threads_are_joined() {
         let workers = pool(4, 8);
@@ -458,10 +514,10 @@ mod tests {
         assert_eq!(submit(&workers, || ()), Err(Refusal::Full));
         let job = workers.take().unwrap();
         assert!(workers.take().is_none(), "the one thread is taken");
-        job();
-        workers.done();
-        assert!(!workers.is_idle() && workers.take().is_some());
-        workers.done();
+        workers.run(job);
+        assert!(!workers.is_idle());
+        let job = workers.take().expect("the other one");
+        workers.run(job);
         assert!(workers.is_idle());
     }
 }

@@ -19,8 +19,7 @@ impl<A: Actor> Stage<A> {
         for _ in 0..waiting {
             if let Some(job) = workers.take() {
                 let time = Time::set(self.now);
-                job();
-                workers.done();
+                workers.run(job);
                 drop(time);
                 self.run();
             }

@@ -63,8 +63,7 @@ impl Simulation {
             worked = true;
             let (program, job) = first.remove();
             note("a thread has done a piece of work");
-            job();
-            self.programs[program].handle.shared.workers.done();
+            self.programs[program].handle.shared.workers.run(job);
         }
         worked
     }
