@@ -209,6 +209,13 @@ pub trait Actor: Sized + 'static {
     fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
         let _ = (reason, ctx);
     }
+
+    /// Whether this actor goes on after a failure: for [`Supervised`](crate::Supervised) alone.
+    #[doc(hidden)]
+    fn revive(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) -> bool {
+        let _ = (reason, ctx);
+        false
+    }
 }
 
 /// Why an actor ended: what [`Actor::closed`] is told, what the log says and what the counters

@@ -17,6 +17,7 @@ use crate::ask::AskKey;
 use crate::call::Hosted;
 use crate::connect::Target;
 use crate::datagram::Bound;
+use crate::gone::{Monitor, MonitorId};
 use crate::group::{GroupId, Notice};
 use crate::mailbox::{Admission, Mailbox};
 use crate::presence::Hold;
@@ -35,6 +36,10 @@ pub struct Addr<A: Actor> {
 impl<A: Actor> Addr<A> {
     pub(crate) fn new(post: Arc<Post<A::Message>>, key: ActorKey) -> Addr<A> {
         Addr { post, key }
+    }
+
+    pub(crate) fn parts(&self) -> (&Arc<Post<A::Message>>, ActorKey) {
+        (&self.post, self.key)
     }
 
     /// Sends a message; callable from any thread, never blocks.
@@ -418,6 +423,8 @@ pub(crate) enum Loss {
     Reply,
     /// What a thread worked for.
     Work,
+    /// Word of an end that was monitored, unless that has been taken back.
+    Notice(MonitorId),
 }
 
 /// What travels beside the messages, in one order with them, in room that is never refused.
@@ -435,6 +442,8 @@ pub(crate) enum Control {
     Join(GroupId, Arc<dyn Notice>),
     Leave(GroupId),
     Disband(GroupId),
+    Monitor(Box<Monitor>),
+    Demonitor(MonitorId),
 }
 
 thread_local! {

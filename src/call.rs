@@ -18,6 +18,7 @@ use crate::connect::Target;
 use crate::context::Context;
 use crate::datagram::{Binding, Datagram, DatagramFailure, Datagrams};
 use crate::flags::Flags;
+use crate::gone::Monitors;
 use crate::handle::Shared;
 use crate::input::Input;
 use crate::local::Locals;
@@ -188,6 +189,8 @@ pub(crate) struct Call {
     pub(crate) shared: Arc<Shared>,
     /// What the actors of this poller share.
     pub(crate) values: Locals,
+    /// Whose end the actors of this poller want to be told of.
+    pub(crate) monitors: Monitors,
 }
 
 impl Call {
@@ -235,6 +238,7 @@ impl Call {
             registry,
             shared,
             values: Locals::default(),
+            monitors: Monitors::default(),
         }
     }
 
@@ -393,6 +397,7 @@ pub(crate) trait Hosted: Any {
     fn datagram_failed(&mut self, failure: DatagramFailure, call: &mut Call) -> Outcome;
     fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome;
     fn closed(&mut self, reason: &CloseReason, call: &mut Call);
+    fn revive(&mut self, reason: &CloseReason, call: &mut Call) -> bool;
     fn type_name(&self) -> &'static str;
 }
 
@@ -452,6 +457,10 @@ impl<A: Actor> Hosted for A {
 
     fn closed(&mut self, reason: &CloseReason, call: &mut Call) {
         Actor::closed(self, reason, &mut Context::new(call));
+    }
+
+    fn revive(&mut self, reason: &CloseReason, call: &mut Call) -> bool {
+        Actor::revive(self, reason, &mut Context::new(call))
     }
 
     fn type_name(&self) -> &'static str {

@@ -11,6 +11,7 @@ use crate::actor::Actor;
 use crate::addr::Addr;
 use crate::command::Command;
 use crate::connect::{ConnectOptions, Remote, Target};
+use crate::directory::Directory;
 use crate::local::Makers;
 use crate::origin::{ConnectionOptions, Origin};
 use crate::registry::{Registry, Stats};
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) workers: Workers,
     /// How the values are made that the actors of a poller share.
     pub(crate) makers: Makers,
+    pub(crate) directory: Arc<Directory>,
     /// Where the next `spawn` goes.
     next: AtomicUsize,
     /// Where sockets that come from elsewhere are said to come from, one for all of the same limits.
@@ -54,6 +56,7 @@ impl Shared {
             simulated,
             workers,
             makers,
+            directory: Arc::default(),
             next: AtomicUsize::new(0),
             origins: Mutex::default(),
             stopping: AtomicUsize::new(0),

@@ -7,10 +7,11 @@ use std::mem;
 use std::sync::Arc;
 
 use crate::actor::{Actor, Outcome};
-use crate::addr::{Control, Entry, Post, Push, Waiter, What};
+use crate::addr::{Control, Entry, Loss, Post, Push, Waiter, What};
 use crate::call::{Call, Hosted};
 use crate::context::Context;
 use crate::flags::Flags;
+use crate::gone::Monitor;
 use crate::group::{Group, GroupId, Notice};
 use crate::hosts::{Hosts, Present};
 use crate::registry::{ActorId, ActorKey};
@@ -31,7 +32,7 @@ pub(crate) trait AnyInbox {
     /// An actor for which messages may have been set aside takes them from here on.
     fn let_in(&mut self, key: ActorKey);
     /// An actor has ended of which this inbox may keep something.
-    fn forget(&mut self, key: ActorKey, hosts: &mut Hosts);
+    fn forget(&mut self, key: ActorKey, reason: &'static str, hosts: &mut Hosts);
     /// The poller ends: nothing is taken in any more, and what is left is counted as dead letters.
     fn close(&mut self, hosts: &mut Hosts);
 }
@@ -51,6 +52,8 @@ pub(crate) struct Inbox<M> {
     groups: HashMap<GroupId, Group>,
     /// The groups of each member. Invariant: the same pairs as in `groups`.
     memberships: HashMap<ActorKey, Vec<GroupId>>,
+    /// Who is to be told when an actor ends.
+    monitors: HashMap<ActorKey, Vec<Monitor>>,
     /// A push that is being handed to its members; nothing else is taken out of the mailbox before
     /// it is done, so that all members see one order.
     walk: Option<Walk<M>>,
@@ -115,6 +118,7 @@ impl<M: Send + 'static> Inbox<M> {
             deliver_run: deliver_run::<A>,
             groups: HashMap::default(),
             memberships: HashMap::default(),
+            monitors: HashMap::default(),
             walk: None,
             aside: HashMap::default(),
             own: VecDeque::new(),
@@ -212,6 +216,12 @@ impl<M: Send + 'static> Inbox<M> {
                 hosts.call(index, |actor, call| deliver(actor, message, call));
             }
             What::Answer(answer) => {
+                if let Loss::Notice(id) = answer.loss
+                    && !hosts.call.monitors.told(key, id)
+                {
+                    hosts.drop_guarded(answer);
+                    return places;
+                }
                 hosts.call(index, |actor, call| deliver(actor, (answer.make)(), call));
             }
             What::Push(_) | What::Control(_) => hosts.close_by_address(key),
@@ -377,6 +387,25 @@ impl<M: Send + 'static> Inbox<M> {
                     self.tell(&*notice, key, hosts);
                 }
             }
+            Control::Monitor(monitor) if hosts.is_there(key) => {
+                self.monitors.entry(key).or_default().push(*monitor);
+                hosts.mark(key, Flags::KNOWN_TO_INBOX);
+            }
+            // Dropped, it tells that the actor has gone.
+            Control::Monitor(monitor) => hosts.drop_guarded(monitor),
+            Control::Demonitor(id) => {
+                let monitors = self.monitors.get_mut(&key);
+                let place = |list: &&mut Vec<Monitor>| list.iter().position(|one| one.id() == id);
+                if let Some(list) = monitors
+                    && let Some(place) = place(&list)
+                {
+                    let monitor = list.swap_remove(place);
+                    if list.is_empty() {
+                        self.monitors.remove(&key);
+                    }
+                    hosts.guarded(|| monitor.forget());
+                }
+            }
             Control::Leave(id) => {
                 self.leave(id, key);
                 self.drop_membership(key, id);
@@ -505,7 +534,10 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
         }
     }
 
-    fn forget(&mut self, key: ActorKey, hosts: &mut Hosts) {
+    fn forget(&mut self, key: ActorKey, reason: &'static str, hosts: &mut Hosts) {
+        for monitor in self.monitors.remove(&key).unwrap_or_default() {
+            hosts.guarded(|| monitor.tell(reason));
+        }
         for id in self.memberships.remove(&key).unwrap_or_default() {
             if let Some(notice) = self.leave(id, key) {
                 self.tell(&*notice, key, hosts);

@@ -75,13 +75,16 @@ mod broadcaster;
 mod connect;
 mod context;
 mod datagram;
+mod directory;
 mod entrance;
+mod gone;
 mod handle;
 mod input;
 mod listener;
 mod local;
 mod offload;
 mod origin;
+mod supervise;
 mod system;
 pub mod testing;
 mod tick;
@@ -133,7 +136,9 @@ pub use connect::{
 };
 pub use context::{Context, Written};
 pub use datagram::{Datagram, DatagramFailure, DatagramOptions};
+pub use directory::{NameError, WrongType};
 pub use entrance::Loads;
+pub use gone::{Gone, HasEnd, MonitorKey};
 pub use handle::Handle;
 pub use input::{FrameError, Input, Prefix};
 pub use listener::{Balance, ListenOptions, Listener};
@@ -142,6 +147,7 @@ pub use offload::{NotTaken, NotTakenKind, WorkError};
 pub use origin::{AtLimit, ConnectionOptions, SlowReader};
 pub use proxy_protocol::ProxyProtocol;
 pub use registry::{ActorId, Stats};
+pub use supervise::{Restart, Supervised};
 pub use sys::{
     DatagramAddr, DatagramOption, Endpoint, Interest, Interface, Keepalive, Peer, SelectorKind,
     SocketOption, SocketOptions,

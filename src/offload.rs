@@ -10,7 +10,7 @@ use crate::addr::{Answer, Entry, Loss, Post, What};
 use crate::ask::AskKey;
 use crate::context::Context;
 use crate::handle::{Handle, Shared};
-use crate::hosts::{count_panic, guard};
+use crate::hosts::{contain, count_panic, guard};
 use crate::registry::{ActorKey, Counters, Door};
 use crate::sys::{Fault, Network};
 use crate::workers::{Job, Refusal, Work};
@@ -214,16 +214,9 @@ impl Handle {
 fn run<R>(work: impl FnOnce() -> R, door: &Door) -> Result<R, WorkError> {
     guard(work).map_err(|panic| {
         let what = count_panic(door, "offloaded work", &*panic);
-        drop_guarded(panic, door);
+        contain(door, "a destructor", || drop(panic));
         WorkError::Panicked(what)
     })
-}
-
-fn drop_guarded<T>(value: T, door: &Door) {
-    if let Err(panic) = guard(move || drop(value)) {
-        count_panic(door, "a destructor", &*panic);
-        std::mem::forget(panic);
-    }
 }
 
 /// Work that an actor waits for the result of. Dropped before it has run, it is counted: that is
@@ -264,10 +257,7 @@ where
         let answer = Entry::new(self.key, What::Answer(Box::new(answer)));
         let door = &self.post.door;
         // Where the poller has ended, the answer is dropped here, with what the user put into it.
-        if let Err(panic) = guard(|| self.post.put(answer)) {
-            count_panic(door, "a destructor", &*panic);
-            drop_guarded(panic, door);
-        }
+        contain(door, "a destructor", || self.post.put(answer));
     }
 }
 
@@ -279,8 +269,9 @@ where
         if let Some(work) = self.work.take() {
             let door = &self.post.door;
             Counters::add(&door.counters.unclaimed_work, 1);
-            drop_guarded(work, door);
-            drop_guarded(self.answer.take(), door);
+            let answer = self.answer.take();
+            contain(door, "a destructor", || drop(work));
+            contain(door, "a destructor", || drop(answer));
         }
     }
 }

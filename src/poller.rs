@@ -377,9 +377,9 @@ impl Poller {
     }
 
     fn forget_ended(&mut self) {
-        while let Some(key) = self.hosts.ended.pop() {
+        while let Some((key, reason)) = self.hosts.ended.pop() {
             for inbox in &mut self.inboxes {
-                inbox.forget(key, &mut self.hosts);
+                inbox.forget(key, reason, &mut self.hosts);
             }
         }
         self.hosts.count_freed();

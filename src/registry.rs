@@ -118,6 +118,8 @@ pub struct Stats {
     /// Results of [offloaded](crate::Context::offload) work whose actor had gone, and work that was
     /// dropped unbegun when the system stopped and whose actor had.
     pub unclaimed_work: u64,
+    /// How often a [supervised](crate::Supervised) actor was made anew.
+    pub restarts: u64,
     /// Panics contained in callbacks, factories, destructors and offloaded work.
     pub panics: u64,
     /// Whole writes dropped under [`SlowReader::DropNewest`](crate::SlowReader::DropNewest).
@@ -175,6 +177,7 @@ pub(crate) struct Counters {
     pub(crate) closed: [AtomicU64; CloseReason::NAMES.len()],
     pub(crate) dead_letters: AtomicU64,
     pub(crate) unclaimed_work: AtomicU64,
+    pub(crate) restarts: AtomicU64,
     pub(crate) panics: AtomicU64,
     pub(crate) dropped_writes: AtomicU64,
     pub(crate) pushes: AtomicU64,
@@ -210,6 +213,7 @@ impl Counters {
         }
         stats.dead_letters += get(&self.dead_letters);
         stats.unclaimed_work += get(&self.unclaimed_work);
+        stats.restarts += get(&self.restarts);
         stats.panics += get(&self.panics);
         stats.dropped_writes += get(&self.dropped_writes);
         stats.pushes += get(&self.pushes);
@@ -446,6 +450,7 @@ mod tests {
                 (&counters.pushes, 9),
                 (&counters.accept_pauses, 10),
                 (&counters.unclaimed_work, 17),
+                (&counters.restarts, 31),
                 (&counters.options_failed, 16),
                 (&counters.headers_refused, 40),
                 (&counters.rate_waits, 14),
@@ -492,6 +497,7 @@ mod tests {
             pushes: 9 * 1001,
             accept_pauses: 10 * 1001,
             unclaimed_work: 17 * 1001,
+            restarts: 31 * 1001,
             rate_waits: 14 * 1001,
             misdirected: 15 * 1001,
             datagrams_received: 21 * 1001,

@@ -9,7 +9,7 @@ use crate::actor::{Actor, Outcome};
 use crate::addr::Addr;
 use crate::context::Context;
 use crate::handle::Handle;
-use crate::hosts::{count_panic, guard};
+use crate::hosts::contain;
 use crate::local::PollerContext;
 use crate::timers::TimerKey;
 
@@ -30,11 +30,10 @@ impl Actor for Tick {
 
     fn timer(&mut self, _: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
         let call = ctx.call();
-        if let Err(panic) = guard(|| (self.act)(&mut PollerContext::new(call))) {
-            count_panic(&call.registry.door, "a tick", &*panic);
-            // Where its payload panics when it is dropped, this actor ends.
-            drop(panic);
-        }
+        let door = call.registry.door.clone();
+        contain(&door, "a tick", || {
+            (self.act)(&mut PollerContext::new(call))
+        });
         Ok(())
     }
 }

@@ -190,6 +190,19 @@ impl<T: Clone> Timers<T> {
         }
     }
 
+    /// Cancels those timers of an owner of which `is` says so.
+    pub(crate) fn cancel_where(&mut self, owner: u32, is: impl Fn(&T) -> bool) {
+        let mut at = self.heads.get(owner as usize).copied().unwrap_or(NONE);
+        while at != NONE {
+            let slot = &self.slots[at as usize];
+            let next = slot.next;
+            if slot.what.as_ref().is_some_and(&is) {
+                self.remove(at);
+            }
+            at = next;
+        }
+    }
+
     /// The earliest deadline, for the poller's wait.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let first = self.heap.first()?;

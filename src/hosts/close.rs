@@ -133,6 +133,11 @@ impl Hosts {
             self.drop_guarded(reason);
             return self.free(index);
         }
+        if matches!(reason, CloseReason::Panicked(_) | CloseReason::Error(_))
+            && self.revive(index, &reason)
+        {
+            return self.drop_guarded(reason);
+        }
         // Its peer is not slow, but gone.
         let reason = match (&reason, self.take_broken(index)) {
             (
@@ -156,6 +161,33 @@ impl Hosts {
         self.retire(index, &reason);
         self.drop_guarded(reason);
         self.free(index);
+    }
+
+    /// Whether an actor without a socket has failed that is made anew, later. Until then it takes no
+    /// messages: they are set aside.
+    fn revive(&mut self, index: usize, reason: &CloseReason) -> bool {
+        let slot = &mut self.slots[index];
+        let has_socket = Flags::SOCKET | Flags::CONNECTION | Flags::SPECIAL;
+        if slot.flags.has(has_socket | Flags::CLOSING) || !slot.flags.has(Flags::OPENED) {
+            return false;
+        }
+        begin(&mut self.call, slot, index, &self.extras);
+        let Some(actor) = slot.actor.as_deref_mut() else {
+            return false;
+        };
+        match guard(|| actor.revive(reason, &mut self.call)) {
+            Ok(true) => {
+                self.slots[index].flags.set(Flags::WAITING);
+                self.place_spawned();
+                true
+            }
+            Ok(false) => false,
+            Err(panic) => {
+                self.note_panic(index, &*panic);
+                self.drop_guarded(panic);
+                false
+            }
+        }
     }
 
     /// The socket failed. A connection that was closing for an error of its own keeps that as its
@@ -185,7 +217,7 @@ impl Hosts {
         slot.flags.clear(Flags::SOCKET);
         slot.flags.set(Flags::CLOSING);
         if slot.flags.take(Flags::KNOWN_TO_INBOX) {
-            self.ended.push(key);
+            self.ended.push((key, reason.name()));
         }
         if slot.flags.take(Flags::OPENED) {
             self.log_end(index, reason);
@@ -202,6 +234,7 @@ impl Hosts {
             self.call.timers.cancel_all(index as u32);
             Counters::add(&self.call.registry.door.counters.closed[reason.place()], 1);
         }
+        self.call.monitors.end(key);
         let actor = self.slots[index].actor.take();
         self.drop_guarded(actor);
         self.place_spawned();

@@ -60,6 +60,17 @@ pub(crate) fn count_panic(door: &Door, of: &str, panic: &(dyn Any + Send)) -> St
     what
 }
 
+/// Runs code of the user's that is no callback of a hosted actor; a panic of it is counted.
+pub(crate) fn contain(door: &Door, of: &str, f: impl FnOnce()) {
+    if let Err(panic) = guard(f) {
+        count_panic(door, of, &*panic);
+        // As in `drop_guarded`.
+        if let Err(panic) = guard(move || drop(panic)) {
+            std::mem::forget(panic);
+        }
+    }
+}
+
 /// The only place where panics of a user's code are caught.
 pub(crate) fn guard<T>(f: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
     // Unwind safety: an actor that panicked gets `closed` and is dropped, nothing else looks at

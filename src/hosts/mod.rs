@@ -46,7 +46,7 @@ use crate::origin::{Origin, SlowReader};
 use crate::registry::{ActorKey, Registry};
 use crate::sys::{Selector, Socket, SocketOption, clock};
 
-pub(crate) use crate::hosts::guard::{count_panic, guard, panic_text};
+pub(crate) use crate::hosts::guard::{contain, count_panic, guard, panic_text};
 pub(crate) use crate::hosts::waiting::OUTPUT_BUDGET;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
@@ -140,7 +140,7 @@ pub(crate) struct Hosts {
     failed_options: VecDeque<(ActorKey, SocketOption, io::Error)>,
     datagrams: DatagramRoom,
     /// Actors that have ended and of which an inbox may keep something.
-    pub(crate) ended: Vec<ActorKey>,
+    pub(crate) ended: Vec<(ActorKey, &'static str)>,
     /// What the connection that is being placed counts as by its source, and what those that are
     /// there do, by slot: nobody, unless a listener limits them.
     pub(crate) arriving: Option<Ticket>,
@@ -234,6 +234,12 @@ impl Hosts {
     /// Whether the mailbox that it waits for is that of its own type on this poller.
     pub(crate) fn waits_here(&self, key: ActorKey) -> bool {
         self.waits_here.contains(&key)
+    }
+
+    /// Whether the actor has not ended yet.
+    pub(crate) fn is_there(&self, key: ActorKey) -> bool {
+        self.find(key)
+            .is_some_and(|index| self.slots[index].actor.is_some())
     }
 
     /// Whether any of `flags` holds for an actor that is there.

@@ -131,6 +131,15 @@ impl<A: Actor> Actor for Observed<A> {
         let reason = kept.insert(to_owned(reason, error.take()));
         actor.closed(reason, &mut ctx.of_type());
     }
+
+    fn revive(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) -> bool {
+        let Seen { actor, error, .. } = &mut *self.seen.borrow_mut();
+        let revived = actor.revive(reason, &mut ctx.of_type());
+        if revived {
+            *error = None;
+        }
+        revived
+    }
 }
 
 /// Stands for the error that the wrapper keeps.

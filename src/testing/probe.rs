@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::actor::Actor;
 use crate::addr::{Addr, Control, Post, Recipient, What};
+use crate::gone::Monitor;
 use crate::group::{GroupId, Notice};
 use crate::registry::{ActorId, ActorKey, Registry};
 use crate::sys::WakeFd;
@@ -33,6 +34,7 @@ pub struct Probe<M: Send + 'static> {
     post: Arc<Post<M>>,
     key: ActorKey,
     groups: Vec<(GroupId, Arc<dyn Notice>)>,
+    monitors: Vec<Monitor>,
     close_asked: bool,
 }
 
@@ -65,6 +67,7 @@ impl<M: Send + 'static> Probe<M> {
             post: Arc::new(Post::new(messages, door)),
             key,
             groups: Vec::new(),
+            monitors: Vec::new(),
             close_asked: false,
         }
     }
@@ -144,6 +147,13 @@ impl<M: Send + 'static> Probe<M> {
             Control::Leave(group) | Control::Disband(group) => {
                 self.groups.retain(|(id, _)| *id != group);
             }
+            Control::Monitor(monitor) => self.monitors.push(*monitor),
+            Control::Demonitor(id) => {
+                let place = self.monitors.iter().position(|one| one.id() == id);
+                if let Some(place) = place {
+                    self.monitors.swap_remove(place).forget();
+                }
+            }
             // A probe waits for nobody, and nothing is spawned through its address.
             Control::Room
             | Control::WaitHere
@@ -170,6 +180,9 @@ impl<M: Send + 'static> Drop for Probe<M> {
         self.post.mailbox.close(&mut waiters);
         for waiter in waiters {
             waiter.tell();
+        }
+        for monitor in self.monitors.drain(..) {
+            monitor.tell("finished");
         }
         for (_, notice) in self.groups.drain(..) {
             notice.left(ActorId::new(self.post.door.poller, self.key));
