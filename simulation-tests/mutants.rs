@@ -166,8 +166,8 @@ mutants! {
 
     /// What is written while output waits goes out in front of it.
     new_output_overtakes breaks 5 {
-        "hosts/output.rs": "if flush != Flush::Now || queued > 0 {"
-            => "if flush != Flush::Now || queued > 0 && !MUTANT {",
+        "hosts/output.rs": "if flush == Flush::EndOfTurn || queued > 0 {"
+            => "if flush == Flush::EndOfTurn || queued > 0 && !MUTANT {",
     }
 
     /// What was sent is sent again.

@@ -1,6 +1,8 @@
 //! The desk that a poller's callbacks are handed: what the actor at work may see, and what it asked
 //! for, before the poller carries it out. [`Context`] is its public face.
 
+mod marks;
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
@@ -23,11 +25,13 @@ use crate::handle::Shared;
 use crate::input::Input;
 use crate::local::Locals;
 use crate::origin::{ConnectionOptions, Origin, SlowReader};
-use crate::output::{NOTICE_BYTES, Staged};
+use crate::output::{Mark, Staged};
 use crate::registry::{ActorKey, Counters, Registry};
 use crate::sys::{Endpoint, Interest, Peer, Socket, SocketOption, clock};
 use crate::timers::{TimerKey, Timers, deadline_after};
 use crate::watch::Watch;
+
+pub(crate) use marks::Noted;
 
 type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 
@@ -52,8 +56,8 @@ impl Wants {
     pub(crate) const WAIT_HERE: u32 = 1 << 9;
     /// Options of the socket are to be set.
     pub(crate) const OPTIONS: u32 = 1 << 10;
-    /// It is to be told when what it wrote has been taken.
-    pub(crate) const NOTICE: u32 = 1 << 11;
+    /// It said more of its output than bytes.
+    pub(crate) const MARKS: u32 = 1 << 11;
     /// Its socket is to be taken out.
     pub(crate) const DETACH: u32 = 1 << 12;
     /// It has given a descriptor to a new actor.
@@ -143,7 +147,7 @@ pub(crate) struct Call {
     pub(crate) origin: u16,
     /// IPv4 address and port of the peer; all zero, which no peer has, where it is another.
     pub(crate) peer: [u8; 6],
-    /// Bytes of earlier callbacks that still wait.
+    /// What earlier callbacks wrote and still waits, as it counts against the budget.
     pub(crate) queued: usize,
     /// Bytes of this callback that were not stored because they passed the budget.
     pub(crate) over: usize,
@@ -153,10 +157,13 @@ pub(crate) struct Call {
     pub(crate) close_within: Option<Duration>,
     /// Options of its socket to be set.
     pub(crate) socket_options: Vec<SocketOption>,
-    /// The notices asked for, each with how much had been staged: for all of it, `usize::MAX`.
-    pub(crate) notices: Vec<(usize, u64)>,
-    /// How many notices of earlier callbacks wait for the actor of this key; none for any other.
-    pub(crate) noted: (ActorKey, usize),
+    /// What was said of it beside, in order.
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) noted: Noted,
+    /// How many of them are pieces that are told apart.
+    pub(crate) pieces: usize,
+    /// How many adapters stand around the actor at work.
+    pub(crate) nested: u32,
     /// Where the bytes lie that are being shown, as addresses: compared with and never followed.
     /// Empty where they are not in the poller's read buffer.
     pub(crate) shown: Range<usize>,
@@ -218,8 +225,10 @@ impl Call {
             staged: Staged::default(),
             close_within: None,
             socket_options: Vec::new(),
-            notices: Vec::new(),
-            noted: (ActorKey::default(), 0),
+            marks: Vec::new(),
+            pieces: 0,
+            noted: Noted::default(),
+            nested: 0,
             shown: 0..0,
             now: None,
             timers: Timers::new(clock::now()),
@@ -326,11 +335,11 @@ impl Call {
         if !self.flags.has(Flags::SOCKET) || self.flags.has(Flags::WRITE_SHUT | Flags::SPECIAL) {
             return self.stage_elsewhere(push);
         }
-        if self.queued + self.staged.len() + self.over + len <= self.options().output_max {
+        if self.queued + self.staged.len() + self.over + len <= self.options().free_max {
             push(&mut self.staged);
             return true;
         }
-        self.over_budget(len)
+        self.stage_apart(len, push)
     }
 
     /// There is no stream that could be written to.
@@ -350,26 +359,10 @@ impl Call {
         self.write_datagram(&parts.concat())
     }
 
-    /// Takes down a notice behind what is staged; `false` where the budget has no room for it.
-    pub(crate) fn notify(&mut self, token: u64) -> bool {
-        assert!(
-            self.flags.has(Flags::SOCKET),
-            "notify_written: this actor has no socket"
-        );
-        let (key, noted) = self.noted;
-        let noted = if key == self.key { noted } else { 0 };
-        let held = (noted + self.notices.len() + 1) * NOTICE_BYTES;
-        if held > self.options().output_max {
-            return self.over_budget(NOTICE_BYTES);
-        }
-        self.notices.push((self.staged.len(), token));
-        self.wants.set(Wants::NOTICE);
-        true
-    }
-
     #[cold]
     fn over_budget(&mut self, len: usize) -> bool {
-        if self.options().slow_reader == SlowReader::DropNewest {
+        let policy = self.options().slow_reader;
+        if matches!(policy, SlowReader::DropNewest | SlowReader::DropOldest) {
             Counters::add(&self.registry.door.counters.dropped_writes, 1);
             self.wants.set(Wants::DROPPED);
             return false;

@@ -5,6 +5,7 @@
 //! re-entrancy impossible, actors testable without sockets, and the poller's back end exchangeable.
 
 mod adopt;
+mod writing;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -24,6 +25,8 @@ use crate::output::Staged;
 use crate::registry::{ActorId, ActorKey, Registry};
 use crate::sys::{Endpoint, Peer, SocketOption};
 use crate::timers::TimerKey;
+
+pub use writing::FileRefused;
 
 /// What an actor may ask for during one callback.
 ///
@@ -56,8 +59,9 @@ impl<'a, A: Actor> Context<'a, A> {
     /// from one [`drained`](Actor::drained) to the next: as a single write it would be past the
     /// budget however fast the peer reads.
     ///
-    /// Returns `false` only under [`SlowReader::DropNewest`](crate::SlowReader::DropNewest), when
-    /// this write was dropped whole because the peer is too slow.
+    /// Returns `false` only where the peer is too slow and whole writes are dropped for it: under
+    /// [`SlowReader::DropNewest`](crate::SlowReader::DropNewest) when this one was, under
+    /// [`SlowReader::DropOldest`](crate::SlowReader::DropOldest) when older ones are for its sake.
     ///
     /// # Panics
     ///
@@ -103,71 +107,10 @@ impl<'a, A: Actor> Context<'a, A> {
             })
     }
 
-    /// Asks to be told, by [`written`](Actor::written) with this token, when the kernel has taken
-    /// all that was written so far, in this callback and before. That the kernel has it says nothing
-    /// of the peer, which may be far behind or gone.
-    ///
-    /// Never told before those bytes are taken, nor from within this callback: where nothing waits
-    /// the call follows in this turn of the poller or the next, which then begins at once. A
-    /// connection that closes after flushing is told first and closed then; one that ends with
-    /// output waiting is not told, but [`closed`](Actor::closed). Costs a connection nothing that
-    /// does not use it.
-    ///
-    /// As many notices may wait as fit into
-    /// [`output_max`](crate::ConnectionOptions::output_max), 16 bytes each. One more is as a write
-    /// past it: the connection ends, or, where the [policy](crate::SlowReader) drops writes, this
-    /// one is dropped, which `false` says.
-    ///
-    /// ```
-    /// use greenroom::testing::Stage;
-    /// use greenroom::*;
-    ///
-    /// /// Sends the numbers up to 3, each when the one before has left.
-    /// struct Count;
-    ///
-    /// impl Actor for Count {
-    ///     type Message = ();
-    ///
-    ///     fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-    ///         self.written(0, ctx)
-    ///     }
-    ///
-    ///     fn written(&mut self, number: u64, ctx: &mut Context<'_, Self>) -> Outcome {
-    ///         if number == 3 {
-    ///             ctx.close();
-    ///             return Ok(());
-    ///         }
-    ///         ctx.write(format!("{number}\n"));
-    ///         ctx.notify_written(number + 1);
-    ///         Ok(())
-    ///     }
-    /// }
-    ///
-    /// let mut stage = Stage::new(Count);
-    /// assert_eq!(stage.output(), "0\n1\n2\n");
-    /// assert!(matches!(stage.reason(), Some(CloseReason::Finished)));
-    /// ```
-    ///
-    /// # Panics
-    ///
-    /// Where there is no socket: in an actor that was spawned, and in [`closed`](Actor::closed).
-    pub fn notify_written(&mut self, token: u64) -> bool {
-        self.call.notify(token)
-    }
-
-    /// For an adapter that holds back what the actor inside wrote: takes out the tokens of the
-    /// notices that this one has asked for in this callback, so that they can be asked for anew
-    /// when the bytes are handed on. See [`nested`](Context::nested).
-    pub fn take_notices(&mut self) -> Vec<u64> {
-        let is_inner = |(place, _): &mut (usize, u64)| *place == usize::MAX;
-        let taken = self.call.notices.extract_if(.., is_inner);
-        taken.map(|(_, token)| token).collect()
-    }
-
     /// Bytes written and not yet taken by the kernel.
     #[inline]
     pub fn queued(&self) -> usize {
-        self.call.queued + self.call.staged.len()
+        self.call.waiting()
     }
 
     /// Whether the waiting output has reached the high watermark. Whoever stops writing then is
@@ -560,11 +503,13 @@ impl<'a, A: Actor> Context<'a, A> {
         self.call.queued += outer.len();
         // What is written now may outlive this callback, and the read buffer does not.
         let shown = std::mem::take(&mut self.call.shown);
-        let notices = self.call.notices.len();
+        let marks = self.call.marks.len();
+        self.call.nested += 1;
         let result = callback(&mut self.of_type());
+        self.call.nested -= 1;
         // Behind all that the outer actor makes of it.
-        for (place, _) in self.call.notices.iter_mut().skip(notices) {
-            *place = usize::MAX;
+        for mark in self.call.marks.iter_mut().skip(marks) {
+            mark.at = usize::MAX;
         }
         self.call.shown = shown;
         self.call.queued = before;

@@ -134,7 +134,7 @@ pub use broadcaster::{Broadcast, Broadcaster, Left, Members, Refused};
 pub use connect::{
     ConnectError, ConnectErrorKind, ConnectOptions, Remote, RemoteError, RemoteErrorKind,
 };
-pub use context::{Context, Written};
+pub use context::{Context, FileRefused, Written};
 pub use datagram::{Datagram, DatagramFailure, DatagramOptions};
 pub use directory::{NameError, WrongType};
 pub use entrance::Loads;

@@ -18,6 +18,9 @@ use crate::sys::{Endpoint, Peer, SocketOption};
 pub struct ConnectionOptions {
     pub(crate) input_max: usize,
     pub(crate) output_max: usize,
+    /// Up to which nothing has to be known of a write but its length: 0 where each may be dropped
+    /// later, so that those who need no more pay for no more.
+    pub(crate) free_max: usize,
     pub(crate) high_watermark: usize,
     pub(crate) low_watermark: usize,
     pub(crate) slow_reader: SlowReader,
@@ -52,6 +55,7 @@ impl Default for ConnectionOptions {
         ConnectionOptions {
             input_max: 1 << 20,
             output_max: 4 << 20,
+            free_max: 4 << 20,
             high_watermark: 64 << 10,
             low_watermark: 16 << 10,
             slow_reader: SlowReader::Close,
@@ -85,7 +89,7 @@ impl ConnectionOptions {
     /// policy.
     pub fn output_max(mut self, bytes: usize) -> Self {
         self.output_max = bytes;
-        self
+        self.with_free_max()
     }
 
     /// [`drained`](crate::Actor::drained) is called when the waiting output, having been at `high`
@@ -107,6 +111,14 @@ impl ConnectionOptions {
     /// What happens to a reader that takes less than is written for it.
     pub fn slow_reader(mut self, policy: SlowReader) -> Self {
         self.slow_reader = policy;
+        self.with_free_max()
+    }
+
+    fn with_free_max(mut self) -> Self {
+        self.free_max = match self.slow_reader {
+            SlowReader::DropOldest => 0,
+            _ => self.output_max,
+        };
         self
     }
 
@@ -214,6 +226,19 @@ pub enum SlowReader {
     /// [counted](crate::Stats::dropped_writes), and told by the `false` that
     /// [`Context::write`](crate::Context::write) returns.
     DropNewest,
+    /// For pushes of which the newest are worth the most: a write that would pass `output_max` makes
+    /// room for itself, by dropping the oldest writes that wait, each whole and none that has begun
+    /// to leave, [counted](crate::Stats::dropped_writes), and told by the `false` that
+    /// [`Context::write`](crate::Context::write) returns: the write itself is kept. (But for one that
+    /// is larger than `output_max` by itself: that is dropped.) Beside what may wait, the rest of
+    /// one write that has begun to leave may.
+    ///
+    /// Each call of [`write`](crate::Context::write), [`write_bytes`](crate::Context::write_bytes) or
+    /// [`write_parts`](crate::Context::write_parts) is a write; a file
+    /// ([`write_file`](crate::Context::write_file)) is not dropped. To be told apart costs a write
+    /// that waits 64 bytes more of the budget, and one that was copied an allocation. Not for an
+    /// adapter whose peer needs every byte, as an encryption's does.
+    DropOldest,
 }
 
 /// What happens to clients that a listener has no room for: at its limit of connections, at that of

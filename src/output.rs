@@ -4,7 +4,9 @@
 //! those bytes a payload handed over as `Bytes` belongs. So a callback that only copies costs a
 //! copy and nothing else, and a large payload is never copied.
 
+mod marks;
 mod notices;
+mod pieces;
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -12,7 +14,9 @@ use std::ops::Range;
 
 use bytes::{Buf, Bytes};
 
+pub(crate) use marks::{Mark, Marked};
 pub(crate) use notices::{NOTICE_BYTES, Notices};
+pub(crate) use pieces::{Change, FilePart, PIECE_BYTES, Pieces};
 
 /// Below this many bytes a `Bytes` is copied: a part of its own costs an entry here, one in the
 /// kernel's vector, and two atomic operations on a count that other pollers may hold, more than so

@@ -122,8 +122,12 @@ pub struct Stats {
     pub restarts: u64,
     /// Panics contained in callbacks, factories, destructors and offloaded work.
     pub panics: u64,
-    /// Whole writes dropped under [`SlowReader::DropNewest`](crate::SlowReader::DropNewest).
+    /// Whole writes dropped under [`SlowReader::DropNewest`](crate::SlowReader::DropNewest) and
+    /// [`SlowReader::DropOldest`](crate::SlowReader::DropOldest).
     pub dropped_writes: u64,
+    /// Writes whose place was taken by a newer one before they began to leave
+    /// ([`Context::write_latest`](crate::Context::write_latest)).
+    pub replaced_writes: u64,
     /// Bytes of output that wait now because sockets have refused them. What is shared counts for
     /// each connection that it waits for.
     pub output_waiting: u64,
@@ -180,6 +184,7 @@ pub(crate) struct Counters {
     pub(crate) restarts: AtomicU64,
     pub(crate) panics: AtomicU64,
     pub(crate) dropped_writes: AtomicU64,
+    pub(crate) replaced_writes: AtomicU64,
     pub(crate) pushes: AtomicU64,
     pub(crate) accept_pauses: AtomicU64,
     pub(crate) datagrams: DatagramCounters,
@@ -216,6 +221,7 @@ impl Counters {
         stats.restarts += get(&self.restarts);
         stats.panics += get(&self.panics);
         stats.dropped_writes += get(&self.dropped_writes);
+        stats.replaced_writes += get(&self.replaced_writes);
         stats.pushes += get(&self.pushes);
         stats.accept_pauses += get(&self.accept_pauses);
         stats.datagrams_received += get(&self.datagrams.received);
@@ -447,6 +453,7 @@ mod tests {
                 (&counters.dead_letters, 6),
                 (&counters.panics, 7),
                 (&counters.dropped_writes, 8),
+                (&counters.replaced_writes, 18),
                 (&counters.pushes, 9),
                 (&counters.accept_pauses, 10),
                 (&counters.unclaimed_work, 17),
@@ -494,6 +501,7 @@ mod tests {
             dead_letters: 6 * 1001,
             panics: 7 * 1001,
             dropped_writes: 8 * 1001,
+            replaced_writes: 18 * 1001,
             pushes: 9 * 1001,
             accept_pauses: 10 * 1001,
             unclaimed_work: 17 * 1001,

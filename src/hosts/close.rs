@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::actor::CloseReason;
-use crate::call::Hosted;
+use crate::call::{Hosted, Noted};
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::special::Special;
@@ -224,6 +224,7 @@ impl Hosts {
             let slot = &mut self.slots[index];
             begin(&mut self.call, slot, index, &self.extras);
             self.call.queued = 0;
+            self.call.noted = Noted::default();
             if let Some(actor) = slot.actor.as_deref_mut()
                 && let Err(panic) = guard(|| actor.closed(reason, &mut self.call))
             {

@@ -1,5 +1,6 @@
 //! Sockets that leave with an actor's end, and those that come from elsewhere.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,6 +10,7 @@ use crate::actor::CloseReason;
 use crate::adopt::{AdoptError, AdoptErrorKind, Adoption, Carried, Detached, Prepared};
 use crate::call::{AdoptFor, Adopting, Hosted};
 use crate::flags::Flags;
+use crate::hosts::extras::Extra;
 use crate::hosts::{Hosts, begin};
 use crate::origin::Origin;
 use crate::registry::ActorKey;
@@ -17,10 +19,18 @@ impl Hosts {
     /// The actor's callback asked for its socket to be taken out. What it wrote is kept, and not
     /// sent.
     pub(super) fn detach(&mut self, index: usize) {
+        if !self.keep_all(index) {
+            return;
+        }
+        let extra = self.extras.get(self.slots[index].extra);
+        if extra.is_some_and(Extra::has_file) {
+            let text = "detach: a part of a file waits to be sent, and cannot go along";
+            let error = io::Error::new(io::ErrorKind::Unsupported, text);
+            return self.end(index, CloseReason::Io(error));
+        }
         let Some(take) = self.call.detach.take() else {
             return;
         };
-        self.keep_staged(index, 0);
         begin(&mut self.call, &self.slots[index], index, &self.extras);
         let (peer, local) = (self.call.peer(), self.call.local());
         let slot = &mut self.slots[index];
@@ -41,7 +51,7 @@ impl Hosts {
         };
         if let Some(extra) = self.extras.get_mut(slot.extra) {
             carried.unread = std::mem::take(&mut extra.kept).freeze();
-            carried.unwritten = extra.output.take();
+            carried.unwritten = extra.take_output();
         }
         self.retire(index, &CloseReason::Detached);
         let (origin, flags) = (self.slots[index].origin, self.slots[index].flags);

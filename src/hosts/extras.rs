@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use crate::actor::CloseReason;
-use crate::output::{Notices, Output};
+use crate::output::{Notices, Output, Pieces};
 
 /// How many extras are held in reserve, and how much buffer each may hold: 1 MiB per poller in all,
 /// enough for the connections that are written to in one turn.
@@ -71,7 +71,7 @@ impl Extra {
 
     pub(super) fn is_idle(&self) -> bool {
         self.kept.is_empty()
-            && self.output.is_empty()
+            && self.queued() == 0
             && self.need == 0
             && self.reason.is_none()
             && self.apart.as_deref().is_none_or(Apart::is_idle)
@@ -83,15 +83,32 @@ impl Extra {
         self.taken_since = now;
     }
 
+    /// The bytes of output that wait.
+    #[inline]
+    pub(super) fn queued(&self) -> usize {
+        let apart = self.apart.as_deref();
+        let in_pieces = apart.map_or(0, |apart| apart.pieces.len());
+        self.output.len().saturating_add(in_pieces)
+    }
+
+    /// What they count as against the budget.
+    pub(super) fn cost(&self) -> usize {
+        let apart = self.apart.as_deref();
+        self.output.len() + apart.map_or(0, |apart| apart.pieces.cost())
+    }
+
     /// Drops the first `n` bytes of output, which the socket has taken; whether that makes a notice
     /// due.
     pub(super) fn advance(&mut self, n: usize) -> bool {
-        self.output.advance(n);
         self.taken += n;
-        match &mut self.apart {
-            Some(apart) => apart.notices.advance(n),
-            None => false,
-        }
+        let Some(apart) = &mut self.apart else {
+            self.output.advance(n);
+            return false;
+        };
+        let in_bytes = n.min(self.output.len());
+        self.output.advance(in_bytes);
+        apart.pieces.advance(n - in_bytes);
+        apart.notices.advance(n)
     }
 }
 
@@ -99,6 +116,8 @@ impl Extra {
 #[derive(Default)]
 pub(super) struct Apart {
     pub(super) notices: Notices,
+    /// What waits behind the output that is in one piece.
+    pub(super) pieces: Pieces,
 }
 
 /// The number of an extra: its place and one.
@@ -162,10 +181,11 @@ impl Extras {
         extra
     }
 
-    /// Takes an extra back, with all that is in it.
-    pub(super) fn give_back(&mut self, id: ExtraId) {
+    /// Takes an extra back, with all that is in it; whether it had something apart.
+    pub(super) fn give_back(&mut self, id: ExtraId) -> bool {
         let place = &mut self.places[id.place()];
-        let Some(extra) = place else { return };
+        let Some(extra) = place else { return false };
+        let had_apart = extra.apart.is_some();
         let held = extra.kept.capacity() + extra.output.capacity();
         if self.spare.len() < SPARE_MAX && held <= SPARE_BYTES_MAX {
             extra.kept.clear();
@@ -185,6 +205,7 @@ impl Extras {
             // A burst is over: its numbers, too, are given back.
             *self = Extras::default();
         }
+        had_apart
     }
 }
 
@@ -204,9 +225,9 @@ mod tests {
             assert_eq!(extras.get(*id).map(|extra| extra.need), Some(n));
         }
         let (last, others) = ids.split_last().expect("some");
-        others
-            .iter()
-            .for_each(|id| extras.give_back(id.expect("taken")));
+        others.iter().for_each(|id| {
+            extras.give_back(id.expect("taken"));
+        });
         assert_eq!(extras.spare.len(), SPARE_MAX);
         assert_eq!(extras.places.iter().flatten().count(), SPARE_MAX + 1);
         assert_eq!(

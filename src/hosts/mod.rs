@@ -15,6 +15,7 @@ mod extras;
 mod guard;
 mod header;
 mod input;
+mod marked;
 mod options;
 mod output;
 mod place;
@@ -33,7 +34,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::actor::{CloseReason, Outcome};
-use crate::call::{Call, Hosted, Wants};
+use crate::call::{Call, Hosted, Noted, Wants};
 use crate::flags::Flags;
 use crate::handle::Shared;
 use crate::hosts::datagrams::DatagramRoom;
@@ -97,12 +98,10 @@ pub(crate) enum Present {
 }
 
 /// When what a callback wrote goes to the socket.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Flush {
     /// At once: the answer to a request.
     Now,
-    /// At once, but by way of what is kept, where places are counted.
-    Kept,
     /// With all else that this turn makes the connection write, in one system call.
     EndOfTurn,
 }
@@ -255,7 +254,7 @@ impl Hosts {
 
     fn queued_at(&self, index: usize) -> usize {
         let extra = self.extras.get(self.slots[index].extra);
-        extra.map_or(0, |extra| extra.output.len())
+        extra.map_or(0, Extra::queued)
     }
 
     /// All actors that are there.
@@ -346,7 +345,8 @@ impl Hosts {
             }
             Ok(outcome) => self.carry_out(index, outcome, wants, flush),
         }
-        self.call.notices.clear();
+        self.call.marks.clear();
+        self.call.pieces = 0;
         if wants.has(Wants::DETACH) {
             // Still there where something else has ended it.
             let unused = self.call.detach.take();
@@ -397,12 +397,6 @@ impl Hosts {
                     .set(Flags::WRITE_SHUT | Flags::SHUT_PENDING);
             }
         }
-        let flush = if wants.has(Wants::NOTICE) {
-            self.note_notices(index);
-            flush.max(Flush::Kept)
-        } else {
-            flush
-        };
         let reason = match outcome {
             Err(error) => CloseReason::Error(error),
             Ok(()) if wants.has(Wants::CLOSE) => {
@@ -414,7 +408,12 @@ impl Hosts {
             }
             Ok(()) if wants.has(Wants::DETACH) => return self.detach(index),
             Ok(()) => {
-                if self.send_staged(index, flush) && !wants.is_empty() {
+                let goes_on = if wants.has(Wants::MARKS) {
+                    self.send_marked(index, flush)
+                } else {
+                    self.send_staged(index, flush)
+                };
+                if goes_on && !wants.is_empty() {
                     self.owe_notices(index);
                     self.sync_interest(index);
                 }
@@ -422,9 +421,12 @@ impl Hosts {
             }
         };
         // Kept first and sent by the close, which knows the reason if sending fails.
-        self.keep_staged(index, 0);
         let within = self.call.close_within.take();
-        self.close_within(index, reason, within);
+        if self.keep_all(index) {
+            self.close_within(index, reason, within);
+        } else {
+            self.drop_guarded(reason);
+        }
     }
 
     /// The poller has to call this actor for the reasons in `flags`, though the selector will not
@@ -563,7 +565,9 @@ impl Hosts {
         if let Some(id) = self.slots[index].extra {
             self.uncount_output(index);
             self.slots[index].extra = None;
-            self.extras.give_back(id);
+            if self.extras.give_back(id) {
+                self.call.noted = Noted::default();
+            }
         }
     }
 }
@@ -578,9 +582,13 @@ fn begin(call: &mut Call, slot: &Slot, index: usize, extras: &Extras) {
     call.queued = match extras.get(slot.extra) {
         Some(extra) => {
             if let Some(apart) = &extra.apart {
-                call.noted = (call.key, apart.notices.len());
+                call.noted = Noted {
+                    key: call.key,
+                    notices: apart.notices.len(),
+                    free: extra.queued().wrapping_sub(extra.cost()),
+                };
             }
-            extra.output.len()
+            extra.cost()
         }
         None => 0,
     };

@@ -5,8 +5,39 @@ use std::io::{self, IoSlice};
 use crate::actor::CloseReason;
 use crate::flags::Flags;
 use crate::hosts::{Flush, Hosts, holds_source};
-use crate::output::MAX_PARTS;
+use crate::output::{MAX_PARTS, Pieces};
 use crate::sys::Socket;
+
+/// Pieces handed to one sendmsg: they may be short, and nobody has copied them into one.
+const PIECES_PER_SEND: usize = 256;
+
+/// Bytes of a file that one connection sends before the others have their turn.
+const FILE_MAX: usize = 256 << 10;
+
+/// Sends the first pieces: bytes, or a part of a file; how many bytes there were, and were taken.
+///
+/// Of a large file no more is sent at once than [`FILE_MAX`]. The socket then counts as one that has
+/// refused: the selector says in the next turn that it has not.
+#[cold]
+fn send_piece(socket: &Socket, pieces: &Pieces, scratch: &mut [u8]) -> (usize, io::Result<usize>) {
+    if let Some(part) = pieces.first_file() {
+        let left = usize::try_from(part.left).unwrap_or(usize::MAX);
+        let most = left.min(FILE_MAX);
+        let sent = socket.send_file(&part.file, part.at, most, scratch);
+        let sent = sent.and_then(|sent| match sent {
+            0 => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("write_file: the file ends {left} bytes before what was to be sent"),
+            )),
+            sent => Ok(sent),
+        });
+        return (left, sent);
+    }
+    let mut slices = [IoSlice::new(&[]); PIECES_PER_SEND];
+    let count = pieces.io_slices(&mut slices);
+    let offered = slices[..count].iter().map(|slice| slice.len()).sum();
+    (offered, socket.send_vectored(&slices[..count]))
+}
 
 impl Hosts {
     /// Sends or keeps what the callback wrote; `false` when the connection has ended over it.
@@ -19,7 +50,7 @@ impl Hosts {
         if queued + len >= self.call.options().high_watermark {
             self.reach_high(index);
         }
-        if flush != Flush::Now || queued > 0 {
+        if flush == Flush::EndOfTurn || queued > 0 {
             self.keep_staged(index, 0);
             // A reader that reads is not to run over its budget only because the turn is long.
             let is_little = queued + len < self.call.options().high_watermark;
@@ -125,7 +156,15 @@ impl Hosts {
             extra.output_since = now;
             extra.begin_window(now);
         }
-        staged.move_into(&mut extra.output, sent, &self.read_buf);
+        match &mut extra.apart {
+            Some(apart) if !apart.pieces.is_empty() => {
+                let mut cursor = staged.cursor(&self.read_buf);
+                cursor.next(sent);
+                apart.pieces.push(cursor.next(staged.len() - sent), false);
+                staged.clear();
+            }
+            _ => staged.move_into(&mut extra.output, sent, &self.read_buf),
+        }
         self.call.staged = staged;
     }
 
@@ -167,13 +206,17 @@ impl Hosts {
             let (Some(socket), Some(extra)) = (&slot.socket, extra) else {
                 break;
             };
-            if extra.output.is_empty() {
+            if extra.queued() == 0 {
                 break;
             }
             if let Some(error) = extra.broken.take() {
                 return self.fail_to_send(index, error);
             }
             let (offered, sent) = match extra.output.as_slice() {
+                Some([]) => {
+                    let Some(apart) = &extra.apart else { break };
+                    send_piece(socket, &apart.pieces, &mut self.read_buf)
+                }
                 Some(bytes) => (bytes.len(), socket.send(bytes)),
                 None => {
                     let mut slices = [IoSlice::new(&[]); MAX_PARTS];
@@ -222,7 +265,7 @@ impl Hosts {
     }
 
     /// The socket refused bytes: wait until it takes some.
-    fn block(&mut self, index: usize) -> bool {
+    pub(super) fn block(&mut self, index: usize) -> bool {
         let key = self.key(index);
         self.slots[index].flags.set(Flags::BLOCKED);
         self.watch_output(index);
@@ -233,7 +276,7 @@ impl Hosts {
 
     /// Carries out a half-close that waited for the output to be flushed; `false` when the
     /// connection has ended over it.
-    fn shut_if_flushed(&mut self, index: usize) -> bool {
+    pub(super) fn shut_if_flushed(&mut self, index: usize) -> bool {
         let queued = self.queued_at(index);
         let slot = &mut self.slots[index];
         if queued > 0 || !slot.flags.take(Flags::SHUT_PENDING) {
@@ -261,7 +304,7 @@ impl Hosts {
         shut
     }
 
-    fn reach_high(&mut self, index: usize) {
+    pub(super) fn reach_high(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         slot.flags.set(Flags::ABOVE_HIGH);
         // The selector is told when the socket refuses bytes; until then there may be nothing to

@@ -198,10 +198,10 @@ impl Hosts {
         slot.flags.clear(Flags::WATCH_OUTPUT);
         let options = &self.call.origins[usize::from(slot.origin)].options;
         let extra = self.extras.get_mut(slot.extra);
-        let Some(extra) = extra.filter(|extra| !extra.output.is_empty()) else {
+        let Some(extra) = extra.filter(|extra| extra.queued() > 0) else {
             return;
         };
-        let queued = extra.output.len();
+        let queued = extra.queued();
         let after = options.stuck_timeout;
         let waited = now.saturating_duration_since(extra.output_since);
         if waited >= after {

@@ -40,7 +40,7 @@ impl Hosts {
         }
     }
 
-    fn set_counted(&mut self, index: usize, queued: usize) {
+    pub(super) fn set_counted(&mut self, index: usize, queued: usize) {
         let key = self.key(index);
         let Some(extra) = self.extras.get_mut(self.slots[index].extra) else {
             return;
@@ -54,7 +54,8 @@ impl Hosts {
         door.waiting.store(self.waiting, Ordering::Relaxed);
     }
 
-    /// Ends the connections for which the most waits, until there is room again.
+    /// Ends the connections for which the most waits, or drops their oldest writes where they
+    /// may be dropped, until there is room again.
     ///
     /// So a reader that takes what it is sent never pays for one that does not, however many of
     /// these there are.
@@ -73,7 +74,11 @@ impl Hosts {
         }
     }
 
+    /// Drops what may be dropped for this connection, or ends it.
     fn crowd_out(&mut self, index: usize, queued: usize) {
+        if self.drop_old_writes(index) {
+            return;
+        }
         let limit = self.output_budget;
         let reason = match self.take_reason(index) {
             Some(reason @ CloseReason::Error(_)) => reason,

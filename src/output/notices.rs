@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::output::Change;
+
 /// What one notice takes, and so counts as against the budget of its connection.
 pub(crate) const NOTICE_BYTES: usize = size_of::<(u64, u64)>();
 
@@ -29,6 +31,35 @@ impl Notices {
     pub(crate) fn advance(&mut self, n: usize) -> bool {
         self.taken += n as u64;
         self.is_due()
+    }
+
+    /// What waits has changed in the midst, see [`Change`]: places behind it move along, those
+    /// within it to its end.
+    pub(crate) fn shift(&mut self, change: Change) {
+        let Change { behind, was, is } = change;
+        let begin = self.taken + behind as u64;
+        if is == 0 {
+            // Whatever is dropped stands near the front, so rather than all behind it those before
+            // it are moved: as if it had been taken.
+            self.taken += was as u64;
+            let end = begin + was as u64;
+            let before = |(place, _): &&mut (u64, u64)| *place < end;
+            for (place, _) in self.waiting.iter_mut().take_while(before) {
+                *place = begin.min(*place) + was as u64;
+            }
+            return;
+        }
+        let end = begin + was as u64;
+        for (place, _) in self.waiting.iter_mut().rev() {
+            if *place <= begin {
+                break;
+            }
+            *place = if *place >= end {
+                *place - was as u64 + is as u64
+            } else {
+                begin + is as u64
+            };
+        }
     }
 
     /// Whether a notice is due.
@@ -103,6 +134,38 @@ mod tests {
             }
             prop_assert!(told.iter().copied().eq(0..told.len() as u64));
         }
+    }
+
+    #[test]
+    fn what_is_dropped_or_replaced_makes_no_notice_early() {
+        let noted = || {
+            let mut notices = Notices::default();
+            notices.advance(1000);
+            for (ahead, token) in [(0, 0), (100, 1), (150, 2), (170, 3), (200, 4)] {
+                notices.add(ahead, token);
+            }
+            notices
+        };
+        let due_at = |mut notices: Notices| {
+            let mut due = Vec::new();
+            for taken in 0..400 {
+                while notices.pop_due().is_some() {
+                    due.push(taken);
+                }
+                notices.advance(1);
+            }
+            due
+        };
+        assert_eq!(due_at(noted()), [0, 100, 150, 170, 200]);
+        let shifted = |was, is| {
+            let mut notices = noted();
+            let behind = 100;
+            notices.shift(Change { behind, was, is });
+            due_at(notices)
+        };
+        assert_eq!(shifted(50, 0), [0, 100, 100, 120, 150]);
+        assert_eq!(shifted(50, 10), [0, 100, 110, 130, 160]);
+        assert_eq!(shifted(50, 150), [0, 100, 250, 270, 300]);
     }
 
     #[test]

@@ -48,6 +48,7 @@ mod datagram;
 pub(crate) mod descriptor;
 #[cfg(target_os = "linux")]
 mod epoll;
+mod file;
 #[cfg(any(
     target_vendor = "apple",
     target_os = "freebsd",
