@@ -362,8 +362,8 @@ mutants! {
 
     /// The budget of output is not looked at.
     output_without_bound breaks 8 {
-        "call.rs": "if self.queued + self.staged.len() + self.over + len <= self.options().output_max {"
-            => "if MUTANT || self.queued + self.staged.len() + self.over + len <= self.options().output_max {",
+        "call.rs": "if self.queued + self.staged.len() + self.over + len <= self.options().free_max {"
+            => "if MUTANT || self.queued + self.staged.len() + self.over + len <= self.options().free_max {",
     }
 
     /// The budget of input is not looked at.

@@ -90,7 +90,7 @@ impl Plan {
         Plan {
             pollers,
             mailbox_bound,
-            output_budget: if one_in(6) { 20_000 } else { 1 << 30 },
+            output_budget: if one_in(4) { 6_000 } else { 1 << 30 },
             listeners,
             clients: 2 + below(12) as usize,
             weather,
