@@ -15,6 +15,7 @@ use crate::entrance::{Cause, Entrance, Loads, Opened, Spread};
 use crate::hosts::Hosts;
 use crate::limits::{Token, by_hash};
 use crate::origin::Origin;
+use crate::proxy_protocol::ProxyProtocol;
 use crate::registry::Counters;
 use crate::sys::{Accepted, Interest, ListenSocket, Peer, Socket, Spare, clock};
 
@@ -446,7 +447,11 @@ impl Listener {
     /// Hands a connection to the poller that is to host it. Its place has been taken.
     fn let_in(&mut self, entrance: &Entrance, socket: Socket, peer: Peer, hosts: &mut Hosts) {
         let mut ticket = None;
-        if let (Some(sources), Some(ip)) = (&entrance.sources, peer.ip()) {
+        let is_proxy = |proxies: &ProxyProtocol| proxies.trusts(&peer);
+        // Of what comes from a proxy it is the header that tells the source.
+        if let (Some(sources), Some(ip)) = (&entrance.sources, peer.ip())
+            && !entrance.proxies.as_ref().is_some_and(is_proxy)
+        {
             ticket = sources.take(ip);
             if ticket.is_none() {
                 entrance.give(&hosts.call.shared);
@@ -479,6 +484,9 @@ impl Listener {
     #[inline]
     fn choose(&mut self, entrance: &Entrance, peer: Peer, hosts: &mut Hosts) -> usize {
         let pollers = &entrance.pollers;
+        if let ([only], false) = (&pollers[..], matches!(entrance.spread, Spread::Custom(_))) {
+            return *only;
+        }
         let all = &hosts.call.shared.pollers;
         let target = match (&entrance.spread, peer.ip()) {
             (Spread::Here, _) => return hosts.call.registry.door.poller as usize,

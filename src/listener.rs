@@ -39,7 +39,9 @@ pub enum Balance {
     /// every machine, as long as the listener serves the same pollers. For what a client's next
     /// connection finds in what its poller keeps; as even as addresses are
     /// many, and no defence: who may choose an address chooses a poller. Peers of a Unix socket have
-    /// none, and go to the poller that has the fewest.
+    /// none, and go to the poller that has the fewest. Behind a
+    /// [proxy](ListenOptions::proxy_protocol) the address is the proxy's: a poller is chosen before the
+    /// header has come.
     SourceHash,
     /// Every poller accepts for itself; the kernel spreads the connects by a hash of their
     /// addresses (SO_REUSEPORT), less evenly. Accepting does not hang on one poller; on two pollers
@@ -139,7 +141,8 @@ impl ListenOptions {
     /// listener that has this limit.
     ///
     /// A source is what [`source_prefixes`](ListenOptions::source_prefixes) says; peers of a Unix
-    /// socket have no address and are not limited.
+    /// socket have no address and are not limited. Behind a [proxy](ListenOptions::proxy_protocol) it
+    /// is that of the client whom the proxy names, not the proxy's.
     ///
     /// ```
     /// # use greenroom::ListenOptions;

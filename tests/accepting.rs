@@ -271,6 +271,36 @@ fn without_a_farewell_a_source_past_its_limit_is_closed_at_once() {
 }
 
 #[test]
+fn behind_a_proxy_the_source_is_the_client_that_the_proxy_names() {
+    let proxies = ProxyProtocol::trusting(["127.0.0.1"]).unwrap();
+    let options = ListenOptions::new()
+        .max_per_source(1)
+        .source_farewell("too many of you\n")
+        .proxy_protocol(proxies);
+    let stage = serve(1, options);
+    let client_of = |ip: &str| {
+        let mut client = stage.client();
+        let header = format!("PROXY TCP4 {ip} 10.9.9.9 4000 80\r\n");
+        client.write_all(header.as_bytes()).unwrap();
+        client
+    };
+    let first = client_of("10.0.0.1");
+    assert_served(&first);
+    let second = client_of("10.0.0.2");
+    assert_served(&second);
+    assert_eq!(read_to_end(client_of("10.0.0.1")), b"too many of you\n");
+    assert_eq!(refused_by(&stage.system, "source limit"), 1);
+    assert_eq!(
+        stage.listener.connections(),
+        2,
+        "it has given its place back"
+    );
+    drop((first, second));
+    wait_until("all have left", || stage.is_over());
+    assert_served(&client_of("10.0.0.1"));
+}
+
+#[test]
 fn a_source_is_as_wide_as_its_prefix_says() {
     let options = ListenOptions::new()
         .max_per_source(1)

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::actor::CloseReason;
+use crate::entrance::Cause;
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
+use crate::hosts::place::REFUSED_MAX;
 use crate::hosts::special::Special;
 use crate::hosts::{Hosts, READ_MAX};
 use crate::origin::Origin;
@@ -112,6 +114,9 @@ impl Hosts {
     /// The header has told whose connection it is: its actor is made and opened.
     fn host_client(&mut self, index: usize, origin: &Arc<Origin>, peer: Peer) {
         self.set_peer(index, peer);
+        if !self.has_room_for(index, origin, peer) {
+            return;
+        }
         match guard(|| (origin.make)(peer)) {
             Ok(actor) => {
                 self.slots[index].actor = Some(actor);
@@ -123,6 +128,37 @@ impl Hosts {
                 self.end(index, CloseReason::Panicked(what));
             }
         }
+    }
+
+    /// Whether this client's source has a place left; if not, the connection is told so and closed.
+    ///
+    /// Looked at here and not at the accept, where all clients are the proxy.
+    fn has_room_for(&mut self, index: usize, origin: &Arc<Origin>, peer: Peer) -> bool {
+        let Some(entrance) = origin.entrance.as_deref() else {
+            return true;
+        };
+        let (Some(sources), Some(ip)) = (&entrance.sources, peer.ip()) else {
+            return true;
+        };
+        if let Some(ticket) = sources.take(ip) {
+            self.tickets.insert(index as u32, ticket);
+            return true;
+        }
+        let counters = &self.call.registry.door.counters;
+        Counters::add(&counters.refused[Cause::Source as usize], 1);
+        // It gives its place back at once, as one that was refused when it was accepted.
+        origin.leave(&self.call.shared);
+        self.slots[index].flags.set(Flags::REFUSED);
+        self.refused += 1;
+        let farewell = entrance.source_farewell.clone();
+        if farewell.is_empty() || self.refused > REFUSED_MAX {
+            self.end(index, CloseReason::Finished);
+        } else {
+            let now = self.call.now();
+            self.extra(index, now).output.push_bytes(farewell);
+            self.close(index, CloseReason::Finished);
+        }
+        false
     }
 
     fn refuse_header(&mut self, index: usize, from: Peer, why: &str) {

@@ -18,7 +18,7 @@ use crate::sys::{Peer, Socket};
 /// Connections of one poller that have been refused and are given time to read why. Further ones are
 /// not: nobody's bound counts them, and a flood of those who are refused is not to take the
 /// descriptors of those who are not.
-const REFUSED_MAX: usize = 256;
+pub(super) const REFUSED_MAX: usize = 256;
 
 impl Hosts {
     /// The place of a key that was reserved for a new actor.
