@@ -12,13 +12,15 @@ use std::process::{Command, Output};
 use process::{DEADLINE, Example, Talker, program};
 
 /// Every example, and its options beside the common ones.
-const EXAMPLES: [(&str, &[&str]); 6] = [
+const EXAMPLES: &[(&str, &[&str])] = &[
     ("echo", &["--unix"]),
     ("chat_room", &[]),
     ("push", &["--every"]),
     ("connection_limit", &["--max", "--by-listener"]),
     ("http_plaintext", &[]),
     ("redis_server", &[]),
+    ("reuseport", &["--balance", "own-rule"]),
+    ("many_listeners", &["--shout", "--control"]),
 ];
 
 /// Runs an example that is expected to end by itself.
@@ -48,7 +50,7 @@ fn assert_fails(output: &Output, needles: &[&str]) {
 
 #[test]
 fn help_names_the_options() {
-    for (name, options) in EXAMPLES {
+    for (name, options) in EXAMPLES.iter().copied() {
         let output = run(name, &["--help"]);
         let help = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{name}");
@@ -63,7 +65,7 @@ fn help_names_the_options() {
 
 #[test]
 fn a_bad_address_is_a_clear_error() {
-    for (name, _) in EXAMPLES {
+    for (name, _) in EXAMPLES.iter().copied() {
         assert_fails(&run(name, &["--addr", "nonsense"]), &["nonsense"]);
         assert_fails(&run(name, &["--addr", "127.0.0.1:99999"]), &["99999"]);
         // 192.0.2.0/24 is for documentation, so nobody's own.
@@ -76,14 +78,14 @@ fn a_bad_address_is_a_clear_error() {
 fn a_port_in_use_is_a_clear_error() {
     let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = holder.local_addr().expect("its address").to_string();
-    for (name, _) in EXAMPLES {
+    for (name, _) in EXAMPLES.iter().copied() {
         assert_fails(&run(name, &["--addr", &addr]), &[&addr, "in use"]);
     }
 }
 
 #[test]
 fn each_ends_at_a_signal_with_the_count_of_connections() {
-    for (name, _) in EXAMPLES {
+    for (name, _) in EXAMPLES.iter().copied() {
         for signal in ["INT", "TERM"] {
             let every: &[&str] = if name == "push" {
                 &["--every", "10"]
