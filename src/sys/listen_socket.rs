@@ -8,7 +8,7 @@ use libc::{SO_REUSEADDR, SOL_SOCKET, c_int};
 
 use super::addr::{Endpoint, Peer, SockAddr};
 use super::options::{Role, SocketOptions};
-use super::platform::{self, ENONET, SO_REUSEPORT};
+use super::platform::{self, ENONET, SO_REUSEPORT_SPREAD};
 use super::selector::Source;
 use super::simulated::{Number, Process};
 use super::socket::{self, End, Socket, set_option};
@@ -97,7 +97,7 @@ impl ListenSocket {
         // Linux still refuses a second listener.
         set_option(fd.as_fd(), SOL_SOCKET, SO_REUSEADDR, 1 as c_int)?;
         if options.reuse_port {
-            set_option(fd.as_fd(), SOL_SOCKET, SO_REUSEPORT, 1 as c_int)?;
+            set_option(fd.as_fd(), SOL_SOCKET, SO_REUSEPORT_SPREAD, 1 as c_int)?;
         }
         options.socket.apply(fd.as_fd(), Role::Listener)?;
         bind(&fd, &addr)?;

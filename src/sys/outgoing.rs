@@ -1,5 +1,6 @@
 //! Sockets that connect.
 
+#[cfg(target_os = "linux")]
 use std::ffi::CString;
 use std::io;
 use std::mem;

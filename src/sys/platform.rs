@@ -14,6 +14,7 @@ use std::ptr;
 use libc::{MSG_DONTWAIT, c_int};
 
 use super::addr::SockAddr;
+use super::socket::set_option;
 
 /// In place of the number of an option that a system lacks: no option has it. To set or to ask it
 /// is an error of kind `Unsupported`.
@@ -66,11 +67,14 @@ pub(super) const ENONET: c_int = -1;
 
 // ---- options ------------------------------------------------------------------------------------
 
+/// What spreads the connects of one address over several listeners.
+#[cfg(target_os = "linux")]
+pub(super) use libc::SO_REUSEPORT as SO_REUSEPORT_SPREAD;
 #[cfg(target_os = "linux")]
 pub(super) use libc::{
-    IP_TRANSPARENT, IPV6_TRANSPARENT, SO_BINDTODEVICE, SO_INCOMING_CPU, SO_MARK, SO_REUSEPORT,
-    TCP_DEFER_ACCEPT, TCP_FASTOPEN, TCP_FASTOPEN_CONNECT, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL,
-    TCP_QUICKACK, TCP_USER_TIMEOUT,
+    IP_TRANSPARENT, IPV6_ADD_MEMBERSHIP, IPV6_DROP_MEMBERSHIP, IPV6_TRANSPARENT, SO_BINDTODEVICE,
+    SO_INCOMING_CPU, SO_MARK, SO_REUSEPORT, TCP_DEFER_ACCEPT, TCP_FASTOPEN, TCP_FASTOPEN_CONNECT,
+    TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_QUICKACK, TCP_USER_TIMEOUT,
 };
 
 #[cfg(not(target_os = "linux"))]
@@ -90,24 +94,17 @@ mod elsewhere {
     pub(in crate::sys) const TCP_QUICKACK: c_int = ABSENT;
     pub(in crate::sys) const TCP_USER_TIMEOUT: c_int = ABSENT;
 
-    // Where the option of that name does not spread connects, the one that does.
-    #[cfg(any(
-        target_vendor = "apple",
-        target_os = "dragonfly",
-        target_os = "netbsd",
-        target_os = "openbsd"
-    ))]
+    pub(in crate::sys) use libc::IPV6_JOIN_GROUP as IPV6_ADD_MEMBERSHIP;
+    pub(in crate::sys) use libc::IPV6_LEAVE_GROUP as IPV6_DROP_MEMBERSHIP;
+
+    #[cfg(not(any(target_os = "illumos", target_os = "solaris")))]
     pub(in crate::sys) use libc::SO_REUSEPORT;
-    #[cfg(target_os = "freebsd")]
-    pub(in crate::sys) use libc::SO_REUSEPORT_LB as SO_REUSEPORT;
-    #[cfg(not(any(
-        target_vendor = "apple",
-        target_os = "freebsd",
-        target_os = "dragonfly",
-        target_os = "netbsd",
-        target_os = "openbsd"
-    )))]
+    #[cfg(any(target_os = "illumos", target_os = "solaris"))]
     pub(in crate::sys) const SO_REUSEPORT: c_int = ABSENT;
+    #[cfg(not(target_os = "freebsd"))]
+    pub(in crate::sys) use self::SO_REUSEPORT as SO_REUSEPORT_SPREAD;
+    #[cfg(target_os = "freebsd")]
+    pub(in crate::sys) use libc::SO_REUSEPORT_LB as SO_REUSEPORT_SPREAD;
 
     #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
     pub(in crate::sys) use libc::TCP_FASTOPEN;
@@ -201,7 +198,7 @@ fn prepare(fd: &OwnedFd) -> io::Result<()> {
 #[cfg(target_vendor = "apple")]
 pub(super) fn silence_pipe(fd: BorrowedFd<'_>) {
     let on: c_int = 1;
-    let _ = super::socket::set_option(fd, libc::SOL_SOCKET, libc::SO_NOSIGPIPE, on);
+    let _ = set_option(fd, libc::SOL_SOCKET, libc::SO_NOSIGPIPE, on);
 }
 
 /// A flag of each send does that.
@@ -288,6 +285,77 @@ pub(super) fn family(fd: BorrowedFd<'_>) -> io::Result<c_int> {
         unsafe { syscall!(getsockname(fd.as_raw_fd(), addr, len)) }.map(drop)
     })?;
     Ok(addr.family())
+}
+
+// ---- multicast ----------------------------------------------------------------------------------
+
+/// Joins or leaves an IPv4 group, on the interface of this number, or else of this address.
+#[cfg(not(any(target_os = "netbsd", target_os = "illumos", target_os = "solaris")))]
+pub(super) fn membership_v4(
+    fd: BorrowedFd<'_>,
+    name: c_int,
+    [group, address]: [libc::in_addr; 2],
+    index: c_int,
+) -> io::Result<()> {
+    let request = libc::ip_mreqn {
+        imr_multiaddr: group,
+        imr_address: address,
+        imr_ifindex: index,
+    };
+    set_option(fd, libc::IPPROTO_IP, name, request)
+}
+
+/// Joins or leaves an IPv4 group, on the interface of this address.
+#[cfg(any(target_os = "netbsd", target_os = "illumos", target_os = "solaris"))]
+pub(super) fn membership_v4(
+    fd: BorrowedFd<'_>,
+    name: c_int,
+    [group, address]: [libc::in_addr; 2],
+    index: c_int,
+) -> io::Result<()> {
+    by_address(index)?;
+    let request = libc::ip_mreq {
+        imr_multiaddr: group,
+        imr_interface: address,
+    };
+    set_option(fd, libc::IPPROTO_IP, name, request)
+}
+
+/// Sends IPv4 multicast by the interface of this number, or else of this address.
+#[cfg(not(any(target_os = "netbsd", target_os = "illumos", target_os = "solaris")))]
+pub(super) fn send_multicast_v4_by(
+    fd: BorrowedFd<'_>,
+    address: libc::in_addr,
+    index: c_int,
+) -> io::Result<()> {
+    let none = libc::in_addr { s_addr: 0 };
+    membership_v4(fd, libc::IP_MULTICAST_IF, [none, address], index)
+}
+
+/// Sends IPv4 multicast by the interface of this address.
+#[cfg(any(target_os = "netbsd", target_os = "illumos", target_os = "solaris"))]
+pub(super) fn send_multicast_v4_by(
+    fd: BorrowedFd<'_>,
+    address: libc::in_addr,
+    index: c_int,
+) -> io::Result<()> {
+    by_address(index)?;
+    set_option(fd, libc::IPPROTO_IP, libc::IP_MULTICAST_IF, address)
+}
+
+/// Refuses an interface that is named by its number.
+#[cfg(any(target_os = "netbsd", target_os = "illumos", target_os = "solaris"))]
+fn by_address(index: c_int) -> io::Result<()> {
+    if index != 0 {
+        let text = "for IPv4 this system is told an interface by one of its addresses";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
+    Ok(())
+}
+
+/// Sets how far IPv4 multicast goes, or whether it comes back. Not every system takes an `int`.
+pub(super) fn set_multicast_v4(fd: BorrowedFd<'_>, name: c_int, value: u8) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_IP, name, value)
 }
 
 // ---- a bell -------------------------------------------------------------------------------------

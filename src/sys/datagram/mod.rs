@@ -6,9 +6,9 @@ mod receive;
 mod send;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use libc::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET, c_int};
+use libc::{SO_REUSEADDR, SOL_SOCKET, c_int};
 
 pub use addr::DatagramAddr;
 pub(crate) use addr::Family;
@@ -19,6 +19,7 @@ pub(crate) use send::{Outgoing, SendBatch};
 
 use crate::sys::addr::{Endpoint, SockAddr};
 use crate::sys::options::{Role, SocketOptions};
+use crate::sys::platform::{self, SO_REUSEPORT};
 use crate::sys::selector::Source;
 use crate::sys::simulated::{Number, Process};
 use crate::sys::socket::{Socket, set_option};
@@ -38,6 +39,10 @@ struct mmsghdr {
 
 /// Whether the kernel has calls for several datagrams at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(any(target_os = "linux", target_os = "android")),
+    allow(dead_code, reason = "one by one is the only way")
+)]
 pub(crate) enum Batched {
     /// To be found out by calling one.
     Perhaps,
@@ -230,13 +235,9 @@ fn bind_one(addr: &DatagramAddr, how: &DatagramBind, turn: Turn) -> io::Result<D
     })
 }
 
-/// Opens a socket that is non-blocking and close-on-exec from its first moment.
+/// Opens a socket, non-blocking and close-on-exec.
 fn open(family: Family) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: takes no pointer.
-    let fd = unsafe { syscall!(socket(family.domain(), kind, 0)) }?;
-    // SAFETY: the call has just made the descriptor, and nothing else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    platform::socket(family.domain(), libc::SOCK_DGRAM)
 }
 
 fn bind(fd: &OwnedFd, addr: &SockAddr) -> io::Result<()> {

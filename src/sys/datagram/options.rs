@@ -3,13 +3,17 @@
 use std::ffi::CString;
 use std::fmt;
 use std::io;
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use std::mem;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6, SOL_SOCKET, c_int, c_uint};
 
 use crate::sys::datagram::Family;
+use crate::sys::platform;
 use crate::sys::socket::set_option;
 
 /// Which network interface a multicast group is joined on, or multicast is sent by.
@@ -103,15 +107,17 @@ pub(super) fn apply(fd: BorrowedFd<'_>, family: Family, option: &DatagramOption)
 fn apply_v4(fd: BorrowedFd<'_>, option: &DatagramOption) -> io::Result<()> {
     let (name, value) = match option {
         DatagramOption::MulticastInterface(by) => {
-            let by = request_v4(Ipv4Addr::UNSPECIFIED, by)?;
-            return set_option(fd, IPPROTO_IP, libc::IP_MULTICAST_IF, by);
+            let (address, index) = interface_v4(by)?;
+            return platform::send_multicast_v4_by(fd, address, index);
         }
-        DatagramOption::MulticastLoop(on) => (libc::IP_MULTICAST_LOOP, c_int::from(*on)),
-        DatagramOption::MulticastHops(hops) => (libc::IP_MULTICAST_TTL, c_int::from(*hops)),
-        DatagramOption::Hops(hops) => (libc::IP_TTL, hops_of(*hops)?),
+        DatagramOption::MulticastLoop(on) => (libc::IP_MULTICAST_LOOP, u8::from(*on)),
+        DatagramOption::MulticastHops(hops) => (libc::IP_MULTICAST_TTL, *hops),
+        DatagramOption::Hops(hops) => {
+            return set_option(fd, IPPROTO_IP, libc::IP_TTL, hops_of(*hops)?);
+        }
         _ => return Ok(()),
     };
-    set_option(fd, IPPROTO_IP, name, value)
+    platform::set_multicast_v4(fd, name, value)
 }
 
 fn apply_v6(fd: BorrowedFd<'_>, option: &DatagramOption) -> io::Result<()> {
@@ -156,7 +162,8 @@ fn membership(
             } else {
                 libc::IP_DROP_MEMBERSHIP
             };
-            set_option(fd, IPPROTO_IP, name, request_v4(group, on)?)
+            let (address, index) = interface_v4(on)?;
+            platform::membership_v4(fd, name, [in_addr(group), address], index)
         }
         IpAddr::V6(_) if family == Family::V4 => Err(unfit(
             io::ErrorKind::InvalidInput,
@@ -170,9 +177,9 @@ fn membership(
                 ipv6mr_interface: index_v6(on)?,
             };
             let name = if joins {
-                libc::IPV6_ADD_MEMBERSHIP
+                platform::IPV6_ADD_MEMBERSHIP
             } else {
-                libc::IPV6_DROP_MEMBERSHIP
+                platform::IPV6_DROP_MEMBERSHIP
             };
             set_option(fd, IPPROTO_IPV6, name, request)
         }
@@ -190,23 +197,21 @@ fn membership(
     })
 }
 
-/// An IPv4 group and the interface that is meant.
-fn request_v4(group: Ipv4Addr, on: &Interface) -> io::Result<libc::ip_mreqn> {
-    let addr = |addr: Ipv4Addr| libc::in_addr {
+fn in_addr(addr: Ipv4Addr) -> libc::in_addr {
+    libc::in_addr {
         s_addr: u32::from_ne_bytes(addr.octets()),
-    };
-    let mut request = libc::ip_mreqn {
-        imr_multiaddr: addr(group),
-        imr_address: addr(Ipv4Addr::UNSPECIFIED),
-        imr_ifindex: 0,
-    };
-    match on {
-        Interface::Any => {}
-        Interface::Address(own) => request.imr_address = addr(*own),
-        Interface::Name(name) => request.imr_ifindex = index_of(name)? as c_int,
-        Interface::Index(index) => request.imr_ifindex = *index as c_int,
     }
-    Ok(request)
+}
+
+/// The interface that is meant, by its address or its number.
+fn interface_v4(on: &Interface) -> io::Result<(libc::in_addr, c_int)> {
+    let any = in_addr(Ipv4Addr::UNSPECIFIED);
+    Ok(match on {
+        Interface::Any => (any, 0),
+        Interface::Address(own) => (in_addr(*own), 0),
+        Interface::Name(name) => (any, index_of(name)? as c_int),
+        Interface::Index(index) => (any, *index as c_int),
+    })
 }
 
 fn index_v6(on: &Interface) -> io::Result<c_uint> {

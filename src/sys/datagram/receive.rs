@@ -3,6 +3,7 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
+#[cfg(any(target_os = "linux", target_os = "android"))]
 use std::ptr;
 
 use libc::{MSG_DONTWAIT, MSG_TRUNC, c_int};
@@ -34,6 +35,10 @@ pub(crate) struct ReceiveBatch {
     received: Vec<Received>,
     /// What recvmsg(2) has returned behind them.
     error: Option<io::Error>,
+    #[cfg_attr(
+        not(any(target_os = "linux", target_os = "android")),
+        allow(dead_code, reason = "one by one is the only way")
+    )]
     batched: Batched,
 }
 

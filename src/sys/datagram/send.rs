@@ -6,11 +6,10 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
-use libc::{MSG_DONTWAIT, MSG_NOSIGNAL};
-
 use crate::sys::addr::SockAddr;
 use crate::sys::datagram::options::Control;
 use crate::sys::datagram::{Batched, DatagramAddr, Family, mmsghdr};
+use crate::sys::platform::SEND_FLAGS;
 use crate::sys::retry_interrupted;
 use crate::sys::selector::Source;
 use crate::sys::socket::Socket;
@@ -34,6 +33,10 @@ pub(crate) struct SendBatch {
     controls: Vec<Control>,
     slices: Vec<libc::iovec>,
     headers: Vec<mmsghdr>,
+    #[cfg_attr(
+        not(any(target_os = "linux", target_os = "android")),
+        allow(dead_code, reason = "one by one is the only way")
+    )]
     batched: Batched,
 }
 
@@ -121,7 +124,7 @@ impl SendBatch {
     }
 
     fn call(&mut self, fd: RawFd) -> io::Result<usize> {
-        let flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+        let flags = SEND_FLAGS;
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if self.batched != Batched::No && self.headers.len() > 1 {
             let (headers, count) = (self.headers.as_mut_ptr(), self.headers.len());
