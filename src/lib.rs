@@ -58,6 +58,12 @@
 //! | [`DatagramOptions::queue_max`] | 1 MiB, each datagram counted with 64 bytes more | a burst of some thousand answers while the network card is busy | the datagram is dropped and counted, `send_to` returns `false`; [`Actor::drained`] |
 //! | [`DatagramOption`]s | as the system has them | its owner set them | |
 //!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `signals`: the module `signals`, by the crate `signal-hook`.
+//!
 //! # Panics
 //!
 //! A panic in a callback ends that actor alone, where panics unwind. With `panic = "abort"` it ends
@@ -84,6 +90,8 @@ mod listener;
 mod local;
 mod offload;
 mod origin;
+#[cfg(feature = "signals")]
+pub mod signals;
 mod supervise;
 mod system;
 pub mod testing;

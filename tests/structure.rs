@@ -17,6 +17,7 @@ const LEVELS: [&[&str]; 7] = [
         "broadcaster",
         "tick",
         "supervise",
+        "signals",
         "testing",
     ],
     &["poller", "acceptor"],

@@ -5,9 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use clap::Args;
-use greenroom::{Builder, Endpoint, Listener, System};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use greenroom::{Builder, Endpoint, Listener, System, signals};
 
 /// Options of every example.
 #[derive(Args)]
@@ -57,16 +55,7 @@ pub(crate) fn run_until_signal(
     then: &str,
 ) -> Result<(), Error> {
     // Before the start line: whoever has read that may send a signal.
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let handle = system.handle();
-    std::thread::spawn(move || {
-        let patience = [Duration::from_secs(5)]
-            .into_iter()
-            .chain(std::iter::repeat(Duration::ZERO));
-        for (_, within) in signals.forever().zip(patience) {
-            handle.stop(within);
-        }
-    });
+    signals::stop_on(&system.handle(), Duration::from_secs(5))?;
     let addr = listener.local_addr();
     println!("listening on {addr}; try: nc {}{then}", for_nc(addr));
     let handle = system.handle();
