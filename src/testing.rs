@@ -108,6 +108,7 @@
 pub mod guide {}
 
 mod client;
+mod datagrams;
 mod observed;
 mod offloaded;
 mod probe;
@@ -137,10 +138,11 @@ use crate::origin::{ConnectionOptions, Origin};
 use crate::poller::Poller;
 use crate::registry::{ActorKey, Stats};
 use crate::sync::lock;
-use crate::sys::{Endpoint, Network, Peer, Selector, Wire, clock};
+use crate::sys::{Endpoint, Hand, Network, Peer, Selector, Wire, clock};
 use crate::system::{Builder, System};
 
 pub use client::Client;
+pub use datagrams::DatagramClient;
 use observed::{Observed, Seen};
 pub use probe::Probe;
 pub use seeds::for_each_seed;
@@ -178,6 +180,8 @@ pub struct Stage<A: Actor> {
     now: Instant,
     /// The peer's end; `None` for an actor without a socket.
     wire: Option<Wire>,
+    /// What its datagram socket sends goes here.
+    hand: Option<Hand>,
     seen: Rc<RefCell<Seen<A>>>,
     /// Why the actor ended, moved out of `seen` so that it can be lent out.
     reason: Option<CloseReason>,
@@ -248,6 +252,7 @@ impl<A: Actor> Stage<A> {
             key: ActorKey::default(),
             now,
             wire: None,
+            hand: None,
             seen,
             reason: None,
             panics: 0,

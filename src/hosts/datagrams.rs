@@ -57,13 +57,7 @@ impl Hosts {
             make,
         } = bound;
         match guard(make) {
-            Ok(actor) => {
-                let index = self.place_datagrams(key, socket, options, actor);
-                self.open(index);
-                if self.find(key).is_some() {
-                    self.sync_interest(index);
-                }
-            }
+            Ok(actor) => self.host_datagrams(key, socket, options, actor),
             Err(panic) => {
                 self.count_panic("a factory", &*panic);
                 self.drop_guarded(panic);
@@ -97,11 +91,7 @@ impl Hosts {
                 Ok(socket) => {
                     let door = &self.call.registry.door;
                     door.sockets.fetch_add(1, Ordering::AcqRel);
-                    let index = self.place_datagrams(key, socket, options, actor);
-                    self.open(index);
-                    if self.find(key).is_some() {
-                        self.sync_interest(index);
-                    }
+                    self.host_datagrams(key, socket, options, actor);
                 }
                 Err(error) => {
                     log::debug!("{error}");
@@ -123,13 +113,14 @@ impl Hosts {
         }
     }
 
-    fn place_datagrams(
+    /// Opens an actor with a socket that has been counted.
+    pub(crate) fn host_datagrams(
         &mut self,
         key: ActorKey,
         socket: DatagramSocket,
         options: DatagramOptions,
         actor: Box<dyn Hosted>,
-    ) -> usize {
+    ) {
         let index = self.place(key, Some(actor));
         self.call.origins[0].live.fetch_add(1, Ordering::AcqRel);
         let slot = &mut self.slots[index];
@@ -152,7 +143,10 @@ impl Hosts {
             retry_after: RETRY_MIN,
         };
         self.call.datagrams.insert(index as u32, datagrams);
-        index
+        self.open(index);
+        if self.find(key).is_some() {
+            self.sync_interest(index);
+        }
     }
 
     // ---- to the actor ---------------------------------------------------------------------------

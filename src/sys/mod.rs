@@ -93,7 +93,7 @@ pub use selector::Interest;
 pub use selector::SelectorKind;
 pub(crate) use selector::{Events, Selector, Source};
 pub use simulated::{Fault, Faults, Random, Trace};
-pub(crate) use simulated::{Network, Process, Who, Wire};
+pub(crate) use simulated::{Hand, Network, Parcel, Process, Who, Wire};
 pub(crate) use socket::Socket;
 pub(crate) use spare::Spare;
 pub(crate) use unix_path::UnixPath;

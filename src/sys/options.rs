@@ -474,6 +474,13 @@ impl SocketOptions {
             .try_for_each(|option| option.check(kind, role))
     }
 
+    /// The same for a datagram socket.
+    pub(crate) fn check_datagrams(&self, endpoint: &Endpoint) -> io::Result<()> {
+        let kind = Kind::of_stream(endpoint).with_datagrams();
+        let mut options = self.options.iter();
+        options.try_for_each(|option| option.check(kind, Role::Datagrams))
+    }
+
     /// Those that a listener at `endpoint` does not hand down to what it accepts.
     pub(crate) fn per_connection(&self, endpoint: &Endpoint) -> Vec<SocketOption> {
         let kind = Kind::of_stream(endpoint);
@@ -509,6 +516,11 @@ impl SocketOption {
     pub(super) fn check_open(&self, endpoint: &Endpoint) -> io::Result<()> {
         self.check(Kind::of_stream(endpoint), Role::Open)
     }
+
+    /// The same for a datagram socket.
+    pub(super) fn check_datagrams(&self, endpoint: &Endpoint) -> io::Result<()> {
+        self.check(Kind::of_stream(endpoint).with_datagrams(), Role::Open)
+    }
 }
 
 /// What a socket is about to do.
@@ -520,7 +532,6 @@ pub(crate) enum Role {
     #[allow(dead_code, reason = "for connections that are made from here")]
     Connect,
     /// To receive and send datagrams.
-    #[allow(dead_code, reason = "for datagram sockets")]
     Datagrams,
     /// Whatever it does already.
     Open,
@@ -563,6 +574,13 @@ impl Kind {
         };
         let is_stream = get_option(fd, SOL_SOCKET, libc::SO_TYPE)? == libc::SOCK_STREAM;
         Ok(Kind { family, is_stream })
+    }
+
+    fn with_datagrams(self) -> Kind {
+        Kind {
+            is_stream: false,
+            ..self
+        }
     }
 
     fn of_stream(endpoint: &Endpoint) -> Kind {

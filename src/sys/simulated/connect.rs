@@ -53,10 +53,11 @@ impl Number {
 
     /// Removes the file of a Unix socket.
     pub(in crate::sys) fn remove_file(self) {
-        let Place::Listener(place) = self.place() else {
-            return;
-        };
-        let _ = simulate(|network| network.listeners[place].has_file = false);
+        let _ = simulate(|network| match self.place() {
+            Place::Listener(place) => network.listeners[place].has_file = false,
+            Place::Datagram(place) => network.remove_datagram_file(place),
+            Place::End { .. } => {}
+        });
     }
 
     pub(in crate::sys) fn accept(self) -> io::Result<(Number, Peer)> {
@@ -213,6 +214,7 @@ impl Network {
         let there = self.listeners.iter().filter(|listener| listener.has_file);
         there
             .map(|listener| listener.endpoint.to_string())
+            .chain(self.datagram_files())
             .collect()
     }
 

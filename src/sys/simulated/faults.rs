@@ -10,7 +10,7 @@ use super::random::Random;
 pub enum Fault {
     /// Bytes, connects and ends of streams take their time, each connection and direction its own:
     /// up to some 50 ms, now and then half a second. What two connections send is reordered, what
-    /// one sends is not.
+    /// one sends is not. Of datagrams each takes its own, in the order in which one socket sends them.
     Delay,
     /// A receive gets less than there is, a send takes less than it is given, and what was sent in
     /// one piece arrives in several.
@@ -42,11 +42,17 @@ pub enum Fault {
     ClockJump,
     /// [Offloaded](crate::Context::offload) work is refused as if as much waited as may.
     Busy,
+    /// A datagram is lost on its way.
+    LoseDatagram,
+    /// A datagram arrives twice.
+    DuplicateDatagram,
+    /// A datagram arrives up to 100 ms later than those that were sent behind it.
+    ReorderDatagrams,
 }
 
 impl Fault {
     /// All of them, in the order of the declaration.
-    pub(super) const ALL: [Fault; 15] = [
+    pub(super) const ALL: [Fault; 18] = [
         Fault::Delay,
         Fault::Split,
         Fault::SmallBuffers,
@@ -62,6 +68,9 @@ impl Fault {
         Fault::NoMemory,
         Fault::ClockJump,
         Fault::Busy,
+        Fault::LoseDatagram,
+        Fault::DuplicateDatagram,
+        Fault::ReorderDatagrams,
     ];
 
     /// Where the faults begin that a client can tell from a quiet day.
@@ -78,6 +87,8 @@ impl Fault {
             Fault::Freeze => [2000, 500, 100],
             Fault::Refuse | Fault::Reset | Fault::Die => [50, 10, 3],
             Fault::Exhaust | Fault::Busy => [100, 20, 5],
+            Fault::LoseDatagram | Fault::DuplicateDatagram => [100, 20, 4],
+            Fault::ReorderDatagrams => [50, 10, 3],
             Fault::NoMemory => [5000, 1000, 200],
             Fault::ClockJump => [100_000, 20_000, 5000],
         }

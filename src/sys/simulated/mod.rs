@@ -14,6 +14,7 @@
 mod connect;
 mod datagram;
 mod faults;
+mod hand;
 mod network;
 mod random;
 mod selector;
@@ -24,7 +25,9 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use datagram::Parcel;
 pub use faults::{Fault, Faults};
+pub(crate) use hand::Hand;
 pub(in crate::sys) use network::simulate;
 pub(crate) use network::{Network, Number, Process, Who};
 pub use random::Random;

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::connect::Listener;
+use super::datagram::{Bound, Parcel};
 use super::faults::{Fault, Faults, Rates};
 use super::random::Random;
 use super::selector::{Listed, Watched};
@@ -27,6 +28,9 @@ pub(super) const ROOM: usize = 64 << 10;
 /// Numbers from here on are those of listeners.
 const LISTENERS: i32 = 1 << 30;
 
+/// ... and of sockets for datagrams.
+const DATAGRAMS: i32 = 3 << 29;
+
 /// One end of a connection, or a listener, of this thread; above 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Number(pub(in crate::sys) i32);
@@ -34,6 +38,7 @@ pub(crate) struct Number(pub(in crate::sys) i32);
 pub(super) enum Place {
     End { connection: usize, side: usize },
     Listener(usize),
+    Datagram(usize),
 }
 
 impl Number {
@@ -44,24 +49,32 @@ impl Number {
     }
 
     pub(super) fn listener(place: usize) -> Number {
-        let place = i32::try_from(place).unwrap_or(LISTENERS);
+        let number = i32::try_from(place).ok();
+        let number = number.and_then(|place| LISTENERS.checked_add(place));
         Number(
-            LISTENERS
-                .checked_add(place)
-                .expect("less than 2^30 listeners"),
+            number
+                .filter(|number| *number < DATAGRAMS)
+                .expect("less than 2^29 listeners"),
         )
+    }
+
+    pub(super) fn datagram(place: usize) -> Number {
+        let number = i32::try_from(place).ok();
+        let number = number.and_then(|place| DATAGRAMS.checked_add(place));
+        Number(number.expect("less than 2^29 sockets for datagrams"))
     }
 
     /// The connection and the side of an end.
     pub(super) fn as_end(self) -> (usize, usize) {
         match self.place() {
             Place::End { connection, side } => (connection, side),
-            Place::Listener(_) => unreachable!("a listener is no end of a connection"),
+            _ => unreachable!("a listener, or a socket for datagrams, is no end of a connection"),
         }
     }
 
     pub(super) fn place(self) -> Place {
         match self.0 {
+            number if number >= DATAGRAMS => Place::Datagram((number - DATAGRAMS) as usize),
             number if number >= LISTENERS => Place::Listener((number - LISTENERS) as usize),
             number => Place::End {
                 connection: (number - 1) as usize / 2,
@@ -208,6 +221,13 @@ pub(super) enum Happening {
         refused: Option<io::ErrorKind>,
     },
     Befalls(Fate),
+    /// A datagram arrives.
+    Datagram {
+        from: Number,
+        parcel: Box<Parcel>,
+    },
+    /// The socket for datagrams in this place takes more.
+    Room(usize),
 }
 
 impl PartialEq for Pending {
@@ -243,6 +263,7 @@ pub(crate) struct Network {
     pub(super) connections: Vec<Connection>,
     pub(super) free: Vec<u32>,
     pub(super) listeners: Vec<Listener>,
+    pub(super) bound: Vec<Bound>,
     pub(super) programs: Vec<Program>,
     pending: BinaryHeap<Reverse<Pending>>,
     /// For each selector what may be ready.
@@ -353,6 +374,9 @@ impl Network {
     }
 
     fn happen(&mut self, due: Pending) {
+        if matches!(due.what, Happening::Datagram { .. } | Happening::Room(_)) {
+            return self.happen_datagram(due.what);
+        }
         let at = due.connection as usize;
         if self.connections[at].generation != due.generation {
             return;
@@ -364,7 +388,20 @@ impl Network {
             Happening::Connect { tries, to } => self.arrive_connect(at, tries, to),
             Happening::Answer { refused } => self.arrive_answer(at, refused),
             Happening::Befalls(fate) => self.befall(at, fate),
+            Happening::Datagram { .. } | Happening::Room(_) => {}
         }
+    }
+
+    /// Has something happen to datagrams at a time.
+    pub(super) fn put_datagram(&mut self, at: u64, what: Happening) {
+        self.sequence += 1;
+        self.pending.push(Reverse(Pending {
+            at,
+            sequence: self.sequence,
+            connection: 0,
+            generation: 0,
+            what,
+        }));
     }
 
     /// Has something happen to a connection at a time.

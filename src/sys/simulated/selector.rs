@@ -181,6 +181,7 @@ impl Network {
         match number.place() {
             Place::End { connection, side } => &mut self.connections[connection].ends[side].watched,
             Place::Listener(place) => &mut self.listeners[place].watched,
+            Place::Datagram(place) => &mut self.bound[place].watched,
         }
     }
 
@@ -199,6 +200,10 @@ impl Network {
 
     pub(super) fn touch_listener(&mut self, place: usize) {
         self.touch_number(Number::listener(place));
+    }
+
+    pub(super) fn touch_datagram(&mut self, place: usize) {
+        self.touch_number(Number::datagram(place));
     }
 
     fn touch_number(&mut self, number: Number) {
@@ -225,6 +230,7 @@ impl Network {
             Place::End { connection, side } => self.readiness(connection, side).and(asked),
             Place::Listener(place) if self.listeners[place].backlog.is_empty() => Interest::NONE,
             Place::Listener(_) => Interest::READ.and(asked),
+            Place::Datagram(place) => self.datagram_readiness(place).and(asked),
         }
     }
 

@@ -36,8 +36,8 @@ impl Number {
     /// To be followed by [`close`](Number::close).
     pub(in crate::sys) fn abort(self) {
         let _ = simulate(|network| {
-            // A Unix socket knows no linger time: the close is like any other.
-            if !network.is_unix(self) {
+            // A Unix socket knows no linger time, nor do datagrams: the close is like any other.
+            if matches!(self.place(), Place::End { .. }) && !network.is_unix(self) {
                 network.abort(self);
             }
         });
@@ -264,6 +264,7 @@ impl Network {
     pub(super) fn close(&mut self, number: Number) {
         let (at, side) = match number.place() {
             Place::Listener(place) => return self.close_listener(place),
+            Place::Datagram(place) => return self.close_datagram(place),
             Place::End { connection, side } => (connection, side),
         };
         let connection = &mut self.connections[at];
@@ -461,6 +462,9 @@ impl Network {
 
     /// Nothing here has options: it is only looked whether such a socket would.
     fn set_option(&mut self, number: Number, option: &SocketOption) -> io::Result<()> {
+        if let Place::Datagram(place) = number.place() {
+            return self.check_datagram_option(place, option);
+        }
         let (at, side) = number.as_end();
         let endpoint = if self.connections[at].is_calm {
             // That of a stage, which plays a connection over IPv4.
@@ -484,6 +488,7 @@ impl Network {
     fn local_addr(&self, number: Number) -> Endpoint {
         match number.place() {
             Place::Listener(place) => self.listeners[place].endpoint.clone(),
+            Place::Datagram(place) => self.datagram_endpoint(place),
             Place::End { connection, side } => self.address_of(connection, side),
         }
     }
