@@ -19,6 +19,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("connection_limit", &["--max", "--by-listener"]),
     ("http_plaintext", &[]),
     ("redis_server", &[]),
+    ("blocking_work", &["--inline", "--threads", "--measure"]),
     ("reuseport", &["--balance", "own-rule"]),
     ("many_listeners", &["--shout", "--control"]),
 ];
