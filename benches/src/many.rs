@@ -22,9 +22,9 @@ pub struct Counts {
     pub connections: usize,
     /// How many of them are used, at most all.
     pub active: usize,
-    /// Server processes held at once, each with `connections`.
+    /// Server processes held at once, each with `connections`; 0 leaves the case out.
     pub processes: usize,
-    /// Actors without sockets.
+    /// Actors without sockets; 0 leaves the case out.
     pub actors: usize,
 }
 
@@ -53,8 +53,12 @@ pub fn plan(rounds: u32) -> Plan {
 /// Case `1000000 actors without sockets`: `bytes`, greenroom alone, once (round 0).
 pub fn measure(greenroom: &Candidate, counts: Counts, plan: &Plan) -> io::Result<Samples> {
     let mut samples = active_among_idle(greenroom, counts, plan)?;
-    samples.extend(processes(greenroom, counts)?);
-    samples.extend(actors(counts.actors)?);
+    if counts.processes > 0 {
+        samples.extend(processes(greenroom, counts)?);
+    }
+    if counts.actors > 0 {
+        samples.extend(actors(counts.actors)?);
+    }
     Ok(samples)
 }
 

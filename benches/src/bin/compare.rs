@@ -71,7 +71,7 @@ enum Mode {
         connections: u32,
     },
     /// 1,000 of 19,000 connections active; 8 processes of 19,000; 1,000,000 actors without sockets
-    Many,
+    Many(ManyArgs),
     /// Lines from one connection to all
     Fanout {
         /// Connections
@@ -93,6 +93,33 @@ enum Mode {
     Start,
     /// Two pollers on all CPUs, the load beside them, closed loop
     Two(EchoArgs),
+}
+
+#[derive(Args)]
+struct ManyArgs {
+    /// Connections to each server
+    #[arg(long, default_value_t = Counts::default().connections)]
+    connections: usize,
+    /// How many of them are used
+    #[arg(long, default_value_t = Counts::default().active)]
+    active: usize,
+    /// Server processes at a time; 0 leaves them out
+    #[arg(long, default_value_t = Counts::default().processes)]
+    processes: usize,
+    /// Actors without sockets; 0 leaves them out
+    #[arg(long, default_value_t = Counts::default().actors)]
+    actors: usize,
+}
+
+impl ManyArgs {
+    fn counts(&self) -> Counts {
+        Counts {
+            connections: self.connections,
+            active: self.active,
+            processes: self.processes,
+            actors: self.actors,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -183,10 +210,10 @@ fn run(Cli { mode, common }: &Cli) -> io::Result<()> {
         Mode::Idle { connections } => {
             idle::samples(&common.echo(1)?, *connections as usize, rounds)?
         }
-        Mode::Many => {
+        Mode::Many(args) => {
             let plan = planned(many::plan(rounds));
             let servers = common.echo(1)?;
-            many::measure(&servers[0], Counts::default(), &plan)?
+            many::measure(&servers[0], args.counts(), &plan)?
         }
         Mode::Fanout {
             members,

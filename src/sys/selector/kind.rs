@@ -22,7 +22,10 @@ pub enum SelectorKind {
     /// kqueue(2), of the BSDs and macOS, and the default there. A wait costs by what is ready.
     Kqueue,
     /// poll(2), of every Unix, and the default where there is neither of the others. A wait costs
-    /// by what is watched, ready or not: for few connections, or to rule out the other back ends.
+    /// by what is watched, ready or not. Measured on Linux it costs as much as epoll where most
+    /// connections have something to do, at 100 of them as at 1,000. With 100 of 1,000 active a
+    /// message costs half as much again, and with 10 of 1,000 four and a half times as much. So it
+    /// is for some dozens of connections, or to rule out the other back ends.
     ///
     /// The system refuses to poll more descriptors than the process may have open at that moment:
     /// a program that lowers this limit below what it watches already ends its pollers.
