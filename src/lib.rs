@@ -18,6 +18,8 @@
 //! | [`Builder::pollers`] | one for each processor | more would take turns on them | |
 //! | [`Builder::mailbox_bound`] | 16,384 messages, for each actor type on each poller | some milliseconds of work, 1 MiB at 64 bytes each | [`SendError`] gives the message back; [`Context::wait_for_room`] |
 //! | [`Builder::output_budget`] | 1 GiB of output that sockets have refused, on each poller | 256 connections at their own budget | those with the most end: [`CloseReason::OutputBudget`] |
+//! | [`Builder::read_buffer`] | 64 KiB for each poller | a stream at full speed comes in few calls, and they are through an actor in some ten microseconds | the rest is read in the next turn |
+//! | [`Builder::pin`] | no poller is pinned | beside anything else on its processor a pinned poller waits while another one idles | |
 //! | [`Builder::busy_poll`] | none: a poller without work sleeps | to spin costs a processor | |
 //! | [`Builder::selector`] | epoll on Linux, kqueue on the BSDs and macOS, else poll(2); `GREENROOM_SELECTOR` names another | a wait costs by what is ready, not by what is watched | |
 //! | [`Builder::workers`] | 16 threads, made when there is work; 1,024 further pieces of it may wait | enough to keep a disk or a resolver busy; some milliseconds of work each, a second or so together | [`NotTaken`] gives the closures back |

@@ -68,6 +68,7 @@ pub struct ListenOptions {
     pub(crate) pollers: Option<Vec<usize>>,
     pub(crate) socket: SocketOptions,
     pub(crate) proxies: Option<ProxyProtocol>,
+    pub(crate) by_processor: bool,
 }
 
 impl Default for ListenOptions {
@@ -86,6 +87,7 @@ impl Default for ListenOptions {
             pollers: None,
             socket: SocketOptions::new(),
             proxies: None,
+            by_processor: false,
         }
     }
 }
@@ -289,6 +291,18 @@ impl ListenOptions {
     /// proxies. By default none does.
     pub fn proxy_protocol(mut self, proxies: ProxyProtocol) -> Self {
         self.proxies = Some(proxies);
+        self
+    }
+
+    /// With [`Balance::PerPoller`] and pollers that are [pinned](crate::Builder::pin): a connect goes
+    /// to the poller on whose processor it came in (SO_INCOMING_CPU), so that its packets are looked
+    /// at where they arrive. By default the kernel goes by a hash. As even as the network card deals
+    /// packets out to processors; connects that come in on a processor without a poller go by the
+    /// hash. Linux from 6.2 on; before, it is taken and does nothing.
+    ///
+    /// To listen is an error of kind `InvalidInput` where one of the two is not so.
+    pub fn by_processor(mut self) -> Self {
+        self.by_processor = true;
         self
     }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::command::Command;
 use crate::connect::{ConnectOptions, Remote};
 use crate::entrance::{Entrance, Opened, Spread, Status};
 use crate::handle::{Handle, Shared};
-use crate::hosts::OUTPUT_BUDGET;
+use crate::hosts::{OUTPUT_BUDGET, READ_MAX};
 use crate::limits::{Limit, Rate, Sources};
 use crate::listener::{ListenOptions, Listener};
 use crate::local::Makers;
@@ -27,12 +28,15 @@ use crate::poller::Poller;
 use crate::registry::{Registry, Stats};
 use crate::sys::{
     BindOptions, Endpoint, Interest, ListenSocket, Network, Peer, Process, Selector, SelectorKind,
-    clock,
+    SocketOption, affinity, clock,
 };
 use crate::tick::Ticks;
 use crate::workers::{Limits, Workers};
 
 mod options;
+mod pin;
+
+use pin::{Pin, pin_error};
 
 /// Pollers of a simulated system that says nothing of it.
 const SIMULATED_POLLERS: usize = 2;
@@ -46,6 +50,8 @@ pub struct Builder {
     max_connections: usize,
     busy_poll: Duration,
     output_budget: usize,
+    read_max: usize,
+    pin: Pin,
     /// `None` for what the environment or the platform says.
     selector: Option<SelectorKind>,
     name: String,
@@ -177,7 +183,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When the system has no descriptor, memory or thread left for them; `Unsupported` for a
+    /// When the system has no descriptor, memory or thread left for them; when one cannot be
+    /// [pinned](Builder::pin); `Unsupported` for a
     /// [selector](Builder::selector) that this platform lacks, `InvalidInput` for one named in the
     /// environment that there is not; and on the thread of a
     /// [`Simulation`](crate::testing::Simulation), which builds systems itself.
@@ -195,6 +202,8 @@ impl Builder {
             None => SelectorKind::of_environment()?,
         };
         let (mut system, selectors) = self.system(pollers, || Selector::new(kind), None)?;
+        system.processors = self.pin.processors(pollers)?;
+        let (pinned, are_pinned) = channel();
         let spawned = Arc::new(Origin::of_nobody(ConnectionOptions::default()));
         for (registry, selector) in system.handle.shared.pollers.iter().zip(selectors) {
             let (registry, shared, spawned) = (
@@ -204,6 +213,14 @@ impl Builder {
             );
             let name = format!("{}-{}", self.name, registry.door.poller);
             let (busy_poll, output_budget) = (self.busy_poll, self.output_budget);
+            let (read_max, processor) = (
+                self.read_max,
+                system
+                    .processors
+                    .get(registry.door.poller as usize)
+                    .copied(),
+            );
+            let pinned = pinned.clone();
             let thread = thread::Builder::new().name(name).spawn(move || {
                 ask::mark_poller_thread(true);
                 let mut others = StopOthers {
@@ -212,11 +229,23 @@ impl Builder {
                 };
                 let mut poller = Poller::new(selector, registry, shared, spawned, busy_poll);
                 poller.hosts.output_budget = output_budget;
-                let result = poller.run();
+                poller.hosts.set_read_max(read_max);
+                let is_pinned = processor.map_or(Ok(()), affinity::pin);
+                let failed = is_pinned.is_err();
+                let _ = pinned.send((processor, is_pinned));
+                // So that whoever builds does not wait for another.
+                drop(pinned);
+                // Whoever builds the system stops it, and tells.
+                let result = if failed { Ok(()) } else { poller.run() };
                 others.failed = result.is_err();
                 result
             })?;
             system.threads.push(thread);
+        }
+        drop(pinned);
+        let of_all = are_pinned.into_iter().take(system.processors.len());
+        for (processor, is_pinned) in of_all {
+            is_pinned.map_err(|error| pin_error(processor, error))?;
         }
         Ok(system)
     }
@@ -225,7 +254,8 @@ impl Builder {
     pub(crate) fn simulated(&self, process: Process) -> io::Result<(System, Vec<Poller>)> {
         let pollers = self.pollers.unwrap_or(SIMULATED_POLLERS);
         let selector = || Ok(Selector::simulated());
-        let (system, selectors) = self.system(pollers, selector, Some(process))?;
+        let (mut system, selectors) = self.system(pollers, selector, Some(process))?;
+        system.processors = self.pin.processors(pollers)?;
         let shared = &system.handle.shared;
         let spawned = Arc::new(Origin::of_nobody(ConnectionOptions::default()));
         let poller = |(registry, selector): (&Arc<Registry>, Selector)| {
@@ -234,6 +264,7 @@ impl Builder {
             let busy_poll = Duration::ZERO;
             let mut poller = Poller::new(selector, registry, shared, spawned, busy_poll);
             poller.hosts.output_budget = self.output_budget;
+            poller.hosts.set_read_max(self.read_max);
             poller
         };
         let pollers = shared.pollers.iter().zip(selectors).map(poller);
@@ -266,6 +297,7 @@ impl Builder {
             threads: Vec::new(),
             listeners: AtomicUsize::new(0),
             limit: limit(self.max_connections).map(Arc::new),
+            processors: Vec::new(),
         };
         self.ticks.start(&system.handle);
         Ok((system, selectors))
@@ -333,6 +365,8 @@ pub struct System {
     listeners: AtomicUsize,
     /// Of the connections of all listeners together.
     limit: Option<Arc<Limit>>,
+    /// That of each poller, if they are pinned.
+    processors: Vec<usize>,
 }
 
 impl System {
@@ -344,6 +378,8 @@ impl System {
             max_connections: usize::MAX,
             busy_poll: Duration::ZERO,
             output_budget: OUTPUT_BUDGET,
+            read_max: READ_MAX,
+            pin: Pin::Nowhere,
             selector: None,
             name: "poller".to_owned(),
             workers: Limits::default(),
@@ -408,19 +444,23 @@ impl System {
             socket: options.socket.or_default(&endpoint),
             ..options
         };
-        let bind = BindOptions {
+        let processors = self.processors_for(&endpoint, &options)?;
+        let mut bind = BindOptions {
             backlog: options.backlog,
             reuse_port: per_poller,
             socket: options.socket.clone(),
             simulated: self.handle.shared.simulated,
         };
-        let first = ListenSocket::bind(&endpoint, &bind)?;
-        let local = first.local_addr()?;
-        let mut sockets = vec![first];
-        if per_poller {
-            for _ in 1..pollers.len() {
-                sockets.push(ListenSocket::bind(&local, &bind)?);
+        let mut sockets: Vec<ListenSocket> = Vec::new();
+        let mut local = endpoint;
+        for poller in &pollers[..if per_poller { pollers.len() } else { 1 }] {
+            if let Some(processors) = processors {
+                let processor = SocketOption::IncomingCpu(processors[*poller] as u32);
+                bind.socket.set(processor);
             }
+            let socket = ListenSocket::bind(&local, &bind)?;
+            local = socket.local_addr()?;
+            sockets.push(socket);
         }
         Ok(self.accept_from(sockets, local, pollers, options, make))
     }

@@ -335,6 +335,52 @@ fn connections_of_a_unix_socket_have_their_buffers() {
     assert_eq!(sockets().iter().filter(|fd| is_one(fd)).count(), 1);
 }
 
+#[test]
+fn sockets_of_a_group_prefer_the_processors_of_their_pollers() {
+    let allowed = std::thread::available_parallelism().unwrap().get();
+    let system = builder(allowed).pin_each().build().unwrap();
+    let options = ListenOptions::new()
+        .balance(Balance::PerPoller)
+        .by_processor();
+    let (listener, opened) = util::listen(&system, "127.0.0.1:0", options, |probe| probe);
+    let mut preferred: Vec<_> = listening_at(&listener)
+        .iter()
+        .map(|fd| get(*fd, SOCKET, libc::SO_INCOMING_CPU))
+        .collect();
+    preferred.sort_unstable();
+    preferred.dedup();
+    assert_eq!(preferred.len(), allowed, "{preferred:?}");
+    assert!(preferred.iter().all(|processor| *processor >= 0));
+    // And they accept.
+    let _client = connect(&listener);
+    next(&opened);
+}
+
+#[test]
+fn by_processor_needs_a_socket_and_a_processor_for_each_poller() {
+    let by_processor = ListenOptions::new().by_processor();
+    for (builder, options, needs) in [
+        (
+            builder(1).pin_each(),
+            by_processor.clone(),
+            "Balance::PerPoller",
+        ),
+        (
+            builder(1),
+            by_processor.balance(Balance::PerPoller),
+            "Builder::pin",
+        ),
+    ] {
+        let system = builder.build().unwrap();
+        let Err(error) = system.listen_with("127.0.0.1:0", options, |_| -> Probe { panic!() })
+        else {
+            panic!("it needs {needs}");
+        };
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(needs), "{error}");
+    }
+}
+
 // ---- at run time --------------------------------------------------------------------------------
 
 #[test]

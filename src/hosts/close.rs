@@ -13,7 +13,7 @@ use crate::call::{Hosted, Noted};
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::special::Special;
-use crate::hosts::{Hosts, READ_MAX, Slot, begin, is_reset};
+use crate::hosts::{Hosts, Slot, begin, is_reset};
 use crate::registry::{ActorId, Counters};
 use crate::sys::{Network, Socket, clock};
 
@@ -23,6 +23,9 @@ const SLOTS_KEPT: usize = 1024;
 
 /// How long a connection that was refused may take to read why, and to go.
 const REFUSED_LINGER: Duration = Duration::from_secs(1);
+
+/// ... and how much it may send meanwhile.
+const REFUSED_BYTES: usize = 64 << 10;
 
 impl Hosts {
     /// Closes after flushing; from here on the actor is called no more but for `closed`.
@@ -114,7 +117,7 @@ impl Hosts {
         if self.slots[index].flags.has(Flags::REFUSED) {
             // Nobody's bound counts these: they are not to hold descriptors for long.
             timeout = timeout.min(REFUSED_LINGER);
-            bytes = bytes.min(READ_MAX);
+            bytes = bytes.min(REFUSED_BYTES);
         }
         let until = self.call.deadline(timeout);
         let now = self.call.now();

@@ -10,7 +10,7 @@ use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::place::REFUSED_MAX;
 use crate::hosts::special::Special;
-use crate::hosts::{Hosts, READ_MAX};
+use crate::hosts::{FRONT_MAX, Hosts};
 use crate::origin::Origin;
 use crate::proxy_protocol::{Header, ProxyProtocol};
 use crate::registry::Counters;
@@ -77,7 +77,7 @@ impl Hosts {
         };
         let proxy = waiting.proxy;
         let before = waiting.bytes.len();
-        let room = (proxies.max - before).min(READ_MAX);
+        let room = (proxies.max - before).min(FRONT_MAX);
         let looked = socket.peek(&mut self.read_buf[..room]);
         let found = match looked {
             Ok(0) => Err("the connection has ended before it"),

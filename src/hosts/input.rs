@@ -8,7 +8,7 @@ use crate::actor::CloseReason;
 use crate::call::Wants;
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
-use crate::hosts::{FRONT_MAX, Flush, Hosts, READ_MAX, begin};
+use crate::hosts::{FRONT_MAX, Flush, Hosts, begin};
 use crate::input::Input;
 
 /// Where the bytes are that an actor is shown.
@@ -21,7 +21,7 @@ enum Shown {
 }
 
 impl Hosts {
-    /// Reads once, [`READ_MAX`] bytes at most, and shows what has come. If there is more, the
+    /// Reads once, as much as the buffer holds behind what was kept, and shows what has come. If there is more, the
     /// selector reports it in the next turn, after everybody else's.
     pub(super) fn receive(&mut self, index: usize) {
         if self.slots[index].flags.has(Flags::LINGERING) {
@@ -36,7 +36,8 @@ impl Hosts {
             at = extra.kept.len();
             self.read_buf[..at].copy_from_slice(&extra.kept);
         }
-        let received = match socket.recv(&mut self.read_buf[at..at + READ_MAX]) {
+        let end = at + (self.read_buf.len() - FRONT_MAX);
+        let received = match socket.recv(&mut self.read_buf[at..end]) {
             Ok(0) => return self.end_of_input(index),
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -231,7 +232,7 @@ impl Hosts {
     fn discard(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         let Some(socket) = &slot.socket else { return };
-        match socket.recv(&mut self.read_buf[..READ_MAX]) {
+        match socket.recv(&mut self.read_buf) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Ok(received) if received > 0 => {
                 let left = self.extras.get_mut(slot.extra).map_or(0, |extra| {

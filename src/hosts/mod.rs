@@ -53,10 +53,10 @@ pub(crate) use crate::hosts::waiting::OUTPUT_BUDGET;
 type HashMap<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 type HashSet<K> = std::collections::HashSet<K, ahash::RandomState>;
 
-/// How many bytes one read takes at most, which is also what one connection gets in one turn. A
-/// stream at full speed comes in few calls, and 64 KiB are through an actor in some ten
-/// microseconds, so its neighbours do not notice.
-const READ_MAX: usize = 64 << 10;
+/// How many bytes one read takes at most unless the builder says otherwise, which is also what one
+/// connection gets in one turn. A stream at full speed comes in few calls, and 64 KiB are through an
+/// actor in some ten microseconds, so its neighbours do not notice.
+pub(crate) const READ_MAX: usize = 64 << 10;
 
 /// Kept input up to this many bytes is put in front of what is read next, so that the two are in
 /// one piece and only what was kept is copied. Beyond it what is read is appended to what is kept:
@@ -114,7 +114,7 @@ pub(crate) struct Hosts {
     slots: Vec<Slot>,
     pub(crate) call: Call,
     pub(crate) selector: Selector,
-    /// `FRONT_MAX + READ_MAX` bytes.
+    /// `FRONT_MAX` bytes and as many as one read takes.
     read_buf: Box<[u8]>,
     /// Actors to be called without being told by the selector: see [`Flags::READY`].
     ready: VecDeque<ActorKey>,
@@ -187,6 +187,19 @@ impl Hosts {
             vacated: false,
             stop: None,
             started: clock::now(),
+        }
+    }
+
+    /// How many bytes one read takes at most.
+    #[inline]
+    fn read_max(&self) -> usize {
+        self.read_buf.len() - FRONT_MAX
+    }
+
+    /// Has one read take so many bytes at most. Nothing is being read.
+    pub(crate) fn set_read_max(&mut self, bytes: usize) {
+        if bytes != self.read_max() {
+            self.read_buf = vec![0; FRONT_MAX + bytes].into_boxed_slice();
         }
     }
 

@@ -43,6 +43,7 @@ macro_rules! syscall {
 }
 
 mod addr;
+pub(crate) mod affinity;
 pub(crate) mod clock;
 mod datagram;
 pub(crate) mod descriptor;
