@@ -119,24 +119,6 @@ impl Builder {
         self
     }
 
-    /// How long a poller that has nothing to do goes on looking, before it sleeps. By default 0: it
-    /// sleeps at once.
-    ///
-    /// A message to a poller that looks costs its sender no system call and is taken in less than
-    /// a microsecond; a readiness is seen in one or two. To wake one that sleeps takes both sides
-    /// some microseconds, or some tens of them where an idle processor has to be woken as well. For
-    /// this the poller keeps a processor busy: all the time, if something comes more often than
-    /// this, and for so long after whatever came last. Some 50 microseconds cover the gaps of a
-    /// busy exchange and cost an idle system nothing.
-    ///
-    /// Only for as many pollers as there are processors with nothing else to do. Two that spin on
-    /// two processors leave none to the threads, or the clients, that they wait for: those then
-    /// wait until the scheduler takes a poller's turn away.
-    pub fn busy_poll(mut self, time: Duration) -> Self {
-        self.busy_poll = time;
-        self
-    }
-
     /// How pollers wait for readiness. By default by what `GREENROOM_SELECTOR` in the environment
     /// names, `epoll`, `kqueue` or `poll`; without that by epoll on Linux, by kqueue on the BSDs
     /// and macOS, and by poll(2) elsewhere.
