@@ -468,7 +468,9 @@ impl Listener {
         let pollers = &hosts.call.shared.pollers;
         pollers[target].door.sockets.fetch_add(1, Ordering::AcqRel);
         if target == here.poller as usize {
-            hosts.arriving = ticket;
+            if ticket.is_some() {
+                hosts.arriving = ticket;
+            }
             hosts.adopt(origin, socket, peer);
         } else {
             pollers[target].command(Command::Adopt {
