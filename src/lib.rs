@@ -52,6 +52,9 @@
 //! | [`ConnectionOptions::flush_timeout`] | 120 s | all of `output_max` at 35 KB a second, a poor mobile line | [`CloseReason::NotFlushed`] |
 //! | [`ConnectionOptions::idle_timeout`] | none | waiting is what a push connection is for, and it costs some dozen bytes | [`CloseReason::Idle`] |
 //! | [`ConnectionOptions::linger`] | 5 s, 64 MiB; 1 s, 64 KiB for a refused connection | a peer that got our end of stream answers within round trips; what it had under way fits twice over | the socket is closed |
+//! | [`Pool::size`] | none to 8 connections | none before one is needed; enough for a server whose answers take milliseconds | calls wait for one in turn |
+//! | [`Pool::idle_limit`] | 60 s | what is in between often forgets a connection after some minutes | those beyond the smallest number close |
+//! | [`Pool::max_waiting`] | 1,024 calls | more than are answered within their deadlines by 8 connections | [`CallError::Full`] |
 //! | [`AdoptOptions::connection`] | those of [`ConnectionOptions`] | an adopted socket is a connection like any other | |
 //! | [`AdoptOptions::unread`], [`AdoptOptions::unwritten`] | none | a socket from elsewhere brings what is said | |
 //! | [`DatagramOptions::per_poller`] | on, for UDP on Linux | all processors take part, and a sender stays with its poller | |
@@ -92,6 +95,7 @@ mod listener;
 mod local;
 mod offload;
 mod origin;
+mod pool;
 #[cfg(feature = "signals")]
 pub mod signals;
 mod supervise;
@@ -155,6 +159,7 @@ pub use listener::{Balance, ListenOptions, Listener};
 pub use local::{Local, PollerContext};
 pub use offload::{NotTaken, NotTakenKind, WorkError};
 pub use origin::{AtLimit, ConnectionOptions, SlowReader};
+pub use pool::{CallError, Exchange, Pool, PoolCounts, PoolMessage};
 pub use proxy_protocol::ProxyProtocol;
 pub use registry::{ActorId, Stats};
 pub use supervise::{Restart, Supervised};

@@ -15,6 +15,7 @@ const LEVELS: [&[&str]; 7] = [
         "binding",
         "listener",
         "broadcaster",
+        "pool",
         "tick",
         "supervise",
         "signals",

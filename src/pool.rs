@@ -1,0 +1,796 @@
+//! Connections to one place, lent to one request after the other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::error::Error;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::actor::{Actor, CloseReason, Outcome};
+use crate::addr::Addr;
+use crate::ask::{AskError, Reply};
+use crate::connect::{ConnectOptions, Remote};
+use crate::context::Context;
+use crate::input::Input;
+use crate::registry::ActorId;
+use crate::sys::clock;
+use crate::timers::{TimerKey, deadline_after};
+
+/// A protocol of requests and answers, as one connection of a [`Pool`] speaks it: one request is
+/// written, and its answer read to the end, before the next.
+///
+/// One of them is made for each connection, so it may keep what belongs to one. A panic in it ends
+/// that connection alone.
+///
+/// ```
+/// use greenroom::{Exchange, Input};
+///
+/// /// A line each way.
+/// struct Lines;
+///
+/// impl Exchange for Lines {
+///     type Request = String;
+///     type Answer = String;
+///
+///     fn request(&mut self, request: String, output: &mut Vec<u8>) {
+///         output.extend_from_slice(request.as_bytes());
+///         output.push(b'\n');
+///     }
+///
+///     fn answer(
+///         &mut self,
+///         input: &mut Input<'_>,
+///     ) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> {
+///         let line = input.line(4096)?;
+///         Ok(line.map(|line| String::from_utf8_lossy(line).into_owned()))
+///     }
+/// }
+/// ```
+pub trait Exchange: 'static {
+    /// What is asked.
+    type Request: Send + 'static;
+    /// What comes back.
+    type Answer: Send + 'static;
+
+    /// Writes a request behind what is in `output`.
+    fn request(&mut self, request: Self::Request, output: &mut Vec<u8>);
+
+    /// Takes an answer, if it is there as a whole; `None` when more has to come, with what came
+    /// left in `input` or consumed, as for [`Actor::readable`].
+    ///
+    /// # Errors
+    ///
+    /// When what came is no answer: the connection is closed, and the asker is told
+    /// [`CallError::Lost`]. Bytes behind an answer are an error as well, which needs nothing here.
+    fn answer(
+        &mut self,
+        input: &mut Input<'_>,
+    ) -> Result<Option<Self::Answer>, Box<dyn Error + Send + Sync>>;
+
+    /// What a new connection is to ask before it is lent: to log in, to choose a database. By
+    /// default nothing.
+    fn greeting(&mut self) -> Option<Self::Request> {
+        None
+    }
+
+    /// Looks at the answer to the greeting.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is of no use: it is closed, and counts as one that could not be made.
+    fn greeted(&mut self, answer: Self::Answer) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let _ = answer;
+        Ok(())
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallError {
+    /// Not within its time: no connection was free, or could be made, or the answer has not come.
+    /// The connection that it was asked on, if it was, is closed: what is still to come there would
+    /// be taken for the next one's answer.
+    TimedOut,
+    /// As many calls wait as [may](Pool::max_waiting), or the pool's mailbox is full.
+    Full,
+    /// The connection was lost when the request had been written and its answer had not come: the
+    /// other side may have carried it out, or not. The text says why.
+    Lost(String),
+    /// The pool has gone, or the system stops and no connection is left.
+    Closed,
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::TimedOut => f.write_str("call: no answer in time"),
+            CallError::Full => f.write_str("call: too many calls wait for a connection"),
+            CallError::Lost(why) => write!(f, "call: the connection was lost: {why}"),
+            CallError::Closed => f.write_str("call: the pool is closed"),
+        }
+    }
+}
+
+impl Error for CallError {}
+
+impl From<AskError> for CallError {
+    fn from(error: AskError) -> CallError {
+        match error {
+            AskError::Full => CallError::Full,
+            AskError::TimedOut => CallError::TimedOut,
+            AskError::Gone | AskError::Unanswered => CallError::Closed,
+        }
+    }
+}
+
+/// What a pool has at one moment, and has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolCounts {
+    /// Connections being made, or [greeting](Exchange::greeting).
+    pub connecting: usize,
+    /// Connections that wait for a request.
+    pub idle: usize,
+    /// Connections that wait for an answer.
+    pub lent: usize,
+    /// Calls that wait for a connection.
+    pub waiting: usize,
+    /// Connections that came to be lent, so far.
+    pub made: u64,
+    /// Connects that came to nothing, so far.
+    pub failed: u64,
+    /// Connections thrown away, so far: lost, or with bytes that nobody had asked for, or without an
+    /// answer in time. Those that were idle for too long are not among them.
+    pub broken: u64,
+}
+
+/// What a [`Pool`] is sent: made by [`PoolMessage::call`] and [`PoolMessage::counts`].
+pub struct PoolMessage<E: Exchange>(What<E>);
+
+enum What<E: Exchange> {
+    Call(Call<E>),
+    Counts(Reply<PoolCounts>),
+    /// A lane has been connected and greeted.
+    Ready(ActorId),
+    /// It has had its answer, and nothing else.
+    Back(ActorId),
+    Gone(ActorId, End),
+    /// A lane has gone before it wrote this: nobody has seen it, so another one may.
+    Again(Call<E>),
+}
+
+/// How a lane has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It could not be made.
+    Failed,
+    Broken,
+    /// As the pool wanted it.
+    Closed,
+}
+
+struct Call<E: Exchange> {
+    request: E::Request,
+    reply: Reply<Result<E::Answer, CallError>>,
+    deadline: Instant,
+}
+
+impl<E: Exchange> PoolMessage<E> {
+    /// A request, and who is told what came of it: for [`Context::ask`] and
+    /// [`Addr::ask`](crate::Addr::ask), with the same time there as here. It is answered
+    /// exactly once, or told that it is not.
+    pub fn call(
+        request: E::Request,
+        timeout: Duration,
+        reply: Reply<Result<E::Answer, CallError>>,
+    ) -> PoolMessage<E> {
+        PoolMessage(What::Call(Call {
+            request,
+            reply,
+            deadline: deadline_after(clock::now(), timeout),
+        }))
+    }
+
+    /// The question what there is at this moment.
+    pub fn counts(reply: Reply<PoolCounts>) -> PoolMessage<E> {
+        PoolMessage(What::Counts(reply))
+    }
+}
+
+impl<E: Exchange> fmt::Debug for PoolMessage<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            What::Call(_) => "Call",
+            What::Counts(_) => "Counts",
+            What::Ready(_) => "Ready",
+            What::Back(_) => "Back",
+            What::Gone(..) => "Gone",
+            What::Again(_) => "Again",
+        })
+    }
+}
+
+impl<E: Exchange> Addr<Pool<E>> {
+    /// Asks for a connection and on it, from an actor: what came of it comes as a message, which
+    /// `answer` makes. Exactly one comes, within `timeout`, in reserved room.
+    ///
+    /// ```no_run
+    /// # use greenroom::*; use std::time::Duration;
+    /// # struct Lines; impl Exchange for Lines { type Request = String; type Answer = String;
+    /// # fn request(&mut self, _: String, _: &mut Vec<u8>) {}
+    /// # fn answer(&mut self, _: &mut Input<'_>) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> { Ok(None) } }
+    /// struct Client { pool: Addr<Pool<Lines>> }
+    ///
+    /// impl Actor for Client {
+    ///     type Message = Result<String, CallError>;
+    ///
+    ///     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         if let Some(line) = input.line(4096)? {
+    ///             let request = String::from_utf8_lossy(line).into_owned();
+    ///             self.pool.call(request, Duration::from_secs(2), ctx, |answer| answer);
+    ///             ctx.pause();
+    ///         }
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn message(&mut self, answer: Self::Message, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         ctx.write(answer?);
+    ///         ctx.resume();
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn call<A: Actor>(
+        &self,
+        request: E::Request,
+        timeout: Duration,
+        ctx: &mut Context<'_, A>,
+        answer: impl FnOnce(Result<E::Answer, CallError>) -> A::Message + Send + 'static,
+    ) {
+        ctx.ask(
+            self,
+            timeout,
+            |reply| PoolMessage::call(request, timeout, reply),
+            |told| answer(told.unwrap_or_else(|error| Err(error.into()))),
+        );
+    }
+
+    /// The same from a thread, which waits.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] says why there is no answer.
+    ///
+    /// # Panics
+    ///
+    /// Where [`Addr::ask`] does: on a poller's thread, and in a simulation.
+    pub fn call_and_wait(
+        &self,
+        request: E::Request,
+        timeout: Duration,
+    ) -> Result<E::Answer, CallError> {
+        let told = self.ask(timeout, |reply| PoolMessage::call(request, timeout, reply));
+        told.unwrap_or_else(|error| Err(error.into()))
+    }
+}
+
+/// An actor that keeps connections to one place and lends one to each request for as long as its
+/// answer takes.
+///
+/// A connection is lent again only if its answer came whole, in time, and with nothing behind it,
+/// and if nothing has come since: a byte that nobody asked for, or the end of the stream, closes it
+/// while it is idle. So an answer is never another one's. That it is still there when a request is
+/// written cannot be known: the other side may end it at that moment, and the call is then
+/// [lost](CallError::Lost).
+///
+/// Calls that find no connection wait in their order, each until its own deadline, and while there
+/// are fewer connections than may be, one is made for each. A connect that comes to nothing is made
+/// again, after 50 ms, then after twice as long, up to 5 s; who waits goes on waiting.
+///
+/// The pool and its connections live on one poller and serve callers on all of them. One for each
+/// poller ([`Handle::spawn_on`](crate::Handle::spawn_on)) saves the way between them, and has its own
+/// limits. When it is [closed](Addr::close), idle connections close, and so do those that are lent.
+/// When the system stops, calls are answered for as long as there are connections.
+///
+/// ```no_run
+/// # use greenroom::*; use std::time::Duration;
+/// # struct Lines; impl Exchange for Lines { type Request = String; type Answer = String;
+/// # fn request(&mut self, _: String, _: &mut Vec<u8>) {}
+/// # fn answer(&mut self, _: &mut Input<'_>) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> { Ok(None) } }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let system = System::builder().build()?;
+/// let to: Remote = "db.example:7000".parse()?;
+/// let pool = system.spawn(move || Pool::new(to, || Lines).size(2, 16));
+/// let answer = pool.call_and_wait("hello".to_owned(), Duration::from_secs(2))?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Pool<E: Exchange> {
+    to: Remote,
+    make: Box<dyn FnMut() -> E>,
+    connect: ConnectOptions,
+    min: usize,
+    max: usize,
+    idle_limit: Option<Duration>,
+    max_waiting: usize,
+    lanes: BTreeMap<ActorId, Hold<E>>,
+    /// The one that came back last is the last here, and the first to be lent: so those that are
+    /// too many get old.
+    idle: VecDeque<(ActorId, Instant)>,
+    waiting: VecDeque<Call<E>>,
+    made: u64,
+    failed: u64,
+    broken: u64,
+    /// The pause behind the last connect that came to nothing, and until when it is.
+    pause: Duration,
+    paused_until: Option<Instant>,
+    /// The one timer, and when it fires.
+    timer: Option<(TimerKey, Instant)>,
+    is_stopping: bool,
+}
+
+/// What the pool knows of a lane.
+struct Hold<E: Exchange> {
+    lane: Addr<Lane<E>>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Idle,
+    Lent,
+    /// It was told to close.
+    Closing,
+}
+
+/// How long a greeting may take.
+const GREETING_MAX: Duration = Duration::from_secs(10);
+
+/// How long no connect is made after one that came to nothing.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+impl<E: Exchange> Pool<E> {
+    /// Connections to `to`, each with a protocol that `protocol` makes: from none to 8 of them, idle
+    /// for a minute, and 1,024 calls that wait.
+    pub fn new(to: impl Into<Remote>, protocol: impl FnMut() -> E + 'static) -> Pool<E> {
+        Pool {
+            to: to.into(),
+            make: Box::new(protocol),
+            connect: ConnectOptions::new(),
+            min: 0,
+            max: 8,
+            idle_limit: Some(Duration::from_secs(60)),
+            max_waiting: 1024,
+            lanes: BTreeMap::new(),
+            idle: VecDeque::new(),
+            waiting: VecDeque::new(),
+            made: 0,
+            failed: 0,
+            broken: 0,
+            pause: Duration::ZERO,
+            paused_until: None,
+            timer: None,
+            is_stopping: false,
+        }
+    }
+
+    /// How many connections there are at least, made at once and again when they are lost, and at
+    /// most, those that are being made included. By default 0 and 8.
+    ///
+    /// # Panics
+    ///
+    /// When `max` is 0, or less than `min`.
+    pub fn size(mut self, min: usize, max: usize) -> Self {
+        assert!(max > 0, "size: at least one connection must be allowed");
+        assert!(
+            min <= max,
+            "size: the smallest number ({min}) must not be above the largest ({max})"
+        );
+        (self.min, self.max) = (min, max);
+        self
+    }
+
+    /// How long a connection beyond the smallest number may be idle before it is closed; `None` for
+    /// ever. By default a minute: shorter than what is in between usually forgets a connection.
+    pub fn idle_limit(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.idle_limit = after.into();
+        self
+    }
+
+    /// How many calls may wait for a connection; further ones are told [`CallError::Full`] at once.
+    /// By default 1,024. With 0 a call finds a connection idle, or fails.
+    pub fn max_waiting(mut self, calls: usize) -> Self {
+        self.max_waiting = calls;
+        self
+    }
+
+    /// How connections are made.
+    pub fn connect_options(mut self, options: ConnectOptions) -> Self {
+        self.connect = options;
+        self
+    }
+
+    fn count(&self, state: State) -> usize {
+        let in_state = self.lanes.values().filter(|hold| hold.state == state);
+        in_state.count()
+    }
+
+    fn counts(&self) -> PoolCounts {
+        PoolCounts {
+            connecting: self.count(State::Connecting),
+            idle: self.idle.len(),
+            lent: self.count(State::Lent),
+            waiting: self.waiting.len(),
+            made: self.made,
+            failed: self.failed,
+            broken: self.broken,
+        }
+    }
+
+    /// Who waits no longer has been told so by its own deadline.
+    fn forget_late(&mut self, now: Instant) {
+        self.waiting.retain(|call| call.deadline > now);
+    }
+
+    /// One more that wants a connection. Those that wait stay in front.
+    fn take(&mut self, call: Call<E>, ctx: &mut Context<'_, Self>) {
+        self.waiting.push_back(call);
+        self.serve(ctx);
+        if self.waiting.len() > self.max_waiting {
+            self.forget_late(ctx.now());
+        }
+        if self.waiting.len() > self.max_waiting
+            && let Some(last) = self.waiting.pop_back()
+        {
+            // It has not been sent anywhere.
+            let _ = last.reply.send(Err(CallError::Full));
+        }
+    }
+
+    /// Lends what is idle to those who wait, has connections made for the others, and closes what is
+    /// too much.
+    fn serve(&mut self, ctx: &mut Context<'_, Self>) {
+        let now = ctx.now();
+        while let Some(call) = self.waiting.pop_front() {
+            if call.deadline <= now {
+                continue;
+            }
+            let Some((id, _)) = self.idle.pop_back() else {
+                self.waiting.push_front(call);
+                break;
+            };
+            if let Some(hold) = self.lanes.get_mut(&id) {
+                hold.state = State::Lent;
+                let pool = ctx.addr();
+                hold.lane.notice(Job {
+                    call: Some(call),
+                    pool,
+                });
+            }
+        }
+        if self.is_stopping {
+            if self.waiting.is_empty() {
+                self.close_idle(0, None);
+            }
+            // Nothing comes any more: neither is a connection made, nor is one left.
+            if self.lanes.is_empty() {
+                for call in self.waiting.drain(..) {
+                    let _ = call.reply.send(Err(CallError::Closed));
+                }
+            }
+            return;
+        }
+        if self.paused_until.is_none_or(|until| until <= now) {
+            self.paused_until = None;
+            self.connect_missing(ctx);
+        }
+        let old = self.idle_limit.and_then(|limit| now.checked_sub(limit));
+        if let Some(old) = old {
+            self.close_idle(self.min, Some(old));
+        }
+        self.set_timer(ctx);
+    }
+
+    fn connect_missing(&mut self, ctx: &mut Context<'_, Self>) {
+        if self.lanes.len() < self.max {
+            // Nothing is made for those who wait no longer.
+            self.forget_late(ctx.now());
+        }
+        let mut connecting = self.count(State::Connecting);
+        let mut count = self.lanes.len();
+        // After one that came to nothing a single one finds out how it is now.
+        let most = if self.pause.is_zero() { self.max } else { 1 };
+        while count < self.max
+            && (count < self.min || connecting < self.waiting.len())
+            && connecting < most
+        {
+            let lane = Lane {
+                pool: ctx.addr(),
+                protocol: (self.make)(),
+                job: None,
+                timer: None,
+                stage: Stage::Connecting,
+            };
+            let lane = ctx.connect_with(self.to.clone(), self.connect.clone(), lane);
+            let state = State::Connecting;
+            self.lanes.insert(lane.id(), Hold { lane, state });
+            connecting += 1;
+            count += 1;
+        }
+    }
+
+    /// Closes those that are idle, the oldest first, down to so many connections: all of them, or
+    /// those since that time.
+    fn close_idle(&mut self, down_to: usize, since: Option<Instant>) {
+        let open = |state| state != State::Closing;
+        let mut count = self.lanes.values().filter(|hold| open(hold.state)).count();
+        while count > down_to
+            && let Some((id, at)) = self.idle.front().copied()
+            && since.is_none_or(|since| at <= since)
+        {
+            self.idle.pop_front();
+            count -= 1;
+            if let Some(hold) = self.lanes.get_mut(&id) {
+                hold.state = State::Closing;
+                hold.lane.close();
+            }
+        }
+    }
+
+    /// The next time at which something is to be done without being told.
+    fn set_timer(&mut self, ctx: &mut Context<'_, Self>) {
+        let is_too_many = self.lanes.len() > self.min;
+        let oldest = self.idle.front().filter(|_| is_too_many);
+        let old = oldest.zip(self.idle_limit);
+        let old = old.map(|((_, at), limit)| deadline_after(*at, limit));
+        let Some(at) = old.into_iter().chain(self.paused_until).min() else {
+            return;
+        };
+        // One that fires too early finds nothing to do, and sets the next.
+        if self.timer.is_none_or(|(_, set)| at < set) {
+            if let Some((key, _)) = self.timer.take() {
+                ctx.cancel_timer(key);
+            }
+            self.timer = Some((ctx.set_timer_at(at), at));
+        }
+    }
+
+    fn lane_gone(&mut self, id: ActorId, end: End, ctx: &mut Context<'_, Self>) {
+        self.lanes.remove(&id);
+        self.idle.retain(|(idle, _)| *idle != id);
+        match end {
+            End::Closed => {}
+            End::Broken => self.broken += 1,
+            End::Failed => {
+                self.failed += 1;
+                self.pause = (2 * self.pause).clamp(PAUSE_MIN, PAUSE_MAX);
+                self.paused_until = Some(deadline_after(ctx.now(), self.pause));
+            }
+        }
+    }
+
+    fn is_back(&mut self, id: ActorId, ctx: &mut Context<'_, Self>) {
+        if let Some(hold) = self.lanes.get_mut(&id)
+            && hold.state != State::Closing
+        {
+            hold.state = State::Idle;
+            self.idle.push_back((id, ctx.now()));
+        }
+    }
+}
+
+impl<E: Exchange> Actor for Pool<E> {
+    type Message = PoolMessage<E>;
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.serve(ctx);
+        Ok(())
+    }
+
+    fn message(&mut self, message: PoolMessage<E>, ctx: &mut Context<'_, Self>) -> Outcome {
+        match message.0 {
+            What::Call(call) => {
+                self.take(call, ctx);
+                return Ok(());
+            }
+            What::Counts(reply) => {
+                self.forget_late(ctx.now());
+                let _ = reply.send(self.counts());
+                return Ok(());
+            }
+            What::Ready(id) => {
+                self.made += 1;
+                self.pause = Duration::ZERO;
+                self.paused_until = None;
+                self.is_back(id, ctx);
+            }
+            What::Back(id) => self.is_back(id, ctx),
+            What::Gone(id, end) => self.lane_gone(id, end, ctx),
+            // It was in front of those that wait.
+            What::Again(call) => self.waiting.push_front(call),
+        }
+        self.serve(ctx);
+        Ok(())
+    }
+
+    fn timer(&mut self, _key: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.timer = None;
+        self.serve(ctx);
+        Ok(())
+    }
+
+    fn stopping(&mut self, _deadline: Instant, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.is_stopping = true;
+        self.serve(ctx);
+        Ok(())
+    }
+
+    fn closed(&mut self, _reason: &CloseReason, _ctx: &mut Context<'_, Self>) {
+        for hold in self.lanes.values() {
+            hold.lane.close();
+        }
+        for call in self.waiting.drain(..) {
+            let _ = call.reply.send(Err(CallError::Closed));
+        }
+    }
+}
+
+impl<E: Exchange> fmt::Debug for Pool<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("to", &self.to)
+            .field("counts", &self.counts())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call on its way to a lane. Whatever becomes of that, it is written or comes back.
+struct Job<E: Exchange> {
+    call: Option<Call<E>>,
+    pool: Addr<Pool<E>>,
+}
+
+impl<E: Exchange> Drop for Job<E> {
+    fn drop(&mut self) {
+        if let Some(call) = self.call.take() {
+            self.pool.notice(PoolMessage(What::Again(call)));
+        }
+    }
+}
+
+/// One connection of a pool.
+struct Lane<E: Exchange> {
+    pool: Addr<Pool<E>>,
+    protocol: E,
+    /// Who is to be told the answer that is waited for; `None` for that of the greeting.
+    job: Option<Reply<Result<E::Answer, CallError>>>,
+    timer: Option<TimerKey>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Connecting,
+    Greeting,
+    Idle,
+    Asking,
+    /// Its call's time is over.
+    Late,
+}
+
+impl<E: Exchange> Lane<E> {
+    fn write(&mut self, request: E::Request, ctx: &mut Context<'_, Self>) {
+        let mut output = Vec::new();
+        self.protocol.request(request, &mut output);
+        ctx.write_bytes(Bytes::from(output));
+    }
+
+    fn tell(&self, what: What<E>) {
+        self.pool.notice(PoolMessage(what));
+    }
+
+    /// Ready to be lent.
+    fn is_ready(&mut self, ctx: &Context<'_, Self>) {
+        self.stage = Stage::Idle;
+        self.tell(What::Ready(ctx.id()));
+    }
+}
+
+impl<E: Exchange> Actor for Lane<E> {
+    type Message = Job<E>;
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        match self.protocol.greeting() {
+            Some(greeting) => {
+                self.stage = Stage::Greeting;
+                self.timer = Some(ctx.set_timer(GREETING_MAX));
+                self.write(greeting, ctx);
+            }
+            None => self.is_ready(ctx),
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, mut job: Job<E>, ctx: &mut Context<'_, Self>) -> Outcome {
+        if self.stage != Stage::Idle {
+            // It goes back by its drop.
+            return Ok(());
+        }
+        if let Some(call) = job.call.take() {
+            self.stage = Stage::Asking;
+            self.job = Some(call.reply);
+            self.timer = Some(ctx.set_timer_at(call.deadline));
+            self.write(call.request, ctx);
+        }
+        Ok(())
+    }
+
+    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        if self.stage != Stage::Asking && self.stage != Stage::Greeting {
+            if input.is_empty() {
+                return Ok(());
+            }
+            return Err("bytes that nobody has asked for".into());
+        }
+        let Some(answer) = self.protocol.answer(input)? else {
+            return Ok(());
+        };
+        if !input.is_empty() {
+            // It may be the answer, or what was left over from another; nobody knows.
+            return Err("bytes behind an answer".into());
+        }
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_timer(timer);
+        }
+        match self.job.take() {
+            Some(reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(Ok(answer));
+                self.stage = Stage::Idle;
+                self.tell(What::Back(ctx.id()));
+            }
+            None => {
+                self.protocol.greeted(answer)?;
+                self.is_ready(ctx);
+            }
+        }
+        Ok(())
+    }
+
+    /// An answer that has not come in time: it may still come, and is not to be another's.
+    fn timer(&mut self, _key: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.timer = None;
+        if self.stage == Stage::Asking {
+            self.stage = Stage::Late;
+        }
+        ctx.abort();
+        Ok(())
+    }
+
+    /// The pool says when.
+    fn stopping(&mut self, _deadline: Instant, _ctx: &mut Context<'_, Self>) -> Outcome {
+        Ok(())
+    }
+
+    fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+        let late = self.stage == Stage::Late;
+        if let Some(reply) = self.job.take() {
+            let why = if late {
+                CallError::TimedOut
+            } else {
+                CallError::Lost(reason.to_string())
+            };
+            let _ = reply.send(Err(why));
+        }
+        let end = match (self.stage, reason) {
+            (Stage::Connecting | Stage::Greeting, _) => End::Failed,
+            (Stage::Idle, CloseReason::Finished | CloseReason::Stopped) => End::Closed,
+            _ => End::Broken,
+        };
+        self.tell(What::Gone(ctx.id(), end));
+    }
+}
