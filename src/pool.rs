@@ -1,280 +1,23 @@
 //! Connections to one place, lent to one request after the other.
 
+mod call;
+mod lane;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::error::Error;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
 use crate::actor::{Actor, CloseReason, Outcome};
 use crate::addr::Addr;
-use crate::ask::{AskError, Reply};
 use crate::connect::{ConnectOptions, Remote};
 use crate::context::Context;
-use crate::input::Input;
 use crate::registry::ActorId;
-use crate::sys::clock;
 use crate::timers::{TimerKey, deadline_after};
 
-/// A protocol of requests and answers, as one connection of a [`Pool`] speaks it: one request is
-/// written, and its answer read to the end, before the next.
-///
-/// One of them is made for each connection, so it may keep what belongs to one. A panic in it ends
-/// that connection alone.
-///
-/// ```
-/// use greenroom::{Exchange, Input};
-///
-/// /// A line each way.
-/// struct Lines;
-///
-/// impl Exchange for Lines {
-///     type Request = String;
-///     type Answer = String;
-///
-///     fn request(&mut self, request: String, output: &mut Vec<u8>) {
-///         output.extend_from_slice(request.as_bytes());
-///         output.push(b'\n');
-///     }
-///
-///     fn answer(
-///         &mut self,
-///         input: &mut Input<'_>,
-///     ) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> {
-///         let line = input.line(4096)?;
-///         Ok(line.map(|line| String::from_utf8_lossy(line).into_owned()))
-///     }
-/// }
-/// ```
-pub trait Exchange: 'static {
-    /// What is asked.
-    type Request: Send + 'static;
-    /// What comes back.
-    type Answer: Send + 'static;
+use call::{Call, End, What};
+use lane::{Job, Lane};
 
-    /// Writes a request behind what is in `output`.
-    fn request(&mut self, request: Self::Request, output: &mut Vec<u8>);
-
-    /// Takes an answer, if it is there as a whole; `None` when more has to come, with what came
-    /// left in `input` or consumed, as for [`Actor::readable`].
-    ///
-    /// # Errors
-    ///
-    /// When what came is no answer: the connection is closed, and the asker is told
-    /// [`CallError::Lost`]. Bytes behind an answer are an error as well, which needs nothing here.
-    fn answer(
-        &mut self,
-        input: &mut Input<'_>,
-    ) -> Result<Option<Self::Answer>, Box<dyn Error + Send + Sync>>;
-
-    /// What a new connection is to ask before it is lent: to log in, to choose a database. By
-    /// default nothing.
-    fn greeting(&mut self) -> Option<Self::Request> {
-        None
-    }
-
-    /// Looks at the answer to the greeting.
-    ///
-    /// # Errors
-    ///
-    /// When the connection is of no use: it is closed, and counts as one that could not be made.
-    fn greeted(&mut self, answer: Self::Answer) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let _ = answer;
-        Ok(())
-    }
-}
-
-/// Why a call has no answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CallError {
-    /// Not within its time: no connection was free, or could be made, or the answer has not come.
-    /// The connection that it was asked on, if it was, is closed: what is still to come there would
-    /// be taken for the next one's answer.
-    TimedOut,
-    /// As many calls wait as [may](Pool::max_waiting), or the pool's mailbox is full.
-    Full,
-    /// The connection was lost when the request had been written and its answer had not come: the
-    /// other side may have carried it out, or not. The text says why.
-    Lost(String),
-    /// The pool has gone, or the system stops and no connection is left.
-    Closed,
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CallError::TimedOut => f.write_str("call: no answer in time"),
-            CallError::Full => f.write_str("call: too many calls wait for a connection"),
-            CallError::Lost(why) => write!(f, "call: the connection was lost: {why}"),
-            CallError::Closed => f.write_str("call: the pool is closed"),
-        }
-    }
-}
-
-impl Error for CallError {}
-
-impl From<AskError> for CallError {
-    fn from(error: AskError) -> CallError {
-        match error {
-            AskError::Full => CallError::Full,
-            AskError::TimedOut => CallError::TimedOut,
-            AskError::Gone | AskError::Unanswered => CallError::Closed,
-        }
-    }
-}
-
-/// What a pool has at one moment, and has done so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PoolCounts {
-    /// Connections being made, or [greeting](Exchange::greeting).
-    pub connecting: usize,
-    /// Connections that wait for a request.
-    pub idle: usize,
-    /// Connections that wait for an answer.
-    pub lent: usize,
-    /// Calls that wait for a connection.
-    pub waiting: usize,
-    /// Connections that came to be lent, so far.
-    pub made: u64,
-    /// Connects that came to nothing, so far.
-    pub failed: u64,
-    /// Connections thrown away, so far: lost, or with bytes that nobody had asked for, or without an
-    /// answer in time. Those that were idle for too long are not among them.
-    pub broken: u64,
-}
-
-/// What a [`Pool`] is sent: made by [`PoolMessage::call`] and [`PoolMessage::counts`].
-pub struct PoolMessage<E: Exchange>(What<E>);
-
-enum What<E: Exchange> {
-    Call(Call<E>),
-    Counts(Reply<PoolCounts>),
-    /// A lane has been connected and greeted.
-    Ready(ActorId),
-    /// It has had its answer, and nothing else.
-    Back(ActorId),
-    Gone(ActorId, End),
-    /// A lane has gone before it wrote this: nobody has seen it, so another one may.
-    Again(Call<E>),
-}
-
-/// How a lane has ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// It could not be made.
-    Failed,
-    Broken,
-    /// As the pool wanted it.
-    Closed,
-}
-
-struct Call<E: Exchange> {
-    request: E::Request,
-    reply: Reply<Result<E::Answer, CallError>>,
-    deadline: Instant,
-}
-
-impl<E: Exchange> PoolMessage<E> {
-    /// A request, and who is told what came of it: for [`Context::ask`] and
-    /// [`Addr::ask`](crate::Addr::ask), with the same time there as here. It is answered
-    /// exactly once, or told that it is not.
-    pub fn call(
-        request: E::Request,
-        timeout: Duration,
-        reply: Reply<Result<E::Answer, CallError>>,
-    ) -> PoolMessage<E> {
-        PoolMessage(What::Call(Call {
-            request,
-            reply,
-            deadline: deadline_after(clock::now(), timeout),
-        }))
-    }
-
-    /// The question what there is at this moment.
-    pub fn counts(reply: Reply<PoolCounts>) -> PoolMessage<E> {
-        PoolMessage(What::Counts(reply))
-    }
-}
-
-impl<E: Exchange> fmt::Debug for PoolMessage<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            What::Call(_) => "Call",
-            What::Counts(_) => "Counts",
-            What::Ready(_) => "Ready",
-            What::Back(_) => "Back",
-            What::Gone(..) => "Gone",
-            What::Again(_) => "Again",
-        })
-    }
-}
-
-impl<E: Exchange> Addr<Pool<E>> {
-    /// Asks for a connection and on it, from an actor: what came of it comes as a message, which
-    /// `answer` makes. Exactly one comes, within `timeout`, in reserved room.
-    ///
-    /// ```no_run
-    /// # use greenroom::*; use std::time::Duration;
-    /// # struct Lines; impl Exchange for Lines { type Request = String; type Answer = String;
-    /// # fn request(&mut self, _: String, _: &mut Vec<u8>) {}
-    /// # fn answer(&mut self, _: &mut Input<'_>) -> Result<Option<String>, Box<dyn std::error::Error + Send + Sync>> { Ok(None) } }
-    /// struct Client { pool: Addr<Pool<Lines>> }
-    ///
-    /// impl Actor for Client {
-    ///     type Message = Result<String, CallError>;
-    ///
-    ///     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
-    ///         if let Some(line) = input.line(4096)? {
-    ///             let request = String::from_utf8_lossy(line).into_owned();
-    ///             self.pool.call(request, Duration::from_secs(2), ctx, |answer| answer);
-    ///             ctx.pause();
-    ///         }
-    ///         Ok(())
-    ///     }
-    ///
-    ///     fn message(&mut self, answer: Self::Message, ctx: &mut Context<'_, Self>) -> Outcome {
-    ///         ctx.write(answer?);
-    ///         ctx.resume();
-    ///         Ok(())
-    ///     }
-    /// }
-    /// ```
-    pub fn call<A: Actor>(
-        &self,
-        request: E::Request,
-        timeout: Duration,
-        ctx: &mut Context<'_, A>,
-        answer: impl FnOnce(Result<E::Answer, CallError>) -> A::Message + Send + 'static,
-    ) {
-        ctx.ask(
-            self,
-            timeout,
-            |reply| PoolMessage::call(request, timeout, reply),
-            |told| answer(told.unwrap_or_else(|error| Err(error.into()))),
-        );
-    }
-
-    /// The same from a thread, which waits.
-    ///
-    /// # Errors
-    ///
-    /// [`CallError`] says why there is no answer.
-    ///
-    /// # Panics
-    ///
-    /// Where [`Addr::ask`] does: on a poller's thread, and in a simulation.
-    pub fn call_and_wait(
-        &self,
-        request: E::Request,
-        timeout: Duration,
-    ) -> Result<E::Answer, CallError> {
-        let told = self.ask(timeout, |reply| PoolMessage::call(request, timeout, reply));
-        told.unwrap_or_else(|error| Err(error.into()))
-    }
-}
+pub use call::{CallError, Exchange, PoolCounts, PoolMessage};
 
 /// An actor that keeps connections to one place and lends one to each request for as long as its
 /// answer takes.
@@ -294,7 +37,7 @@ impl<E: Exchange> Addr<Pool<E>> {
 /// limits. When it is [closed](Addr::close), idle connections close, and so do those that are lent.
 /// When the system stops, calls are answered for as long as there are connections.
 ///
-/// ```no_run
+/// ```rust,no_run
 /// # use greenroom::*; use std::time::Duration;
 /// # struct Lines; impl Exchange for Lines { type Request = String; type Answer = String;
 /// # fn request(&mut self, _: String, _: &mut Vec<u8>) {}
@@ -345,9 +88,6 @@ enum State {
     /// It was told to close.
     Closing,
 }
-
-/// How long a greeting may take.
-const GREETING_MAX: Duration = Duration::from_secs(10);
 
 /// How long no connect is made after one that came to nothing.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -466,10 +206,7 @@ impl<E: Exchange> Pool<E> {
             if let Some(hold) = self.lanes.get_mut(&id) {
                 hold.state = State::Lent;
                 let pool = ctx.addr();
-                hold.lane.notice(Job {
-                    call: Some(call),
-                    pool,
-                });
+                hold.lane.notice(Job::new(call, pool));
             }
         }
         if self.is_stopping {
@@ -508,13 +245,7 @@ impl<E: Exchange> Pool<E> {
             && (count < self.min || connecting < self.waiting.len())
             && connecting < most
         {
-            let lane = Lane {
-                pool: ctx.addr(),
-                protocol: (self.make)(),
-                job: None,
-                timer: None,
-                stage: Stage::Connecting,
-            };
+            let lane = Lane::new(ctx.addr(), (self.make)());
             let lane = ctx.connect_with(self.to.clone(), self.connect.clone(), lane);
             let state = State::Connecting;
             self.lanes.insert(lane.id(), Hold { lane, state });
@@ -645,152 +376,5 @@ impl<E: Exchange> fmt::Debug for Pool<E> {
             .field("to", &self.to)
             .field("counts", &self.counts())
             .finish_non_exhaustive()
-    }
-}
-
-/// A call on its way to a lane. Whatever becomes of that, it is written or comes back.
-struct Job<E: Exchange> {
-    call: Option<Call<E>>,
-    pool: Addr<Pool<E>>,
-}
-
-impl<E: Exchange> Drop for Job<E> {
-    fn drop(&mut self) {
-        if let Some(call) = self.call.take() {
-            self.pool.notice(PoolMessage(What::Again(call)));
-        }
-    }
-}
-
-/// One connection of a pool.
-struct Lane<E: Exchange> {
-    pool: Addr<Pool<E>>,
-    protocol: E,
-    /// Who is to be told the answer that is waited for; `None` for that of the greeting.
-    job: Option<Reply<Result<E::Answer, CallError>>>,
-    timer: Option<TimerKey>,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    Connecting,
-    Greeting,
-    Idle,
-    Asking,
-    /// Its call's time is over.
-    Late,
-}
-
-impl<E: Exchange> Lane<E> {
-    fn write(&mut self, request: E::Request, ctx: &mut Context<'_, Self>) {
-        let mut output = Vec::new();
-        self.protocol.request(request, &mut output);
-        ctx.write_bytes(Bytes::from(output));
-    }
-
-    fn tell(&self, what: What<E>) {
-        self.pool.notice(PoolMessage(what));
-    }
-
-    /// Ready to be lent.
-    fn is_ready(&mut self, ctx: &Context<'_, Self>) {
-        self.stage = Stage::Idle;
-        self.tell(What::Ready(ctx.id()));
-    }
-}
-
-impl<E: Exchange> Actor for Lane<E> {
-    type Message = Job<E>;
-
-    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        match self.protocol.greeting() {
-            Some(greeting) => {
-                self.stage = Stage::Greeting;
-                self.timer = Some(ctx.set_timer(GREETING_MAX));
-                self.write(greeting, ctx);
-            }
-            None => self.is_ready(ctx),
-        }
-        Ok(())
-    }
-
-    fn message(&mut self, mut job: Job<E>, ctx: &mut Context<'_, Self>) -> Outcome {
-        if self.stage != Stage::Idle {
-            // It goes back by its drop.
-            return Ok(());
-        }
-        if let Some(call) = job.call.take() {
-            self.stage = Stage::Asking;
-            self.job = Some(call.reply);
-            self.timer = Some(ctx.set_timer_at(call.deadline));
-            self.write(call.request, ctx);
-        }
-        Ok(())
-    }
-
-    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
-        if self.stage != Stage::Asking && self.stage != Stage::Greeting {
-            if input.is_empty() {
-                return Ok(());
-            }
-            return Err("bytes that nobody has asked for".into());
-        }
-        let Some(answer) = self.protocol.answer(input)? else {
-            return Ok(());
-        };
-        if !input.is_empty() {
-            // It may be the answer, or what was left over from another; nobody knows.
-            return Err("bytes behind an answer".into());
-        }
-        if let Some(timer) = self.timer.take() {
-            ctx.cancel_timer(timer);
-        }
-        match self.job.take() {
-            Some(reply) => {
-                // Whoever asked may have gone.
-                let _ = reply.send(Ok(answer));
-                self.stage = Stage::Idle;
-                self.tell(What::Back(ctx.id()));
-            }
-            None => {
-                self.protocol.greeted(answer)?;
-                self.is_ready(ctx);
-            }
-        }
-        Ok(())
-    }
-
-    /// An answer that has not come in time: it may still come, and is not to be another's.
-    fn timer(&mut self, _key: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.timer = None;
-        if self.stage == Stage::Asking {
-            self.stage = Stage::Late;
-        }
-        ctx.abort();
-        Ok(())
-    }
-
-    /// The pool says when.
-    fn stopping(&mut self, _deadline: Instant, _ctx: &mut Context<'_, Self>) -> Outcome {
-        Ok(())
-    }
-
-    fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
-        let late = self.stage == Stage::Late;
-        if let Some(reply) = self.job.take() {
-            let why = if late {
-                CallError::TimedOut
-            } else {
-                CallError::Lost(reason.to_string())
-            };
-            let _ = reply.send(Err(why));
-        }
-        let end = match (self.stage, reason) {
-            (Stage::Connecting | Stage::Greeting, _) => End::Failed,
-            (Stage::Idle, CloseReason::Finished | CloseReason::Stopped) => End::Closed,
-            _ => End::Broken,
-        };
-        self.tell(What::Gone(ctx.id(), end));
     }
 }
