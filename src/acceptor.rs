@@ -8,9 +8,10 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use crate::command::Command;
+use crate::command::{Command, Lent, Released};
 use crate::entrance::{Cause, Entrance, Loads, Opened, Spread};
 use crate::hosts::Hosts;
 use crate::limits::{Token, by_hash};
@@ -271,6 +272,50 @@ impl Acceptor {
                     (false, State::Paused) => self.arm(place, hosts),
                     (false, _) => {}
                 }
+            }
+        }
+    }
+
+    /// Duplicates of this listener's sockets.
+    pub(crate) fn lend(&self, origin: &Arc<Origin>, to: &Sender<io::Result<Lent>>) {
+        for listener in self.listeners.iter().flatten() {
+            if listener.is_of(origin) {
+                let lent = listener.socket.lend();
+                let lent = lent.map(|lent| lent.map(|(fd, file)| Lent { fd, file }));
+                if let Some(lent) = lent.transpose() {
+                    // Whoever asked may have given up.
+                    let _ = to.send(lent);
+                }
+            }
+        }
+    }
+
+    /// Gives this listener's sockets out of hand, open and with whoever waits on them. They come back
+    /// as new ones do.
+    pub(crate) fn release(
+        &mut self,
+        origin: &Arc<Origin>,
+        to: &Sender<Released>,
+        hosts: &mut Hosts,
+    ) {
+        for place in 0..self.listeners.len() {
+            let is_of = |listener: &Listener| listener.is_of(origin);
+            if !self.listeners[place].as_ref().is_some_and(is_of) {
+                continue;
+            }
+            let Some(listener) = self.listeners[place].take() else {
+                continue;
+            };
+            listener.deregister(hosts);
+            let released = Released {
+                poller: hosts.call.registry.door.poller as usize,
+                socket: listener.socket,
+                opened: listener.opened,
+            };
+            if let Err(unwanted) = to.send(released) {
+                // Whoever asked has given up meanwhile.
+                let Released { socket, opened, .. } = unwanted.0;
+                self.listen(socket, opened, hosts);
             }
         }
     }

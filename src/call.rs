@@ -118,7 +118,7 @@ pub(crate) struct Adopting {
 
 /// What a descriptor is given to a new actor for.
 pub(crate) enum AdoptFor {
-    Stream(AdoptOptions),
+    Stream(Box<AdoptOptions>),
     Watching(Interest),
 }
 

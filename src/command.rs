@@ -1,6 +1,10 @@
 //! What other threads ask of a poller itself, as opposed to its actors.
 
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 use std::time::Instant;
 
 use crate::entrance::Opened;
@@ -32,10 +36,38 @@ pub(crate) enum Command {
     Look(Arc<Origin>),
     /// The listener is to accept its backlog and close.
     Unlisten(Arc<Origin>),
+    /// Duplicates of its sockets are wanted.
+    Lend {
+        origin: Arc<Origin>,
+        to: Sender<io::Result<Lent>>,
+    },
+    /// Its sockets are to be given out of hand, open as they are.
+    Release {
+        origin: Arc<Origin>,
+        to: Sender<Released>,
+    },
     /// Stop by this deadline.
     Stop(Instant),
     /// A closure of the user's is to be run.
     Run(OnPoller),
     /// The last socket of the system has gone while it stops: look again whether to end.
     LastSocket,
+}
+
+/// A duplicate of a listening socket, for another process.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    pub(crate) fd: OwnedFd,
+    /// The file of a Unix socket, which that process will have to remove.
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// A listening socket that its poller has given out of hand. In this order: the socket is dropped
+/// first.
+#[derive(Debug)]
+pub(crate) struct Released {
+    /// Which poller it was.
+    pub(crate) poller: usize,
+    pub(crate) socket: ListenSocket,
+    pub(crate) opened: Opened,
 }

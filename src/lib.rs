@@ -77,6 +77,7 @@
 #![deny(unsafe_code)]
 
 // In reading order: what the user writes, what carries it, what it stands on.
+pub mod activation;
 mod actor;
 mod addr;
 mod adopt;
@@ -90,7 +91,9 @@ mod directory;
 mod entrance;
 mod gone;
 mod handle;
+pub mod handover;
 mod input;
+mod listen_from;
 mod listener;
 mod local;
 mod offload;
@@ -155,6 +158,7 @@ pub use entrance::Loads;
 pub use gone::{Gone, HasEnd, MonitorKey};
 pub use handle::Handle;
 pub use input::{FrameError, Input, Prefix};
+pub use listen_from::{ListenFromError, ListenSockets};
 pub use listener::{Balance, ListenOptions, Listener};
 pub use local::{Local, PollerContext};
 pub use offload::{NotTaken, NotTakenKind, WorkError};

@@ -350,6 +350,8 @@ impl Poller {
             Command::Rearm => self.acceptor.rearm(&mut self.hosts),
             Command::Look(origin) => self.acceptor.look(&origin, &mut self.hosts),
             Command::Unlisten(origin) => self.acceptor.close(&origin, &mut self.hosts),
+            Command::Lend { origin, to } => self.acceptor.lend(&origin, &to),
+            Command::Release { origin, to } => self.acceptor.release(&origin, &to, &mut self.hosts),
             Command::Stop(deadline) => {
                 if self.hosts.stop.is_none() {
                     self.acceptor.close_all(&mut self.hosts);

@@ -473,6 +473,11 @@ impl System {
         }
     }
 
+    /// Whether it has no threads, and the network of a simulation.
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.handle.shared.simulated.is_some()
+    }
+
     /// Accepts from sockets that listen, one of them or a group that shares `local`.
     pub(crate) fn accept_from<A: Actor>(
         &self,

@@ -96,7 +96,7 @@ impl<A: Actor> Context<'_, A> {
         options: AdoptOptions,
         actor: B,
     ) -> Addr<B> {
-        self.give(socket.into(), AdoptFor::Stream(options), actor)
+        self.give(socket.into(), AdoptFor::Stream(Box::new(options)), actor)
     }
 
     /// Has a descriptor watched for a new actor on this poller. Its address works at once; it is

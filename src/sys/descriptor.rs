@@ -58,6 +58,8 @@ pub(crate) fn find(fd: BorrowedFd<'_>) -> io::Result<Found> {
     }
 }
 
+pub(crate) use super::socket::local_addr;
+
 /// Who is at the other end of a connected socket.
 pub(super) fn peer(fd: BorrowedFd<'_>) -> io::Result<Peer> {
     let ((), addr) = SockAddr::filled_by(|addr, len| {

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use libc::{SO_REUSEADDR, SOL_SOCKET, c_int};
 
 use super::addr::{Endpoint, Peer, SockAddr};
+use super::descriptor;
 use super::options::{Role, SocketOptions};
 use super::platform::{self, ENONET, SO_REUSEPORT_SPREAD};
 use super::selector::Source;
@@ -159,6 +162,40 @@ impl ListenSocket {
     /// What a selector watches.
     pub(crate) fn source(&self) -> Source<'_> {
         self.end.source()
+    }
+
+    /// Takes over a socket that listens already, with the options that `options` say of it. `file` is
+    /// that of a Unix socket, if it is to be removed in the end, and what says when that is ours to
+    /// do.
+    pub(crate) fn take_over(
+        fd: OwnedFd,
+        file: Option<(&Path, Arc<AtomicBool>)>,
+        options: &SocketOptions,
+    ) -> io::Result<ListenSocket> {
+        descriptor::set_cloexec(fd.as_fd())?;
+        descriptor::set_nonblocking(fd.as_fd(), true)?;
+        options.apply(fd.as_fd(), Role::Listener)?;
+        // A file that has gone meanwhile need not be removed.
+        let path = file.and_then(|(path, is_ours)| UnixPath::taken_over(path, is_ours).ok());
+        let end = End::of(fd);
+        Ok(ListenSocket { path, end })
+    }
+
+    /// A duplicate for another process, and the file that it will have to remove. `None` for a
+    /// simulated socket.
+    pub(crate) fn lend(&self) -> io::Result<Option<(OwnedFd, Option<PathBuf>)>> {
+        let Source::Fd(fd) = self.end.source() else {
+            return Ok(None);
+        };
+        let path = self.path.as_ref().and_then(UnixPath::path);
+        Ok(Some((fd.try_clone_to_owned()?, path.map(Path::to_owned))))
+    }
+
+    /// From here on the file of a Unix socket is another process's to remove.
+    pub(crate) fn give_up_path(&mut self) {
+        if let Some(path) = &mut self.path {
+            path.give_up();
+        }
     }
 
     /// Removes the file of a Unix socket ahead of the close: nobody connects any more, and the

@@ -49,6 +49,7 @@ mod datagram;
 pub(crate) mod descriptor;
 #[cfg(target_os = "linux")]
 mod epoll;
+pub(crate) mod fd_passing;
 mod file;
 #[cfg(any(
     target_vendor = "apple",

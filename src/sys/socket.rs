@@ -291,7 +291,7 @@ pub(super) fn open(family: c_int) -> io::Result<OwnedFd> {
 }
 
 /// The address that a socket is bound to.
-pub(super) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<Endpoint> {
+pub(crate) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<Endpoint> {
     let ((), addr) = SockAddr::filled_by(|addr, len| {
         // SAFETY: `addr` is writable for `len` bytes, and both outlive the call.
         unsafe { syscall!(getsockname(fd.as_raw_fd(), addr, len)) }.map(drop)

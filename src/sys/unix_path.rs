@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::addr::Endpoint;
 use super::simulated::Number;
@@ -54,6 +56,8 @@ pub(crate) enum UnixPath {
         path: PathBuf,
         device: u64,
         inode: u64,
+        /// Set once it is ours, where it is another process's before.
+        is_ours: Option<Arc<AtomicBool>>,
     },
     /// That of a listener on this thread's network.
     Simulated(Number),
@@ -68,7 +72,32 @@ impl UnixPath {
             path: std::path::absolute(path)?,
             device: metadata.dev(),
             inode: metadata.ino(),
+            is_ours: None,
         })
+    }
+
+    /// The file of a socket that another process has bound, and gives up when `flag` is set.
+    pub(super) fn taken_over(path: &Path, flag: Arc<AtomicBool>) -> io::Result<UnixPath> {
+        let mut taken = UnixPath::of(path)?;
+        if let UnixPath::File { is_ours, .. } = &mut taken {
+            *is_ours = Some(flag);
+        }
+        Ok(taken)
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> Option<&Path> {
+        match self {
+            UnixPath::File { path, .. } => Some(path),
+            UnixPath::Simulated(_) => None,
+        }
+    }
+
+    /// From here on it is another process's to remove.
+    pub(super) fn give_up(&mut self) {
+        if let UnixPath::File { is_ours, .. } = self {
+            *is_ours = Some(Arc::default());
+        }
     }
 }
 
@@ -79,7 +108,14 @@ impl Drop for UnixPath {
                 path,
                 device,
                 inode,
+                is_ours,
             } => {
+                if is_ours
+                    .as_ref()
+                    .is_some_and(|flag| !flag.load(Ordering::Acquire))
+                {
+                    return;
+                }
                 let still_ours = fs::symlink_metadata(&path)
                     .is_ok_and(|found| found.dev() == *device && found.ino() == *inode);
                 if still_ours {

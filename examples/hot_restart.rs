@@ -1,0 +1,132 @@
+//! A server that is replaced by its next start, without refusing one connection.
+//!
+//!     cargo run --release --example hot_restart
+//!     nc 127.0.0.1 9000
+//!     cargo run --release --example hot_restart -- --says 2
+//!
+//! The second start takes the sockets over from the first, with whoever waits on them, and serves all
+//! that come from then on; the first goes on with those that it has, and ends when they have left.
+
+use std::io;
+use std::path::PathBuf;
+use std::process;
+use std::time::Duration;
+
+use clap::Parser;
+use greenroom::handover::{Handover, HandoverError};
+use greenroom::{Actor, Balance, Context, Input, ListenOptions, Outcome};
+
+mod support;
+
+/// A server that is replaced by its next start, without refusing one connection.
+#[derive(Parser)]
+struct Options {
+    #[command(flatten)]
+    common: support::Common,
+
+    /// Where the running server is found by the next one; of this user alone.
+    #[arg(long, value_name = "PATH")]
+    handover: Option<PathBuf>,
+
+    /// What the greeting says: which release it is.
+    #[arg(long, default_value = "1", value_name = "TEXT")]
+    says: String,
+
+    /// Every poller accepts for itself (SO_REUSEPORT).
+    #[arg(long)]
+    per_poller: bool,
+
+    /// How long a server that was replaced waits for its clients to leave, in seconds.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    drain: u64,
+}
+
+/// Greets, and sends back what it gets.
+struct Echo {
+    greeting: String,
+}
+
+impl Actor for Echo {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write(&self.greeting);
+        Ok(())
+    }
+
+    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write(input.take_all());
+        Ok(())
+    }
+
+    /// Whoever is here may have sent something that has not arrived yet: the client says when it has
+    /// all its answers, by closing.
+    fn stopping(&mut self, _deadline: std::time::Instant, _ctx: &mut Context<'_, Self>) -> Outcome {
+        Ok(())
+    }
+}
+
+/// How long a start waits for the server that it replaces.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn main() -> Result<(), support::Error> {
+    let options = Options::parse();
+    let system = options.common.builder().build()?;
+    let path = options.handover.unwrap_or_else(|| {
+        let name = options.common.addr.replace('/', "-");
+        std::env::temp_dir().join(format!("hot_restart-{name}"))
+    });
+    let greeting = format!("hello from {}, process {}\n", options.says, process::id());
+    let make = move |_peer| Echo {
+        greeting: greeting.clone(),
+    };
+    let mut listening = ListenOptions::new();
+    if options.per_poller {
+        listening = listening.balance(Balance::PerPoller);
+    }
+
+    let taken = Handover::take(&path, PATIENCE).map_err(io::Error::from)?;
+    let (listener, mut handover, then) = match taken {
+        Some(mut inherited) => {
+            let old = inherited.pid();
+            let sockets = inherited.take("echo").ok_or_else(|| {
+                io::Error::other("the server that runs there has another listener")
+            })?;
+            let listener = system
+                .listen_from(sockets, listening, make)
+                .map_err(io::Error::from)?;
+            let then = format!("; it has replaced process {old}");
+            (
+                listener,
+                inherited.confirm().map_err(io::Error::from)?,
+                then,
+            )
+        }
+        None => {
+            let listener = system.listen_with(options.common.addr.as_str(), listening, make)?;
+            let then = ", then start this again beside it".to_owned();
+            (
+                listener,
+                Handover::offer(&path).map_err(io::Error::from)?,
+                then,
+            )
+        }
+    };
+    handover.add("echo", &listener);
+    let canceller = handover.canceller();
+    let handle = system.handle();
+    let drain = Duration::from_secs(options.drain);
+    let waiting = std::thread::spawn(move || match handover.wait() {
+        Ok(successor) => {
+            println!("replaced by process {}", successor.pid);
+            handle.stop(drain);
+        }
+        Err(HandoverError::Cancelled) => {}
+        Err(error) => eprintln!("{error}; from now on this server cannot be replaced"),
+    });
+    let ended = support::run_until_signal(system, &listener, &then);
+    // The file at the path goes with the offer.
+    canceller.cancel();
+    let _ = waiting.join();
+    ended
+}
