@@ -78,7 +78,7 @@ use crate::listen_from::ListenSockets;
 use crate::listener::Listener;
 use crate::sync::lock;
 use crate::sys::descriptor;
-use crate::sys::fd_passing::{self, Credentials};
+use crate::sys::fd_passing;
 use crate::sys::{BindOptions, Endpoint, ListenSocket, Socket, SocketOptions};
 use crate::timers::deadline_after;
 
@@ -260,9 +260,9 @@ impl Handover {
     }
 
     fn try_hand_over(&self, wire: &Wire) -> Result<u32, HandoverError> {
-        let peer = permitted(wire)?;
-        let version = greeted(wire, soon())?;
-        wire.send(&Frame::Hello(VERSION), &[], soon())?;
+        permitted(wire)?;
+        let (version, pid) = greeted(wire, soon())?;
+        wire.send(&hello(), &[], soon())?;
         same_version(version)?;
         for (name, listener) in &self.listeners {
             let lent = borrow(listener)?;
@@ -295,7 +295,7 @@ impl Handover {
         if let Some(mut socket) = lock(&self.control).socket.take() {
             socket.give_up_path();
         }
-        Ok(peer.pid)
+        Ok(pid)
     }
 
     /// Takes over from the process that offers at `path`; `None` where there is none: then this is a
@@ -334,9 +334,9 @@ impl Handover {
             },
         };
         let wire = Wire::new(stream);
-        let peer = permitted(&wire)?;
-        wire.send(&Frame::Hello(VERSION), &[], deadline)?;
-        let version = greeted(&wire, deadline)?;
+        permitted(&wire)?;
+        wire.send(&hello(), &[], deadline)?;
+        let (version, pid) = greeted(&wire, deadline)?;
         same_version(version)?;
         let is_ours = Arc::new(AtomicBool::new(false));
         let mut listeners = BTreeMap::new();
@@ -367,7 +367,7 @@ impl Handover {
         let (path, control) = control.ok_or(HandoverError::Protocol)?;
         Ok(Some(Inherited {
             wire,
-            pid: peer.pid,
+            pid,
             listeners,
             path,
             control,
@@ -514,23 +514,27 @@ fn soon() -> Instant {
     deadline_after(Instant::now(), ANSWER)
 }
 
-/// Who is at the other end, if it may be.
-fn permitted(wire: &Wire) -> Result<Credentials, HandoverError> {
-    let peer = Credentials::of_peer(wire.as_fd()).map_err(HandoverError::Io)?;
-    let own = Credentials::own_uid();
-    if peer.uid != own {
-        return Err(HandoverError::Permission {
-            peer: peer.uid,
-            own,
-        });
+/// Whether the process at the other end may be there.
+fn permitted(wire: &Wire) -> Result<(), HandoverError> {
+    let peer = fd_passing::peer_uid(wire.as_fd()).map_err(HandoverError::Io)?;
+    let own = fd_passing::own_uid();
+    if peer != own {
+        return Err(HandoverError::Permission { peer, own });
     }
-    Ok(peer)
+    Ok(())
 }
 
-/// The version that the other side speaks.
-fn greeted(wire: &Wire, deadline: Instant) -> Result<u16, HandoverError> {
+fn hello() -> Frame {
+    Frame::Hello {
+        version: VERSION,
+        pid: std::process::id(),
+    }
+}
+
+/// The version that the other side speaks, and its process id.
+fn greeted(wire: &Wire, deadline: Instant) -> Result<(u16, u32), HandoverError> {
     match wire.recv(deadline)? {
-        (Frame::Hello(version), _) => Ok(version),
+        (Frame::Hello { version, pid }, _) => Ok((version, pid)),
         _ => Err(HandoverError::Protocol),
     }
 }

@@ -4,8 +4,8 @@
 //! are little-endian. Descriptors travel with the first byte of a frame of their own.
 //!
 //! ```text
-//! successor: Hello                 -> version
-//! predecessor:                        Hello <- version; where they differ, both leave here
+//! successor: Hello ->                 its version and process id
+//! predecessor:                        Hello <- the same; where versions differ, both leave here
 //!                                     Listener <- name, file, how many sockets; Fds <- up to 64 of them
 //!                                     (again for each listener)
 //!                                     Control <- the path, with the socket that offers at it
@@ -38,7 +38,11 @@ const FRAME_MAX: usize = 64 << 10;
 /// One frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    Hello(u16),
+    /// Which version, and which process.
+    Hello {
+        version: u16,
+        pid: u32,
+    },
     Listener {
         name: String,
         file: Option<Vec<u8>>,
@@ -57,10 +61,11 @@ impl Frame {
     fn encode(&self) -> Vec<u8> {
         let mut body = vec![0; 4];
         match self {
-            Frame::Hello(version) => {
+            Frame::Hello { version, pid } => {
                 body.push(b'H');
                 body.extend_from_slice(MAGIC);
                 body.extend_from_slice(&version.to_le_bytes());
+                body.extend_from_slice(&pid.to_le_bytes());
             }
             Frame::Listener {
                 name,
@@ -99,11 +104,11 @@ impl Frame {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
         let frame = match tag {
             b'H' => {
-                let version = take(&mut rest, MAGIC.len())
-                    .filter(|magic| magic == MAGIC)
-                    .and_then(|_| take(&mut rest, 2))?;
+                take(&mut rest, MAGIC.len()).filter(|magic| magic == MAGIC)?;
+                let version = u16::from_le_bytes(take(&mut rest, 2)?.try_into().ok()?);
+                let pid = u32::from_le_bytes(take(&mut rest, 4)?.try_into().ok()?);
                 // Later versions may say more behind it.
-                return Some(Frame::Hello(u16::from_le_bytes(version.try_into().ok()?)));
+                return Some(Frame::Hello { version, pid });
             }
             b'L' => Frame::Listener {
                 sockets: u32::from_le_bytes(take(&mut rest, 4)?.try_into().ok()?),
@@ -259,6 +264,11 @@ mod tests {
 
     use super::*;
 
+    const HELLO: Frame = Frame::Hello {
+        version: 7,
+        pid: 123_456,
+    };
+
     fn pair() -> (Wire, Wire) {
         let (one, other) = UnixStream::pair().unwrap();
         (Wire::new(one), Wire::new(other))
@@ -271,7 +281,7 @@ mod tests {
     #[test]
     fn frames_round_trip() {
         for frame in [
-            Frame::Hello(7),
+            HELLO,
             Frame::Listener {
                 name: "web".to_owned(),
                 file: None,
@@ -293,7 +303,7 @@ mod tests {
             let bytes = frame.encode();
             assert_eq!(bytes[..4], (bytes.len() as u32 - 4).to_le_bytes());
             assert_eq!(Frame::decode(&bytes[4..]).as_ref(), Some(&frame));
-            if frame != Frame::Hello(7) {
+            if frame != HELLO {
                 let longer = [&bytes[4..], b"x"].concat();
                 assert_eq!(Frame::decode(&longer), None, "{frame:?}");
             }

@@ -3,10 +3,12 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use libc::{MSG_NOSIGNAL, c_int, c_uint, socklen_t};
+use libc::{c_int, c_uint};
+
+use super::platform::{RECV_FDS_FLAGS, SEND_FLAGS};
 
 /// Descriptors in one message. Linux takes 253.
 pub(crate) const FDS_MAX: usize = 64;
@@ -63,7 +65,7 @@ pub(crate) fn send(
             syscall!(sendmsg(
                 socket.as_raw_fd(),
                 ptr::from_ref(&message),
-                MSG_NOSIGNAL
+                SEND_FLAGS & !libc::MSG_DONTWAIT
             ))
         }?;
         Ok(sent as usize)
@@ -100,7 +102,7 @@ pub(crate) fn recv(
             syscall!(recvmsg(
                 socket.as_raw_fd(),
                 &raw mut message,
-                libc::MSG_CMSG_CLOEXEC,
+                RECV_FDS_FLAGS,
             ))
         }
     })?;
@@ -119,6 +121,11 @@ pub(crate) fn recv(
             header = libc::CMSG_NXTHDR(&raw const message, header);
         }
     }
+    if RECV_FDS_FLAGS == 0 {
+        for fd in fds.iter() {
+            super::descriptor::set_cloexec(fd.as_fd())?;
+        }
+    }
     if message.msg_flags & libc::MSG_CTRUNC != 0 {
         return Err(io::Error::other(
             "not all descriptors arrived: this process may open no more of them",
@@ -127,42 +134,12 @@ pub(crate) fn recv(
     Ok(received as usize)
 }
 
-/// Who was at the other end of a Unix socket when it was connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Credentials {
-    pub(crate) pid: u32,
-    pub(crate) uid: u32,
-}
+pub(crate) use super::platform::peer_uid;
 
-impl Credentials {
-    pub(crate) fn of_peer(socket: BorrowedFd<'_>) -> io::Result<Credentials> {
-        let mut found = libc::ucred {
-            pid: 0,
-            uid: 0,
-            gid: 0,
-        };
-        let mut len = mem::size_of_val(&found) as socklen_t;
-        // SAFETY: `found` is writable for its length, and both outlive the call.
-        unsafe {
-            syscall!(getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_PEERCRED,
-                (&raw mut found).cast(),
-                &raw mut len,
-            ))
-        }?;
-        Ok(Credentials {
-            pid: found.pid.unsigned_abs(),
-            uid: found.uid,
-        })
-    }
-
-    /// The user that this process acts as.
-    pub(crate) fn own_uid() -> u32 {
-        // SAFETY: takes nothing, and cannot fail.
-        unsafe { libc::geteuid() }
-    }
+/// The user that this process acts as.
+pub(crate) fn own_uid() -> u32 {
+    // SAFETY: takes nothing, and cannot fail.
+    unsafe { libc::geteuid() }
 }
 
 /// Ends whoever waits in an accept on this listening Unix socket, and every accept to come.
@@ -189,7 +166,7 @@ pub(crate) fn inherited(first: c_int, count: usize) -> io::Result<Vec<OwnedFd>> 
         .map(|number| unsafe { OwnedFd::from_raw_fd(number) })
         .collect();
     for fd in &fds {
-        super::descriptor::set_cloexec(std::os::fd::AsFd::as_fd(fd))?;
+        super::descriptor::set_cloexec(fd.as_fd())?;
     }
     Ok(fds)
 }
@@ -197,7 +174,6 @@ pub(crate) fn inherited(first: c_int, count: usize) -> io::Result<Vec<OwnedFd>> 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::os::fd::AsFd;
     use std::os::unix::net::{UnixListener, UnixStream};
 
     use super::*;
@@ -233,14 +209,9 @@ mod tests {
     }
 
     #[test]
-    fn the_peer_of_a_pair_is_this_process() {
+    fn the_peer_of_a_pair_is_this_user() {
         let (one, _other) = UnixStream::pair().unwrap();
-        let peer = Credentials::of_peer(one.as_fd()).unwrap();
-        let expected = Credentials {
-            pid: std::process::id(),
-            uid: Credentials::own_uid(),
-        };
-        assert_eq!(peer, expected);
+        assert_eq!(peer_uid(one.as_fd()).unwrap(), own_uid());
     }
 
     #[test]

@@ -287,6 +287,56 @@ pub(super) fn family(fd: BorrowedFd<'_>) -> io::Result<c_int> {
     Ok(addr.family())
 }
 
+/// Descriptors that are received close on exec from their first moment.
+#[cfg(not(any(target_vendor = "apple", target_os = "illumos", target_os = "solaris")))]
+pub(super) const RECV_FDS_FLAGS: c_int = libc::MSG_CMSG_CLOEXEC;
+
+/// There is no flag for it: it takes a second call for each.
+#[cfg(any(target_vendor = "apple", target_os = "illumos", target_os = "solaris"))]
+pub(super) const RECV_FDS_FLAGS: c_int = 0;
+
+/// The user of the process that was at the other end of a Unix socket when it was connected.
+#[cfg(target_os = "linux")]
+pub(crate) fn peer_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    use std::os::fd::AsRawFd;
+
+    let mut found = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let mut len = size_of_val(&found) as libc::socklen_t;
+    // SAFETY: `found` is writable for its length, and both outlive the call.
+    unsafe {
+        syscall!(getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut found).cast(),
+            &raw mut len,
+        ))
+    }?;
+    Ok(found.uid)
+}
+
+/// The user of the process that was at the other end of a Unix socket when it was connected.
+#[cfg(not(any(target_os = "linux", target_os = "illumos", target_os = "solaris")))]
+pub(crate) fn peer_uid(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    use std::os::fd::AsRawFd;
+
+    let (mut user, mut group) = (0, 0);
+    // SAFETY: both are writable and outlive the call.
+    unsafe { syscall!(getpeereid(fd.as_raw_fd(), &raw mut user, &raw mut group)) }?;
+    Ok(user)
+}
+
+/// It can be asked there, but by calls that are nowhere else.
+#[cfg(any(target_os = "illumos", target_os = "solaris"))]
+pub(crate) fn peer_uid(_: BorrowedFd<'_>) -> io::Result<u32> {
+    let text = "who is at the other end of a unix socket is not asked on this system";
+    Err(io::Error::new(io::ErrorKind::Unsupported, text))
+}
+
 // ---- multicast ----------------------------------------------------------------------------------
 
 /// Joins or leaves an IPv4 group, on the interface of this number, or else of this address.
