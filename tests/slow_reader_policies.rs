@@ -351,6 +351,46 @@ fn past_the_budget_a_new_key_is_dropped_or_drops_as_the_policy_says() {
 }
 
 #[test]
+fn values_of_one_callback_take_each_others_places_before_the_budget_is_looked_at() {
+    let max = 10 * (20 + APART) + 100;
+    let burst = |rounds: u64, plain: usize| {
+        let mut stage = stage(SlowReader::Close, max);
+        for before in 0..2 {
+            tell(&mut stage, move |ctx| {
+                ctx.notify_written(before);
+                for round in 0..rounds {
+                    for key in 0..10 {
+                        ctx.write_latest(key, format!("{key:>9}={round:>10}").into());
+                    }
+                    if before == 1 && round == rounds / 2 {
+                        ctx.write(vec![b'.'; plain]);
+                    }
+                }
+                ctx.notify_written(10 + before);
+            });
+        }
+        stage
+    };
+    for rounds in [10, 11, 12, 25, 1000] {
+        let mut stage = burst(rounds, 100 - APART);
+        assert!(stage.reason().is_none(), "{rounds}");
+        assert_eq!(stage.stats().replaced_writes, 20 * rounds - 10);
+        let mut expected = String::new();
+        for key in 0..10 {
+            expected += &format!("{key:>9}={:>10}", rounds - 1);
+        }
+        expected += &".".repeat(100 - APART);
+        assert_eq!(rest(&mut stage), expected);
+        assert_eq!(stage.actor().told, [0, 10, 1, 11]);
+    }
+    let stage = burst(1000, 101 - APART);
+    assert!(matches!(
+        stage.reason(),
+        Some(CloseReason::SlowReader { .. })
+    ));
+}
+
+#[test]
 fn a_notice_behind_a_value_is_told_when_the_one_in_its_place_has_left() {
     let mut stage = stage(SlowReader::Close, 10_000);
     tell(&mut stage, |ctx| {

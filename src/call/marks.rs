@@ -1,6 +1,10 @@
 //! What a callback says of its output beside the bytes: notices, writes that may be dropped or
 //! replaced, files.
 
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
 use crate::call::{Call, Wants};
 use crate::flags::Flags;
 use crate::origin::SlowReader;
@@ -23,6 +27,10 @@ impl Call {
     #[cold]
     pub(super) fn stage_apart(&mut self, len: usize, push: impl FnOnce(&mut Staged)) -> bool {
         if self.options().slow_reader != SlowReader::DropOldest {
+            if self.is_judged_later(len) {
+                push(&mut self.staged);
+                return true;
+            }
             return self.over_budget(len);
         }
         let is_kept = if self.nested == 0 {
@@ -40,6 +48,30 @@ impl Call {
             self.wants.set(Wants::DROPPED);
         }
         fits
+    }
+
+    /// Whether a plain write beside values of keys may be kept as far as this callback knows: these
+    /// may take the places of older ones, and then there is room. Where a write that is kept cannot
+    /// be taken back, nobody waits for that.
+    fn is_judged_later(&mut self, len: usize) -> bool {
+        let is_latest = |mark: &Mark| matches!(mark.what, Marked::Latest { .. });
+        let drops = self.options().slow_reader == SlowReader::DropNewest;
+        if drops || !self.marks.iter().any(is_latest) {
+            return false;
+        }
+        self.has_room_here(len)
+    }
+
+    /// Whether so much more may be staged, twice the budget until only the newest of each key is
+    /// left: so those are not looked for with each write.
+    fn has_room_here(&mut self, cost: usize) -> bool {
+        let max = self.options().output_max;
+        if self.counted_here().saturating_add(cost) <= max.saturating_mul(2) {
+            return true;
+        }
+        self.coalesce_staged();
+        // This one may take a place, too.
+        self.counted_here() <= max && cost <= max.saturating_mul(2)
     }
 
     /// What only a stream has was asked for.
@@ -60,7 +92,12 @@ impl Call {
 
     /// What counts against the budget, that of this callback included.
     fn counted(&self) -> usize {
-        self.queued + self.staged.len() + self.pieces * PIECE_BYTES
+        self.queued + self.counted_here()
+    }
+
+    /// ... that of this callback alone.
+    fn counted_here(&self) -> usize {
+        self.staged.len() + self.over + self.pieces * PIECE_BYTES
     }
 
     /// Takes down a write that may be dropped; `false` where it would be too large even alone.
@@ -106,6 +143,62 @@ impl Call {
         Counters::add(counter, dropped as u64);
     }
 
+    /// Leaves the newest of the values of each key that this callback wrote, in the place of the
+    /// first.
+    fn coalesce_staged(&mut self) {
+        let mut places: HashMap<u64, usize, ahash::RandomState> = HashMap::default();
+        let mut kept: Vec<(Bytes, Option<Mark>, Bytes)> = Vec::new();
+        let mut replaced = 0;
+        let rest = self.staged.take_rest();
+        let (mut at, end) = (self.staged.len(), self.staged.len() + rest.len());
+        let mut cursor = rest.cursor(&[]);
+        for mark in self.marks.drain(..) {
+            let before = cursor.next(mark.at.min(end).saturating_sub(at));
+            at += before.len();
+            let (Marked::Latest { len, .. } | Marked::Write(len)) = mark.what else {
+                kept.push((before, Some(mark), Bytes::new()));
+                continue;
+            };
+            let bytes = cursor.next(len);
+            at += len;
+            let Marked::Latest { key, .. } = mark.what else {
+                kept.push((before, Some(mark), bytes));
+                continue;
+            };
+            match places.get(&key) {
+                Some(place) => {
+                    kept[*place].2 = bytes;
+                    kept.push((before, None, Bytes::new()));
+                    replaced += 1;
+                }
+                None => {
+                    places.insert(key, kept.len());
+                    kept.push((before, Some(mark), bytes));
+                }
+            }
+        }
+        let behind = cursor.next(end - at);
+        for (before, mark, bytes) in kept {
+            self.staged.push_bytes(before);
+            if let Some(Mark { at, mut what }) = mark {
+                if let Marked::Latest { len, .. } = &mut what {
+                    *len = bytes.len();
+                }
+                let at = if at == usize::MAX {
+                    at
+                } else {
+                    self.staged.len()
+                };
+                self.marks.push(Mark { at, what });
+                self.staged.push_bytes(bytes);
+            }
+        }
+        self.staged.push_bytes(behind);
+        self.pieces -= replaced;
+        let counter = &self.registry.door.counters.replaced_writes;
+        Counters::add(counter, replaced as u64);
+    }
+
     fn mark(&mut self, what: Marked) {
         let at = self.staged.len();
         self.marks.push(Mark { at, what });
@@ -113,7 +206,7 @@ impl Call {
     }
 
     /// Stages the newest value of a key.
-    pub(crate) fn stage_latest(&mut self, key: u64, bytes: bytes::Bytes) {
+    pub(crate) fn stage_latest(&mut self, key: u64, bytes: Bytes) {
         if self.nested > 0 {
             // The outermost adapter's writes are what a peer gets.
             self.stage(bytes.len(), |staged| staged.push_bytes(bytes));
@@ -121,13 +214,12 @@ impl Call {
         }
         self.assert_stream("write_latest");
         let len = bytes.len();
-        let max = self.options().output_max;
         let is_kept = match self.options().slow_reader {
             SlowReader::DropOldest => self.mark_droppable(len, Marked::Latest { key, len }),
             _ => {
-                // Whether it fits with what waits is seen when that of its key is known.
-                let counted = self.staged.len() + (self.pieces + 1) * PIECE_BYTES;
-                let fits = counted + self.over + len <= max;
+                // Whether it fits with what waits is seen when that of its key is known. Here only
+                // what one callback may write is bounded.
+                let fits = self.has_room_here(len + PIECE_BYTES);
                 if fits {
                     self.mark(Marked::Latest { key, len });
                     self.pieces += 1;
@@ -145,7 +237,7 @@ impl Call {
     /// Stages a part of a file; it comes back where that cannot be.
     pub(crate) fn stage_file(&mut self, part: FilePart) -> Result<(), FilePart> {
         self.assert_stream("write_file");
-        if self.counted() + self.over + PIECE_BYTES > self.options().output_max {
+        if self.counted() + PIECE_BYTES > self.options().output_max {
             return if self.over_budget(PIECE_BYTES) {
                 Ok(())
             } else {

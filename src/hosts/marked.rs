@@ -61,7 +61,7 @@ impl Hosts {
         }
         let (mut at, end) = (0, staged.len());
         let mut cursor = staged.cursor(&self.read_buf);
-        let mut late = Vec::new();
+        let (mut late, mut has_latest) = (Vec::new(), false);
         let mut lost = Lost::default();
         for Mark { at: place, what } in marks.drain(..) {
             match what {
@@ -85,6 +85,7 @@ impl Hosts {
                 Marked::Latest { key, len } => {
                     let bytes = cursor.next(len);
                     at += len;
+                    has_latest = true;
                     if !bytes.is_empty() {
                         extra.keep_latest(key, bytes, &budget, &mut lost);
                     }
@@ -96,6 +97,12 @@ impl Hosts {
         late.into_iter().for_each(|token| extra.note(token));
         drop(cursor);
         let (queued, cost) = (extra.queued(), extra.cost());
+        let drops = matches!(
+            budget.policy,
+            SlowReader::DropNewest | SlowReader::DropOldest
+        );
+        // Plain writes beside them were kept without a look at what waits.
+        lost.is_over |= has_latest && !drops && cost > budget.max;
         staged.clear();
         self.call.staged = staged;
         marks.shrink_to(MARKS_KEPT);
@@ -224,7 +231,8 @@ impl Extra {
                     lost.dropped += 1;
                     return;
                 }
-                SlowReader::Close | SlowReader::PauseSource => lost.is_over = true,
+                // Judged when all is kept.
+                SlowReader::Close | SlowReader::PauseSource => {}
             }
         }
         let in_front = self.output.len();

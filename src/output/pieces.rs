@@ -290,6 +290,12 @@ impl Staged {
         Cursor(sources)
     }
 
+    /// Takes out all but what is only noted where it lies in the read buffer, which is in front.
+    pub(crate) fn take_rest(&mut self) -> Staged {
+        let rest = std::mem::take(&mut self.rest);
+        Staged { shown: 0..0, rest }
+    }
+
     /// Drops the first `n` bytes.
     pub(crate) fn drop_front(&mut self, n: usize) {
         let shown = n.min(self.shown.len());

@@ -106,6 +106,18 @@ impl Example {
         last
     }
 
+    /// Waits for a line of its output that `wanted` takes something out of.
+    pub(crate) fn until_line<T>(&self, mut wanted: impl FnMut(&str) -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            let left = DEADLINE.saturating_sub(start.elapsed());
+            let line = self.lines.recv_timeout(left).expect("the line comes");
+            if let Some(found) = wanted(&line) {
+                return found;
+            }
+        }
+    }
+
     /// Sends a signal: `INT` or `TERM`.
     pub(crate) fn signal(&self, signal: &str) {
         let status = Command::new("sh")
