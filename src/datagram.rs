@@ -333,8 +333,8 @@ pub(crate) struct Datagrams {
     pub(crate) outbox: Outbox,
     /// How much was in the outbox when the callback at work first sent something.
     pub(crate) mark: usize,
-    /// What the actor wants to be set.
-    pub(crate) wanted: Vec<DatagramOption>,
+    /// What the actor wants to be set, each behind so many of the datagrams that wait.
+    pub(crate) wanted: Vec<(usize, DatagramOption)>,
     /// What had been received when the actor paused.
     pub(crate) held: VecDeque<Held>,
     /// Whether a timer will try receivers again that took nothing more, and after how long.
@@ -551,23 +551,22 @@ impl<A: Actor> Context<'_, A> {
         self.set_datagram_option(DatagramOption::Leave(group, on));
     }
 
-    /// Sets an option of the socket, after this callback and before what it sends; several in their
-    /// order. Where that fails, [`datagram_failed`](Actor::datagram_failed) says so, and nothing
-    /// else changes.
+    /// Sets an option of the socket when this callback has returned: behind what was sent before
+    /// this call, as far as the socket takes that, and before what is sent after it. Where it
+    /// fails, [`datagram_failed`](Actor::datagram_failed) says so, and nothing else changes.
     ///
     /// # Panics
     ///
     /// As `send_to`.
     #[track_caller]
     pub fn set_datagram_option(&mut self, option: DatagramOption) {
-        self.call
-            .datagrams("set_datagram_option")
-            .wanted
-            .push(option);
-        if !self.call.wants.has(Wants::DATAGRAMS) {
-            self.call.wants.set(Wants::DATAGRAMS);
-            let datagrams = self.call.datagrams("set_datagram_option");
-            datagrams.mark = datagrams.outbox.len();
+        let begins = !self.call.wants.has(Wants::DATAGRAMS);
+        self.call.wants.set(Wants::DATAGRAMS);
+        let datagrams = self.call.datagrams("set_datagram_option");
+        let behind = datagrams.outbox.len();
+        if begins {
+            datagrams.mark = behind;
         }
+        datagrams.wanted.push((behind, option));
     }
 }

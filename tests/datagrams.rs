@@ -58,6 +58,7 @@ fn a_datagram_is_shown_with_its_sender_and_answered() {
             sent_len: 5,
             is_truncated: false,
             poller: 0,
+            interface: None,
         }
     );
     assert_eq!(recv(&client), (b"hello".to_vec(), server.addr()));
@@ -678,5 +679,61 @@ fn out_of_descriptors_a_bind_is_an_error_and_not_more() {
         client.send_to(b"hello", server.addr()).unwrap();
         assert_eq!(recv(&client).0, b"hello");
         drop(hoard);
+    });
+}
+
+// ---- a kernel without calls for several ------------------------------------------------------------
+
+/// From here on recvmmsg(2) and sendmmsg(2) fail with ENOSYS for this thread and those that it
+/// starts. For a child alone.
+fn forbid_calls_for_several() {
+    let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let (load, jump, ret) = (
+        (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        (libc::BPF_RET | libc::BPF_K) as u16,
+    );
+    let no_such = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+    let mut program = [
+        // The number of the call.
+        instruction(load, 0, 0, 0),
+        instruction(jump, 2, 0, libc::SYS_recvmmsg as u32),
+        instruction(jump, 1, 0, libc::SYS_sendmmsg as u32),
+        instruction(ret, 0, 0, libc::SECCOMP_RET_ALLOW),
+        instruction(ret, 0, 0, no_such),
+    ];
+    let filter = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_mut_ptr(),
+    };
+    // SAFETY: the program is valid for its length, and both outlive the calls.
+    let result = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        let mode = libc::SECCOMP_MODE_FILTER;
+        libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter)
+    };
+    assert_eq!(result, 0, "seccomp: {}", io::Error::last_os_error());
+    let none = std::ptr::null_mut::<libc::mmsghdr>();
+    // SAFETY: no header is looked at.
+    let result = unsafe { libc::recvmmsg(-1, none, 0, 0, std::ptr::null_mut()) };
+    let error = io::Error::last_os_error().raw_os_error();
+    assert_eq!((result, error), (-1, Some(libc::ENOSYS)));
+}
+
+#[test]
+fn without_calls_for_several_all_is_the_same() {
+    util::in_child("without_calls_for_several_all_is_the_same", 1024, || {
+        forbid_calls_for_several();
+        a_datagram_is_shown_with_its_sender_and_answered();
+        an_answer_leaves_from_the_address_that_was_asked();
+        ipv4_is_shown_as_ipv4_on_a_socket_for_both_and_answered_from_where_it_came_to();
+        anybody_can_be_sent_to_by_a_message_from_any_thread();
+        a_datagram_without_bytes_is_one();
+        the_longest_datagram_there_is_comes_whole_and_a_longer_one_is_told();
+        a_truncated_datagram_is_told_as_one_and_how_long_it_was();
+        a_connected_socket_is_told_that_nobody_is_there_and_goes_on();
+        addresses_of_another_kind_are_told_and_the_rest_is_sent();
+        past_the_queue_datagrams_are_dropped_and_told_and_drained_follows();
+        what_came_with_the_one_that_paused_is_kept_and_shown_in_order();
     });
 }

@@ -309,9 +309,36 @@ impl Hosts {
         let Some(known) = self.call.datagrams.get_mut(&key.index()) else {
             return;
         };
-        let (family, wanted) = (known.family, std::mem::take(&mut known.wanted));
         let waits = !known.outbox.is_empty();
-        for option in wanted {
+        if !known.wanted.is_empty() {
+            self.set_datagram_options(index);
+        }
+        if waits {
+            if wants.has(Wants::DROPPED) {
+                self.slots[index].flags.set(Flags::ABOVE_HIGH);
+            }
+            self.flush_later(index);
+        }
+    }
+
+    /// Sets what the callback asked for, each behind what was sent before it, as far as the socket
+    /// takes that.
+    fn set_datagram_options(&mut self, index: usize) {
+        let at = index as u32;
+        let Some(known) = self.call.datagrams.get_mut(&at) else {
+            return;
+        };
+        let (family, wanted) = (known.family, std::mem::take(&mut known.wanted));
+        let waiting = |hosts: &Hosts| {
+            let known = hosts.call.datagrams.get(&at);
+            known.map_or(0, |known| known.outbox.len())
+        };
+        let before = waiting(self);
+        for (behind, option) in wanted {
+            let sent = before - waiting(self);
+            if behind > sent && !self.slots[index].flags.has(Flags::BLOCKED) {
+                self.send_out(index, behind - sent);
+            }
             let Some(socket) = &self.slots[index].socket else {
                 return;
             };
@@ -320,12 +347,6 @@ impl Hosts {
                 Counters::add(&counters.options_failed, 1);
                 self.note_failure(index, DatagramFailure::Option(option, error));
             }
-        }
-        if waits {
-            if wants.has(Wants::DROPPED) {
-                self.slots[index].flags.set(Flags::ABOVE_HIGH);
-            }
-            self.flush_later(index);
         }
     }
 
@@ -342,7 +363,7 @@ impl Hosts {
         let key = self.key(index);
         self.slots[index].flags.clear(Flags::DIRTY);
         if !self.slots[index].flags.has(Flags::BLOCKED) {
-            self.send_out(index);
+            self.send_out(index, usize::MAX);
         }
         let Some(known) = self.call.datagrams.get(&key.index()) else {
             return;
@@ -360,7 +381,8 @@ impl Hosts {
         self.sync_interest(index);
     }
 
-    fn send_out(&mut self, index: usize) {
+    /// Sends the first `most` of what waits, as far as the socket takes it.
+    fn send_out(&mut self, index: usize, most: usize) {
         let slot = &mut self.slots[index];
         let known = self.call.datagrams.get_mut(&(index as u32));
         let (Some(socket), Some(known)) = (&slot.socket, known) else {
@@ -377,15 +399,17 @@ impl Hosts {
         let (mut at, mut again, mut sent_any) = (0, 0, false);
         let mut refusing: Vec<DatagramAddr> = Vec::new();
         let mut failures = Vec::new();
-        while at < known.outbox.len() {
+        let mut end = most.min(known.outbox.len());
+        while at < end {
             let may = |next: &Outgoing<'_>| next.to.is_none_or(|to| !refusing.contains(to));
-            let next = known.outbox.iter_from(at).take_while(may);
+            let next = known.outbox.iter_from(at).take(end - at).take_while(may);
             match send.send(socket, known.family, next) {
                 // The next one is to a receiver that has just refused.
                 Ok(0) => at += 1,
                 Ok(count) => {
                     sent_any = true;
                     known.outbox.remove_at(at, count);
+                    end -= count;
                     Counters::add(&counters.sent, count as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -411,6 +435,7 @@ impl Hosts {
                 }
                 Err(error) => {
                     Counters::add(&counters.failed, 1);
+                    end -= 1;
                     if let Some((to, len)) = known.outbox.remove(at) {
                         failures.push(DatagramFailure::NotSent { to, len, error });
                     }
@@ -466,7 +491,7 @@ impl Hosts {
     /// What others are sent by an actor that ends at once leaves as far as the socket takes it now.
     pub(super) fn flush_last(&mut self, index: usize, reason: &CloseReason) {
         if !matches!(reason, CloseReason::Aborted) && !self.slots[index].flags.has(Flags::BLOCKED) {
-            self.send_out(index);
+            self.send_out(index, usize::MAX);
         }
         let lost = self.call.datagrams.remove(&(index as u32));
         let lost = lost.map_or(0, |known| known.outbox.len());

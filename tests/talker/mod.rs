@@ -32,6 +32,7 @@ pub struct Heard {
     pub sent_len: usize,
     pub is_truncated: bool,
     pub poller: usize,
+    pub interface: Option<u32>,
 }
 
 pub type Job = Box<dyn FnOnce(&mut Context<'_, Talker>) -> Outcome + Send>;
@@ -86,6 +87,7 @@ impl Actor for Talker {
             sent_len: datagram.sent_len(),
             is_truncated: datagram.is_truncated(),
             poller: ctx.poller(),
+            interface: datagram.interface(),
         }));
         (self.on_datagram)(&datagram, ctx)
     }
