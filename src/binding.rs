@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::actor::Actor;
 use crate::addr::{Addr, Control, Entry, What};
@@ -49,9 +49,6 @@ impl<A: Actor> fmt::Debug for DatagramSockets<A> {
             .finish()
     }
 }
-
-/// Where the next single socket goes.
-static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 impl System {
     /// As [`Handle::bind_datagram`].
@@ -172,7 +169,7 @@ impl Handle {
             || options.connect.is_some()
             || addr.family() == Family::Unix;
         let homes: Vec<usize> = if is_one {
-            vec![NEXT.fetch_add(1, Ordering::Relaxed) % pollers.len()]
+            vec![self.shared.least_loaded()]
         } else {
             (0..pollers.len()).collect()
         };

@@ -299,7 +299,7 @@ impl<'a, A: Actor> Context<'a, A> {
     }
 
     /// The peer's address, also in [`closed`](Actor::closed); `None` for an actor that never had a
-    /// socket.
+    /// socket, or one for datagrams.
     pub fn peer(&self) -> Option<Peer> {
         self.call.peer()
     }

@@ -207,8 +207,9 @@ impl DatagramOptions {
 
     /// Bytes of the longest datagram that is received whole; what is longer is
     /// [truncated](Datagram::is_truncated). 64 KiB by default, which no UDP datagram exceeds (65,507
-    /// bytes over IPv4); a Unix one can. Each poller has 32 such places for all its sockets, whose
-    /// memory is there only as far as datagrams have reached into them.
+    /// bytes over IPv4); a Unix one can. Each poller has 32 such places for all its sockets (fewer
+    /// where they would exceed 4 MiB), whose memory is there only as far as datagrams have reached
+    /// into them.
     ///
     /// # Panics
     ///

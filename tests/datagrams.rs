@@ -211,6 +211,57 @@ fn a_truncated_datagram_is_told_as_one_and_how_long_it_was() {
     assert_eq!(server.system.stats().datagrams_truncated, 2);
 }
 
+#[test]
+fn sockets_of_one_poller_have_each_their_own_longest() {
+    let system = builder(1).build().unwrap();
+    let bind = |max| {
+        let (sender, events) = channel();
+        let options = DatagramOptions::new().datagram_max(max);
+        let make = move || Talker::new(&sender);
+        let sockets = system.bind_datagram_with("127.0.0.1:0", options, make);
+        (sockets.unwrap().local_addr().udp().unwrap(), events)
+    };
+    let servers = [10, 9 << 20, 2000].map(|max| (max, bind(max)));
+    let client = client("127.0.0.1:0");
+    for len in [5, 1000, 40_000, 10, 3000] {
+        for (max, (addr, _)) in &servers {
+            let bytes = util::pattern(len);
+            // Several, so that the last place of the poller's batch is reached as well as the first.
+            for _ in 0..3 {
+                client.send_to(&bytes, addr).unwrap();
+                util::assert_same(&recv(&client).0, &bytes[..len.min(*max)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn more_than_a_turn_sends_leaves_in_several() {
+    let server = Server::with("127.0.0.1:0", DatagramOptions::new(), 1);
+    let (to, _deaf) = nobody();
+    server.tell(move |ctx| {
+        for _ in 0..5000 {
+            assert!(ctx.send_to(to, "x"));
+        }
+        Ok(())
+    });
+    wait_until("all have left", || {
+        server.system.stats().datagrams_sent == 5000
+    });
+    // And behind a close.
+    server.tell(move |ctx| {
+        for _ in 0..3000 {
+            assert!(ctx.send_to(to, "x"));
+        }
+        ctx.close();
+        Ok(())
+    });
+    assert!(
+        matches!(next(&server.events), Event::Closed(reason) if reason.starts_with("finished"))
+    );
+    assert_eq!(server.system.stats().datagrams_sent, 8000);
+}
+
 // ---- several pollers -------------------------------------------------------------------------------
 
 #[test]

@@ -172,7 +172,7 @@ fn look_at(record: &Record) {
 #[test]
 fn requests_are_answered_once_each_whatever_is_lost_doubled_or_late() {
     let seen = Mutex::new((0, 0, 0));
-    for_each_seed(100, |simulation| {
+    for_each_seed(60, |simulation| {
         let record = exchange(simulation, Faults::all().without(Fault::Busy));
         look_at(&record);
         let mut seen = seen.lock().unwrap();
@@ -191,13 +191,13 @@ fn requests_are_answered_once_each_whatever_is_lost_doubled_or_late() {
 
 #[test]
 fn on_a_harmless_network_nothing_is_lost_doubled_or_overtaken() {
-    for_each_seed(50, |simulation| {
+    for_each_seed(25, |simulation| {
         // Late answers are asked for again: the first request of each is what counts.
         let record = exchange(simulation, Faults::none());
         look_at(&record);
         assert_eq!((record.doubled, record.overtaken, record.resent), (0, 0, 0));
     });
-    for_each_seed(50, |simulation| {
+    for_each_seed(25, |simulation| {
         let faults = Faults::harmless().without(Fault::Stall);
         look_at(&exchange(simulation, faults));
     });

@@ -49,6 +49,7 @@ impl fmt::Debug for Error {
 
 /// Says where it listens and what to do next, runs until SIGINT or SIGTERM, gives connections five
 /// seconds to finish (none at a second signal), and says how many there were.
+#[allow(dead_code, reason = "datagrams have no listener")]
 pub(crate) fn run_until_signal(
     system: System,
     listener: &Listener,
@@ -65,6 +66,7 @@ pub(crate) fn run_until_signal(
 }
 
 /// An address as `nc` wants it: host and port apart.
+#[allow(dead_code, reason = "datagrams have no listener")]
 fn for_nc(addr: &Endpoint) -> String {
     match addr {
         Endpoint::Tcp(addr) => format!("{} {}", addr.ip(), addr.port()),

@@ -19,6 +19,9 @@ use crate::sys::socket::Socket;
 /// twenty times that of a datagram in it, and few enough for those who wait meanwhile.
 const BATCH: usize = 32;
 
+/// How many bytes the places for them have together, unless one alone has more.
+const BUFFER_MAX: usize = 4 << 20;
+
 /// Room for what one call receives. A poller has one for all its sockets, and only if it has any.
 ///
 /// Each datagram has a place of its own. What of a place no datagram has reached yet takes no
@@ -66,31 +69,32 @@ pub(crate) struct Arrived<'a> {
 impl ReceiveBatch {
     /// For datagrams of up to `place` bytes.
     pub(crate) fn new(place: usize, batched: Batched) -> ReceiveBatch {
+        let count = (BUFFER_MAX / place).clamp(1, BATCH);
         let mut batch = ReceiveBatch {
-            buffer: vec![0; BATCH * place],
+            buffer: vec![0; count * place],
             place,
-            names: (0..BATCH).map(|_| SockAddr::zeroed()).collect(),
-            controls: vec![Control::EMPTY; BATCH],
-            slices: Vec::with_capacity(BATCH),
-            headers: Vec::with_capacity(BATCH),
-            received: Vec::with_capacity(BATCH),
+            names: (0..count).map(|_| SockAddr::zeroed()).collect(),
+            controls: vec![Control::EMPTY; count],
+            slices: Vec::with_capacity(count),
+            headers: Vec::with_capacity(count),
+            received: Vec::with_capacity(count),
             error: None,
             batched,
         };
         let start = batch.buffer.as_mut_ptr();
-        for at in 0..BATCH {
+        for at in 0..count {
             batch.slices.push(libc::iovec {
-                // SAFETY: within the buffer, which has `BATCH` places.
+                // SAFETY: within the buffer, which has `count` places.
                 iov_base: unsafe { start.add(at * place) }.cast(),
                 iov_len: place,
             });
         }
         let (names, controls) = (batch.names.as_mut_ptr(), batch.controls.as_mut_ptr());
         let slices = batch.slices.as_mut_ptr();
-        for at in 0..BATCH {
+        for at in 0..count {
             // SAFETY: made of integers and pointers alone, for which zero is a valid value.
             let mut header: mmsghdr = unsafe { mem::zeroed() };
-            // SAFETY: each of the three has `BATCH` elements.
+            // SAFETY: each of the three has `count` elements.
             unsafe {
                 header.msg_hdr.msg_name = (*names.add(at)).as_mut_ptr().cast();
                 header.msg_hdr.msg_control = controls.add(at).cast();
@@ -127,7 +131,7 @@ impl ReceiveBatch {
         let fd = match socket.source() {
             Source::Fd(fd) => fd.as_raw_fd(),
             Source::Simulated(number) => {
-                while self.received.len() < BATCH {
+                while self.received.len() < self.headers.len() {
                     let at = self.received.len() * self.place;
                     let place = &mut self.buffer[at..at + max];
                     match number.receive_datagram(place) {
@@ -150,7 +154,8 @@ impl ReceiveBatch {
             }
         };
         if max != self.slices[0].iov_len {
-            (0..BATCH).for_each(|at| self.slices[at].iov_len = max);
+            let slices = self.slices.iter_mut();
+            slices.for_each(|slice| slice.iov_len = max);
         }
         let count = self.call(fd)?;
         for at in 0..count {
@@ -175,16 +180,16 @@ impl ReceiveBatch {
     fn call(&mut self, fd: RawFd) -> io::Result<usize> {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         if self.batched != Batched::No {
-            let headers = self.headers.as_mut_ptr();
+            let (headers, count) = (self.headers.as_mut_ptr(), self.headers.len());
             // MSG_TRUNC, as a request: the length is to be that of the whole datagram.
             let flags = MSG_DONTWAIT | MSG_TRUNC;
             let received = retry_interrupted(|| {
-                // SAFETY: `BATCH` headers, whose pointers are valid by their invariant.
+                // SAFETY: `count` headers, whose pointers are valid by their invariant.
                 unsafe {
                     syscall!(recvmmsg(
                         fd,
                         headers,
-                        BATCH as _,
+                        count as _,
                         flags as _,
                         ptr::null_mut()
                     ))
@@ -208,7 +213,7 @@ impl ReceiveBatch {
         } else {
             0
         };
-        for at in 0..BATCH {
+        for at in 0..self.headers.len() {
             let header: *mut libc::msghdr = &raw mut self.headers[at].msg_hdr;
             let received = retry_interrupted(|| {
                 // SAFETY: the header's pointers are valid by its invariant.
@@ -224,7 +229,7 @@ impl ReceiveBatch {
                 }
             }
         }
-        Ok(BATCH)
+        Ok(self.headers.len())
     }
 
     /// An error that came behind the datagrams of the last call: to be dealt with after them. (One
