@@ -87,7 +87,7 @@ fn signals_come_as_messages_also_where_the_mailbox_is_full() {
             raise(SIGHUP);
             // Another one by another way, so that the first has been dealt with.
             let (other, of_other) = channel();
-            let witness = spawn(&builder_system(), 0, |probe| probe);
+            let witness = spawn(builder_system(), 0, |probe| probe);
             signals::send_to(&[SIGUSR2], witness.addr.clone(), move |signal| {
                 let other = other.clone();
                 Box::new(move |_: &mut Context<'_, Probe>| -> Outcome { Ok(other.send(signal)?) })
