@@ -64,6 +64,9 @@ impl Wants {
     pub(crate) const ADOPT: u32 = 1 << 13;
     /// Its watched descriptor is to be asked for other directions.
     pub(crate) const INTEREST: u32 = 1 << 14;
+    /// An actor that was made anew takes the messages that were set aside meanwhile, unless it asks
+    /// to [wait](Wants::WAIT) itself.
+    pub(crate) const GO_ON: u32 = 1 << 15;
 
     /// Datagrams are to be sent, or options of their socket to be set.
     pub(crate) const DATAGRAMS: u32 = 1 << 20;

@@ -75,6 +75,8 @@ struct Group {
     type_name: &'static str,
     /// In the order in which they joined.
     members: BTreeMap<MonitorId, Entry>,
+    /// The place of each in `members`.
+    places: BTreeMap<ActorId, MonitorId>,
 }
 
 impl Entry {
@@ -125,12 +127,13 @@ impl Entries {
     }
 
     fn leave(&mut self, group: &str, id: MonitorId) -> Option<Entry> {
-        let members = &mut self.groups.get_mut(group)?.members;
-        let member = members.remove(&id);
-        if members.is_empty() {
+        let found = self.groups.get_mut(group)?;
+        let member = found.members.remove(&id)?;
+        found.places.remove(&member.target.id());
+        if found.members.is_empty() {
             self.groups.remove(group);
         }
-        member
+        Some(member)
     }
 }
 
@@ -262,10 +265,10 @@ impl Handle {
             .entry(name.clone())
             .or_insert_with(|| Group::new::<M>());
         group.expect::<M>("join_group", &name)?;
-        let mut members = group.members.values();
-        if members.any(|member| member.target.id() == target.id()) {
+        if group.places.contains_key(&target.id()) {
             return Ok(());
         }
+        group.places.insert(target.id(), id);
         group.members.insert(id, entry);
         drop(entries);
         Entry::monitor(id, &target, directory, move |entries| {
@@ -277,11 +280,8 @@ impl Handle {
     /// Takes an actor out of a group; `false` if it was not in.
     pub fn leave_group(&self, group: &str, member: ActorId) -> bool {
         let mut entries = lock(&self.shared.directory.0);
-        let found = entries.groups.get(group).and_then(|group| {
-            let mut members = group.members.iter();
-            members.find(|(_, entry)| entry.target.id() == member)
-        });
-        let Some((&id, _)) = found else {
+        let found = entries.groups.get(group);
+        let Some(&id) = found.and_then(|group| group.places.get(&member)) else {
             return false;
         };
         let entry = entries.leave(group, id);
@@ -314,6 +314,7 @@ impl Group {
             of: TypeId::of::<M>(),
             type_name: type_name::<M>(),
             members: BTreeMap::new(),
+            places: BTreeMap::new(),
         }
     }
 

@@ -1,6 +1,5 @@
 //! The whole system as seen from anywhere: stop it, spawn into it, read its counters.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::panic::RefUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +11,13 @@ use crate::addr::Addr;
 use crate::command::Command;
 use crate::connect::{ConnectOptions, Remote, Target};
 use crate::directory::Directory;
+use crate::hosts::contain;
 use crate::local::Makers;
 use crate::origin::{ConnectionOptions, Origin};
 use crate::registry::{Registry, Stats};
 use crate::sync::lock;
 use crate::sys::{Process, clock};
-use crate::workers::{Job, Workers};
+use crate::workers::Workers;
 
 /// What all threads of a system share.
 pub(crate) struct Shared {
@@ -71,13 +71,19 @@ impl Shared {
         shared
     }
 
-    /// One poller takes nothing in any more. With the last one, nobody is there for whom to work:
-    /// returns what was offloaded and not begun.
-    pub(crate) fn poller_has_ended(&self) -> VecDeque<Job> {
+    /// One poller takes nothing in any more. With the last one, nobody is there for whom to work.
+    pub(crate) fn poller_has_ended(&self) {
         if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            return self.workers.close();
+            self.close_workers();
         }
-        VecDeque::new()
+    }
+
+    /// Work that has not begun is dropped, which counts it.
+    pub(crate) fn close_workers(&self) {
+        for job in self.workers.close() {
+            // One by one: of two panics in one drop the second would be the end of the process.
+            contain(&self.pollers[0].door, "a destructor", || drop(job));
+        }
     }
 
     /// One more poller has closed its listeners.

@@ -23,6 +23,9 @@
 //! | [`Builder::busy_poll`] | none: a poller without work sleeps | to spin costs a processor | |
 //! | [`Builder::selector`] | epoll on Linux, kqueue on the BSDs and macOS, else poll(2); `GREENROOM_SELECTOR` names another | a wait costs by what is ready, not by what is watched | |
 //! | [`Builder::workers`] | 16 threads, made when there is work; 1,024 further pieces of it may wait | enough to keep a disk or a resolver busy; some milliseconds of work each, a second or so together | [`NotTaken`] gives the closures back |
+//! | [`Handle::run_on`] | as many closures may wait for a poller as [`Builder::mailbox_bound`] says | as messages | [`NotTaken`] gives the closure back |
+//! | [`Restart::at_most`] | 5 restarts within 60 s | a fault that comes once in a while is no reason to go, one that comes at once each time is | the actor ends with the reason of the last failure |
+//! | [`Restart::backoff`] | 10 ms, then twice as long each time, up to 5 s | what a failure was caused by is often over soon | |
 //! | one actor's share of a mailbox | all of the first half, and of the second as much as is free | a flood to one leaves room to its neighbours | the same |
 //! | [`ListenOptions::backlog`] | 4,096 connects | the kernel's own limit on usual systems | the kernel lets clients try again |
 //! | [`ListenOptions::max_connections`] | none but the process's descriptor limit | the machine's owner set that | [`ListenOptions::at_limit`]; out of descriptors as well: the listener says so once, and tries again after 10 ms, then after twice as long, up to 500 ms |

@@ -103,6 +103,9 @@ impl<F> fmt::Display for NotTaken<F> {
 
 impl<F> Error for NotTaken<F> {}
 
+/// What a panic is said to be of.
+const OFFLOADED: &str = "offloaded work";
+
 fn submit<P>(shared: &Shared, parts: P, make: impl FnOnce(P) -> Job) -> Result<(), NotTaken<P>> {
     if shared.simulated.is_some() && Network::with(|network| network.happens(Fault::Busy)) {
         return Err(NotTaken::new("offload", NotTakenKind::Full, parts));
@@ -179,8 +182,8 @@ impl<A: Actor> Context<'_, A> {
         F: FnOnce(Result<R, WorkError>) -> A::Message + Send + 'static,
     {
         let (post, key) = self.mailbox();
-        self.call().has_offloaded = true;
-        submit(&self.call().shared, (work, answer), |(work, answer)| {
+        let call = self.call();
+        submit(&call.shared, (work, answer), |(work, answer)| {
             Box::new(Task {
                 post,
                 key,
@@ -188,7 +191,9 @@ impl<A: Actor> Context<'_, A> {
                 result: None,
                 answer: Some(answer),
             })
-        })
+        })?;
+        call.has_offloaded = true;
+        Ok(())
     }
 }
 
@@ -205,7 +210,8 @@ impl Handle {
     {
         let door = self.shared.pollers[0].door.clone();
         submit(&self.shared, work, |work| {
-            Box::new(Some(move || drop(run(work, &door))))
+            let work = Some(work);
+            Box::new(Alone { work, door })
         })
     }
 }
@@ -213,10 +219,39 @@ impl Handle {
 /// Runs a user's closure; the text of its panic, which is counted.
 fn run<R>(work: impl FnOnce() -> R, door: &Door) -> Result<R, WorkError> {
     guard(work).map_err(|panic| {
-        let what = count_panic(door, "offloaded work", &*panic);
+        let what = count_panic(door, OFFLOADED, &*panic);
         contain(door, "a destructor", || drop(panic));
         WorkError::Panicked(what)
     })
+}
+
+/// Work that nobody waits for.
+struct Alone<W> {
+    work: Option<W>,
+    door: Arc<Door>,
+}
+
+impl<W: FnOnce() + Send> Work for Alone<W> {
+    fn run(&mut self) {
+        if let Some(work) = self.work.take() {
+            contain(&self.door, OFFLOADED, work);
+        }
+    }
+
+    fn deliver(self: Box<Self>) {}
+}
+
+impl<W> Drop for Alone<W> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            unclaimed(&self.door);
+            contain(&self.door, "a destructor", || drop(work));
+        }
+    }
+}
+
+fn unclaimed(door: &Door) {
+    Counters::add(&door.counters.unclaimed_work, 1);
 }
 
 /// Work that an actor waits for the result of. Dropped before it has run, it is counted: that is
@@ -268,7 +303,7 @@ where
     fn drop(&mut self) {
         if let Some(work) = self.work.take() {
             let door = &self.post.door;
-            Counters::add(&door.counters.unclaimed_work, 1);
+            unclaimed(door);
             let answer = self.answer.take();
             contain(door, "a destructor", || drop(work));
             contain(door, "a destructor", || drop(answer));

@@ -94,8 +94,7 @@ impl Poller {
             self.hosts.drop_guarded(value);
         }
         if !std::mem::replace(&mut self.has_ended, true) {
-            let unbegun = self.shared.poller_has_ended();
-            self.hosts.drop_guarded(unbegun);
+            self.shared.poller_has_ended();
         }
     }
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::actor::{Actor, CloseReason, Outcome};
-use crate::addr::{Addr, Control, Controlled};
+use crate::addr::Addr;
 use crate::call::{TimerFor, Wants};
 use crate::context::Context;
 use crate::flags::Flags;
@@ -105,8 +105,6 @@ pub struct Supervised<A: Actor> {
     failures: VecDeque<Instant>,
     /// Set from a failure on; when it fires the next one is made.
     backoff: Option<TimerKey>,
-    /// Word is on its way that ends the wait of those messages that came meanwhile.
-    resumes: bool,
     /// The system stops, by this time.
     stopping: Option<Instant>,
 }
@@ -120,7 +118,6 @@ impl<A: Actor> Supervised<A> {
             actor: None,
             failures: VecDeque::new(),
             backoff: None,
-            resumes: false,
             stopping: None,
         }
     }
@@ -168,11 +165,7 @@ impl<A: Actor> Actor for Supervised<A> {
         // So that the new one may wait for room itself: it is the failed one that waits.
         ctx.call().flags.clear(Flags::WAITING);
         self.start(ctx)?;
-        if !ctx.call().wants.has(Wants::WAIT) {
-            self.resumes = true;
-            let (post, key) = ctx.mailbox();
-            post.control(key, Control::Room);
-        }
+        ctx.call().wants.set(Wants::GO_ON);
         Ok(())
     }
 
@@ -180,9 +173,6 @@ impl<A: Actor> Actor for Supervised<A> {
         if self.backoff.is_some() {
             // The failed one had waited. There is nobody to go on yet.
             ctx.call().wants.set(Wants::WAIT);
-            return Ok(());
-        }
-        if std::mem::take(&mut self.resumes) {
             return Ok(());
         }
         self.pass(ctx, |actor, ctx| actor.room(ctx))
@@ -215,22 +205,25 @@ impl<A: Actor> Actor for Supervised<A> {
             return false;
         }
         self.failures.push_back(now);
-        Counters::add(&ctx.call().registry.door.counters.restarts, 1);
         let (_, key) = ctx.mailbox();
+        let door = ctx.call().registry.door.clone();
+        Counters::add(&door.counters.restarts, 1);
         if let Some(mut actor) = self.actor.take() {
-            let door = ctx.call().registry.door.clone();
             contain(&door, type_name::<A>(), || {
                 actor.closed(reason, &mut ctx.of_type())
             });
             contain(&door, "a destructor", || drop(actor));
         }
+        // The text of an error is the user's code.
+        let wait = self.restart.after(self.failures.len());
+        contain(&door, "an error's text", || {
+            log::warn!("{} is made anew in {wait:?}: {reason}", type_name::<A>());
+        });
         // What its `closed` has asked for, too.
         let call = ctx.call();
         let is_its_own = |what: &TimerFor| matches!(what, TimerFor::Actor);
         call.timers.cancel_where(key.index(), is_its_own);
         call.monitors.end(key);
-        let wait = self.restart.after(self.failures.len());
-        log::warn!("{} is made anew in {wait:?}: {reason}", type_name::<A>());
         self.backoff = Some(ctx.set_timer(wait));
         true
     }

@@ -665,9 +665,8 @@ impl System {
             result = result.and(ended);
         }
         // Where all pollers have ended it is closed already. Work under way is left to itself.
-        let workers = &self.handle.shared.workers;
-        drop(workers.close());
-        workers.join();
+        self.handle.shared.close_workers();
+        self.handle.shared.workers.join();
         result
     }
 }

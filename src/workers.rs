@@ -29,17 +29,6 @@ pub(crate) trait Work: Send {
 
 pub(crate) type Job = Box<dyn Work>;
 
-/// Work that nobody waits for.
-impl<F: FnOnce() + Send> Work for Option<F> {
-    fn run(&mut self) {
-        if let Some(work) = self.take() {
-            work();
-        }
-    }
-
-    fn deliver(self: Box<Self>) {}
-}
-
 /// How many threads, and how much work may wait for one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -363,6 +352,17 @@ mod tests {
                 idle,
             },
         )
+    }
+
+    /// Work that nobody waits for.
+    impl<F: FnOnce() + Send> Work for Option<F> {
+        fn run(&mut self) {
+            if let Some(work) = self.take() {
+                work();
+            }
+        }
+
+        fn deliver(self: Box<Self>) {}
     }
 
     fn submit(workers: &Workers, job: impl FnOnce() + Send + 'static) -> Result<(), Refusal> {

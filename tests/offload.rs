@@ -276,16 +276,21 @@ fn at_the_deadline_work_that_has_not_begun_is_dropped_and_other_is_left_to_itsel
         Ok(())
     });
     next(&begun);
+    let count = ran.clone();
+    let alone = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    };
+    handle.offload(alone).unwrap();
     let start = Instant::now();
     handle.stop(Duration::from_millis(20));
     system.run().unwrap();
     assert!(start.elapsed() < TIMEOUT / 2, "the work is not waited for");
-    assert_eq!(handle.stats().unclaimed_work, 3);
+    assert_eq!(handle.stats().unclaimed_work, 4);
     let refused = handle.offload(|| ()).unwrap_err();
     assert_eq!(refused.kind(), NotTakenKind::Stopped);
     release.send(1).unwrap();
     wait_until("the work under way has ended", || {
-        handle.stats().unclaimed_work == 4
+        handle.stats().unclaimed_work == 5
     });
     assert_eq!(ran.load(Ordering::Relaxed), 0);
 }
@@ -543,6 +548,57 @@ fn by_seeds_whatever_is_taken_is_answered_or_counted_whenever_the_end_comes() {
         seen[2] |= unclaimed == 0;
     }
     assert_eq!(seen, [true; 3], "unclaimed, unbegun and complete runs");
+}
+
+/// Has one piece of work done after the other when the system stops, until one is refused.
+struct Saver {
+    left: u32,
+}
+
+impl Saver {
+    fn save(&mut self, ctx: &mut Context<'_, Self>) {
+        if self.left > 0 {
+            self.left -= 1;
+            let _ = ctx.offload(|| (), |_| ());
+        }
+    }
+}
+
+impl Actor for Saver {
+    type Message = ();
+
+    fn stopping(&mut self, _: Instant, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.save(ctx);
+        Ok(())
+    }
+
+    fn message(&mut self, (): (), ctx: &mut Context<'_, Self>) -> Outcome {
+        self.save(ctx);
+        Ok(())
+    }
+}
+
+#[test]
+fn by_seeds_a_stop_waits_for_work_and_no_longer() {
+    const PIECES: u32 = 5;
+    for_each_seed(60, |simulation| {
+        let system = simulation.system(System::builder().pollers(2).workers(1, 0));
+        for _ in 0..3 {
+            system.spawn(|| Saver { left: PIECES });
+        }
+        simulation.run_for(Duration::from_millis(1));
+        simulation.faults(Faults::none().with(Fault::Busy));
+        let start = simulation.elapsed();
+        system.handle().stop(Duration::from_secs(600));
+        simulation.run_until(Duration::from_secs(300), |_| {
+            let stats = system.stats();
+            stats.opened == stats.closed
+        });
+        // No piece takes more than a second.
+        let most = Duration::from_secs(u64::from(3 * PIECES) + 1);
+        assert!(simulation.elapsed() - start < most, "it waited for nothing");
+        assert_eq!(system.stats().unclaimed_work, 0);
+    });
 }
 
 #[test]

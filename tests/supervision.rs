@@ -452,6 +452,39 @@ fn the_next_one_waits_for_room_as_its_own() {
     drop(seen);
 }
 
+#[test]
+fn the_next_one_waits_for_room_right_after_it_was_made() {
+    let other = Rc::new(RefCell::new(Other::<u32>::with_bound(2)));
+    let recipient = other.borrow().recipient::<u32>();
+    while recipient.send(0).is_ok() {}
+    let (rooms, seen_rooms) = channel();
+    let (mut stage, seen) = stage_of(Restart::new(), move |probe| {
+        let (recipient, rooms) = (recipient.clone(), rooms.clone());
+        probe
+            .on_timer(move |_, ctx| {
+                ctx.wait_for_room(&recipient);
+                Ok(())
+            })
+            .on_room(move |_| Ok(rooms.send(())?))
+    });
+    fail(&mut stage);
+    let (said, heard) = channel();
+    stage.send(Box::new(|ctx| {
+        ctx.set_timer(Duration::ZERO);
+        Ok(())
+    }));
+    stage.send(Box::new(move |_| Ok(said.send(())?)));
+    stage.advance(10 * MS);
+    assert_eq!(heard.try_recv(), Ok(()));
+    stage.advance(MS);
+    assert!(stage.is_waiting() && seen_rooms.try_recv().is_err());
+    other.borrow_mut().take_all();
+    stage.run();
+    assert_eq!(seen_rooms.try_recv(), Ok(()));
+    assert!(!stage.is_waiting());
+    drop(seen);
+}
+
 // ---- the end ------------------------------------------------------------------------------------
 
 #[test]

@@ -383,6 +383,10 @@ impl Hosts {
             if wants.has(Wants::WAIT) {
                 slot.flags.set(Flags::WAITING);
             }
+            if wants.has(Wants::GO_ON) && !wants.has(Wants::WAIT) {
+                slot.flags.clear(Flags::WAITING);
+                self.let_in.push(self.call.key);
+            }
             if wants.has(Wants::WAIT_HERE) {
                 self.waits_here.insert(self.call.key);
             }
