@@ -24,9 +24,11 @@ pub use call::{CallError, Exchange, PoolCounts, PoolMessage};
 ///
 /// A connection is lent again only if its answer came whole, in time, and with nothing behind it,
 /// and if nothing has come since: a byte that nobody asked for, or the end of the stream, closes it
-/// while it is idle. So an answer is never another one's. That it is still there when a request is
-/// written cannot be known: the other side may end it at that moment, and the call is then
-/// [lost](CallError::Lost).
+/// while it is idle. So an answer is never another one's, unless the other side sends one that nobody
+/// asked for just when the next request is on its way: that can be told by a protocol alone whose
+/// answers say what they answer, in [`Exchange::answer`]. Nor can it be known that a connection is
+/// still there when a request is written: the other side may end it at that moment, and the call is
+/// then [lost](CallError::Lost).
 ///
 /// Calls that find no connection wait in their order, each until its own deadline, and while there
 /// are fewer connections than may be, one is made for each. A connect that comes to nothing is made
@@ -171,9 +173,14 @@ impl<E: Exchange> Pool<E> {
         }
     }
 
-    /// Who waits no longer has been told so by its own deadline.
+    /// Nobody waits beyond the deadline: who asked says so, too, or is told here.
     fn forget_late(&mut self, now: Instant) {
-        self.waiting.retain(|call| call.deadline > now);
+        let is_late = |call: &Call<E>| call.deadline <= now;
+        if self.waiting.iter().any(is_late) {
+            let (late, waiting): (VecDeque<_>, _) = self.waiting.drain(..).partition(is_late);
+            self.waiting = waiting;
+            late.into_iter().for_each(Call::expire);
+        }
     }
 
     /// One more that wants a connection. Those that wait stay in front.
@@ -197,6 +204,7 @@ impl<E: Exchange> Pool<E> {
         let now = ctx.now();
         while let Some(call) = self.waiting.pop_front() {
             if call.deadline <= now {
+                call.expire();
                 continue;
             }
             let Some((id, _)) = self.idle.pop_back() else {

@@ -1,4 +1,4 @@
-//! The examples `reuseport` and `many_listeners`, as somebody uses them.
+//! The examples `reuseport`, `many_listeners` and `connection_pool`, as somebody uses them.
 
 #[path = "util/process.rs"]
 mod process;
@@ -93,4 +93,50 @@ fn many_listeners_are_paused_resumed_and_closed_by_command() {
     example.signal("TERM");
     assert_eq!(example.last_line(), "stopped after 4 connections");
     assert!(!path.exists());
+}
+
+#[test]
+fn connection_pool_answers_many_clients_over_few_connections() {
+    let example = Example::start("connection_pool", &["--max", "2", "--timeout", "30000"]);
+    let mut clients: Vec<_> = (0..10).map(|_| example.connect()).collect();
+    for round in 0..3 {
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.say(format!("{round}{number}abc"));
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            let line = client.line();
+            let (connection, answer) = line.split_once(": ").expect(&line);
+            assert!(["1", "2"].contains(&connection), "{line}");
+            assert_eq!(answer, format!("cba{number}{round}"));
+        }
+    }
+    clients[0].say("counts");
+    let line = clients[0].line();
+    assert!(
+        line.contains(", 0 lent, 0 waiting; 2 made, 0 failed, 0 broken"),
+        "{line}"
+    );
+    drop(clients);
+    example.signal("TERM");
+    // Ten clients, and the pool itself.
+    assert_eq!(example.last_line(), "stopped after 12 connections");
+}
+
+#[test]
+fn connection_pool_says_when_there_is_no_backend() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = nobody.local_addr().expect("its address").to_string();
+    drop(nobody);
+    let example = Example::start("connection_pool", &["--backend", &addr, "--timeout", "100"]);
+    let mut client = example.connect();
+    client.say("hello?");
+    client.expect("call: no answer in time");
+    client.say("counts");
+    let line = client.line();
+    // It may be trying again at that moment.
+    let (_, counts) = line.split_once(" connecting, ").expect(&line);
+    assert!(
+        counts.starts_with("0 idle, 0 lent, 0 waiting; 0 made, "),
+        "{line}"
+    );
 }

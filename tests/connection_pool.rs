@@ -84,7 +84,7 @@ impl Peer {
 
     /// The pool has closed it.
     #[track_caller]
-    fn is_thrown_away(mut self) {
+    fn assert_thrown_away(mut self) {
         let mut line = String::new();
         match self.0.read_line(&mut line) {
             Ok(read) => assert_eq!(read, 0, "{line:?}"),
@@ -230,7 +230,7 @@ fn a_connection_that_ended_while_it_was_idle_is_not_lent_again() {
         if end {
             drop(peer);
         } else {
-            peer.is_thrown_away();
+            peer.assert_thrown_away();
         }
         stage.wait_for("it is thrown away", |counts| {
             counts.idle == 0 && counts.broken == before + 1
@@ -247,7 +247,7 @@ fn a_connection_with_bytes_behind_its_answer_is_not_lent_again() {
     peer.hears("first");
     peer.says("answer\nand more");
     assert!(matches!(next(&first), Err(CallError::Lost(why)) if why.contains("behind an answer")));
-    peer.is_thrown_away();
+    peer.assert_thrown_away();
     let second = stage.call("second");
     let mut peer = stage.backend.accept();
     peer.hears("second");
@@ -266,7 +266,7 @@ fn a_connection_whose_answer_is_late_is_not_lent_again() {
     let second = stage.call("second");
     let mut fresh = stage.backend.accept();
     fresh.hears("second");
-    peer.is_thrown_away();
+    peer.assert_thrown_away();
     fresh.says("fine\n");
     assert_eq!(next(&second), text("fine"));
     assert_eq!(stage.counts().broken, 1);
@@ -280,11 +280,11 @@ fn an_answer_that_is_none_and_a_protocol_that_panics_end_one_connection() {
     peer.hears("hello");
     peer.says("?\n");
     assert!(matches!(next(&answer), Err(CallError::Lost(why)) if why.contains("no answer")));
-    peer.is_thrown_away();
+    peer.assert_thrown_away();
     let answer = stage.call("panic");
     let peer = stage.backend.accept();
     assert!(matches!(next(&answer), Err(CallError::Lost(_))));
-    peer.is_thrown_away();
+    peer.assert_thrown_away();
     let answer = stage.call("hello");
     let mut peer = stage.backend.accept();
     peer.hears("hello");
@@ -393,7 +393,7 @@ impl Exchange for Greets {
 }
 
 #[test]
-fn a_connection_greets_before_it_is_lent_and_is_thrown_away_if_it_is_not_welcome() {
+fn a_connection_greets_before_it_is_lent_and_assert_thrown_away_if_it_is_not_welcome() {
     let backend = Backend::new();
     let system = builder(1).build().unwrap();
     let to = backend.addr();
@@ -405,7 +405,7 @@ fn a_connection_greets_before_it_is_lent_and_is_thrown_away_if_it_is_not_welcome
     let counts = pool.ask(TIMEOUT, PoolMessage::counts).unwrap();
     assert_eq!((counts.connecting, counts.made), (1, 0));
     peer.says("go away\n");
-    peer.is_thrown_away();
+    peer.assert_thrown_away();
     let mut peer = backend.accept();
     peer.hears("password");
     peer.says("welcome\n");
@@ -430,7 +430,7 @@ fn a_stop_answers_what_was_asked_and_leaves_nobody_waiting() {
     peer.hears("waits");
     peer.says("answered, too\n");
     assert_eq!(next(&waits), text("answered, too"));
-    peer.is_thrown_away();
+    peer.assert_thrown_away();
     drop(stage.system);
 }
 
@@ -445,7 +445,7 @@ fn a_pool_that_is_closed_tells_everybody() {
     stage.pool.close();
     assert_eq!(next(&waits), Err(CallError::Closed));
     assert!(matches!(next(&lent), Err(CallError::Lost(_))));
-    peer.is_thrown_away();
+    peer.assert_thrown_away();
     assert_eq!(next(&stage.call("too late")), Err(CallError::Closed));
 }
 

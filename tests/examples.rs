@@ -22,6 +22,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("blocking_work", &["--inline", "--threads", "--measure"]),
     ("reuseport", &["--balance", "own-rule"]),
     ("many_listeners", &["--shout", "--control"]),
+    (
+        "connection_pool",
+        &["--backend", "--min", "--max", "--timeout"],
+    ),
 ];
 
 /// Runs an example that is expected to end by itself.

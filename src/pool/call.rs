@@ -175,6 +175,14 @@ pub(super) struct Call<E: Exchange> {
     pub(super) deadline: Instant,
 }
 
+impl<E: Exchange> Call<E> {
+    /// Its time is over, and it was sent nowhere.
+    pub(super) fn expire(self) {
+        // Who asked has a deadline of their own, and may have been told by that.
+        let _ = self.reply.send(Err(CallError::TimedOut));
+    }
+}
+
 impl<E: Exchange> PoolMessage<E> {
     /// A request, and who is told what came of it: for [`Context::ask`] and
     /// [`Addr::ask`](crate::Addr::ask), with the same time there as here. It is answered
