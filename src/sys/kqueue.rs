@@ -177,7 +177,11 @@ impl Kqueue {
     /// See [`Selector::deregister`](super::Selector::deregister).
     pub(super) fn deregister(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let number = self.known(fd)?;
-        self.set(number, Interest::NONE)
+        let result = self.set(number, Interest::NONE);
+        // It is about to be closed, which takes out what could not be taken out here; the next
+        // descriptor of this number is another.
+        self.watched[number].interest = Interest::NONE;
+        result
     }
 
     /// The number of a descriptor that is watched.
