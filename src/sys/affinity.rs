@@ -1,9 +1,11 @@
 //! Which processors a thread runs on.
 
 use std::io;
+#[cfg(target_os = "linux")]
 use std::mem;
 
 /// Has the calling thread run on this processor alone.
+#[cfg(target_os = "linux")]
 pub(crate) fn pin(processor: usize) -> io::Result<()> {
     if processor >= libc::CPU_SETSIZE as usize {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -18,6 +20,7 @@ pub(crate) fn pin(processor: usize) -> io::Result<()> {
 }
 
 /// The processors that the calling thread may run on, ascending.
+#[cfg(target_os = "linux")]
 pub(crate) fn processors() -> io::Result<Vec<usize>> {
     // SAFETY: as in `pin`.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
@@ -28,4 +31,22 @@ pub(crate) fn processors() -> io::Result<Vec<usize>> {
     Ok(all
         .filter(|processor| unsafe { libc::CPU_ISSET(*processor, &set) })
         .collect())
+}
+
+/// Has the calling thread run on this processor alone.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn pin(_processor: usize) -> io::Result<()> {
+    Err(unsupported())
+}
+
+/// The processors that the calling thread may run on, ascending.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn processors() -> io::Result<Vec<usize>> {
+    Err(unsupported())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unsupported() -> io::Error {
+    let text = "threads are bound to processors on Linux only";
+    io::Error::new(io::ErrorKind::Unsupported, text)
 }
