@@ -128,8 +128,9 @@ pub struct Stats {
     /// Writes whose place was taken by a newer one before they began to leave
     /// ([`Context::write_latest`](crate::Context::write_latest)).
     pub replaced_writes: u64,
-    /// Bytes of output that wait now because sockets have refused them. What is shared counts for
-    /// each connection that it waits for.
+    /// Bytes of output that wait now because sockets have refused them, as they count against
+    /// [`Builder::output_budget`](crate::Builder::output_budget): what is shared counts for each
+    /// connection that it waits for, a part of a file for 64 bytes.
     pub output_waiting: u64,
     /// Writes to the descriptors that wake sleeping pollers.
     pub wakes: u64,

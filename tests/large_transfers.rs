@@ -133,6 +133,47 @@ fn a_file_counts_for_the_watermarks_and_not_for_the_budget() {
 }
 
 #[test]
+fn a_file_does_not_count_against_the_budget_of_a_poller() {
+    let file = TestFile::new(8 << 20);
+    let stage = Stage::listen(
+        builder(1).output_budget(10_000),
+        "127.0.0.1:0",
+        ListenOptions::new().connection(patient()),
+        |probe| probe,
+    );
+    let client = connect_small(&stage.listener, 16 << 10);
+    let seen = stage.accepted();
+    let shared = file.file.clone();
+    seen.run(move |ctx| ctx.write_file(shared, 0, 8 << 20).unwrap());
+    settle(&stage.system);
+    assert!(seen.addr.queued().unwrap() > 10_000);
+    let waiting = stage.system.stats().output_waiting;
+    assert!((1..1000).contains(&waiting), "{waiting} of memory");
+    assert_same(&read(&client, 8 << 20), &file.bytes);
+}
+
+#[test]
+fn lengths_beyond_all_files_are_an_error_and_no_overflow() {
+    let file = TestFile::new(10);
+    let mut stage = OneActor::with_options(
+        Sender {
+            file: file.file.clone(),
+            refused: None,
+        },
+        patient(),
+    );
+    stage.stall();
+    for _ in 0..5 {
+        stage.send((0, u64::MAX));
+    }
+    stage.send((u64::MAX, u64::MAX));
+    assert!(stage.queued() >= usize::MAX / 2);
+    stage.unstall();
+    assert!(matches!(stage.reason(), Some(CloseReason::Io(_))));
+    assert!(stage.output().starts_with(b"<"));
+}
+
+#[test]
 fn a_file_shorter_than_promised_resets_the_connection_and_tells_why() {
     let file = TestFile::new(100_000);
     for (offset, len) in [(0, 100_001), (200_000, 1), (99_999, 2)] {

@@ -391,6 +391,56 @@ fn values_of_one_callback_take_each_others_places_before_the_budget_is_looked_at
 }
 
 #[test]
+fn values_of_an_adapter_and_of_the_actor_inside_do_not_mix() {
+    struct Adapter(Writer);
+    impl Actor for Adapter {
+        type Message = Deed;
+        fn message(&mut self, deed: Deed, ctx: &mut Context<'_, Self>) -> Outcome {
+            for round in 0..100 {
+                ctx.write_latest(1, format!("outer {round:>4} ").into());
+            }
+            let (outcome, written) = ctx.nested(|ctx| self.0.message(deed, ctx));
+            let all: Vec<u8> = written.parts().flatten().copied().collect();
+            for round in 0..100 {
+                ctx.write_latest(2, format!("outer {round:>5} ").into());
+            }
+            ctx.write(all);
+            outcome
+        }
+        fn written(&mut self, token: u64, _: &mut Context<'_, Self>) -> Outcome {
+            self.0.told.push(token);
+            Ok(())
+        }
+    }
+    let options = options(SlowReader::Close, 600);
+    let mut stage = OneActor::with_options(Adapter(Writer::default()), options);
+    stage.stall();
+    stage.send(Box::new(|ctx| {
+        // Plain writes here: what the peer gets of them is the adapter's.
+        for round in 0..10 {
+            ctx.write_latest(1, format!("inner {round} ").into());
+        }
+        ctx.notify_written(1);
+    }));
+    assert!(stage.reason().is_none() && stage.actor().0.told.is_empty());
+    stage.unstall();
+    let mut expected = "outer   99 outer    99 ".to_owned();
+    (0..10).for_each(|round| expected += &format!("inner {round} "));
+    assert_eq!(stage.output(), expected);
+    assert_eq!(stage.actor().0.told, [1]);
+}
+
+#[test]
+fn an_empty_write_drops_nobody() {
+    let mut stage = stage(SlowReader::DropOldest, 100 + APART);
+    tell(&mut stage, |ctx| assert!(ctx.write([b'a'; 100])));
+    tell(&mut stage, |ctx| {
+        assert!(ctx.write("") && ctx.write_bytes(Bytes::new()) && ctx.write_parts(&[]));
+    });
+    assert_eq!((stage.queued(), stage.stats().dropped_writes), (100, 0));
+}
+
+#[test]
 fn a_notice_behind_a_value_is_told_when_the_one_in_its_place_has_left() {
     let mut stage = stage(SlowReader::Close, 10_000);
     tell(&mut stage, |ctx| {

@@ -33,6 +33,9 @@ impl Call {
             }
             return self.over_budget(len);
         }
+        if len == 0 {
+            return true;
+        }
         let is_kept = if self.nested == 0 {
             self.mark_droppable(len, Marked::Write(len))
         } else {
@@ -56,7 +59,7 @@ impl Call {
     fn is_judged_later(&mut self, len: usize) -> bool {
         let is_latest = |mark: &Mark| matches!(mark.what, Marked::Latest { .. });
         let drops = self.options().slow_reader == SlowReader::DropNewest;
-        if drops || !self.marks.iter().any(is_latest) {
+        if drops || self.nested > 0 || !self.marks.iter().any(is_latest) {
             return false;
         }
         self.has_room_here(len)
@@ -153,7 +156,9 @@ impl Call {
         let (mut at, end) = (self.staged.len(), self.staged.len() + rest.len());
         let mut cursor = rest.cursor(&[]);
         for mark in self.marks.drain(..) {
-            let before = cursor.next(mark.at.min(end).saturating_sub(at));
+            // One that comes last has no place yet.
+            let place = if mark.at > end { at } else { mark.at };
+            let before = cursor.next(place - at);
             at += before.len();
             let (Marked::Latest { len, .. } | Marked::Write(len)) = mark.what else {
                 kept.push((before, Some(mark), Bytes::new()));
@@ -252,7 +257,7 @@ impl Call {
             };
         }
         let left = usize::try_from(part.left).unwrap_or(usize::MAX);
-        self.noted.free = self.noted.free.wrapping_add(left);
+        self.noted.free = self.noted.free.wrapping_add(left.min(usize::MAX / 4));
         self.mark(Marked::File(part));
         self.pieces += 1;
         Ok(())

@@ -17,7 +17,8 @@ impl<A: Actor> Context<'_, A> {
     /// all that was written so far, in this callback and before. That the kernel has it says nothing
     /// of the peer, which may be far behind or gone.
     ///
-    /// Never told before those bytes are taken, nor from within this callback: where nothing waits
+    /// Never told before those bytes are taken (or, where a policy says so, dropped or replaced by
+    /// newer ones that are), nor from within this callback: where nothing waits
     /// the call follows in this turn of the poller or the next, which then begins at once. A
     /// connection that closes after flushing is told first and closed then; one that ends with
     /// output waiting is not told, but [`closed`](Actor::closed). Costs a connection nothing that

@@ -88,7 +88,7 @@ impl Extra {
     pub(super) fn queued(&self) -> usize {
         let apart = self.apart.as_deref();
         let in_pieces = apart.map_or(0, |apart| apart.pieces.len());
-        self.output.len().saturating_add(in_pieces)
+        self.output.len() + in_pieces
     }
 
     /// What they count as against the budget.

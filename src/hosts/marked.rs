@@ -127,15 +127,17 @@ impl Hosts {
             return false;
         };
         let mut dropped = 0;
-        let old = extra.apart().pieces.droppable().saturating_sub(1);
+        let apart = extra.apart.as_deref();
+        let droppable = apart.map_or(0, |apart| apart.pieces.droppable());
+        let old = droppable.saturating_sub(1);
         for _ in 0..old {
             dropped += u64::from(extra.drop_first());
         }
         if dropped > 0 {
             self.slots[index].flags.set(Flags::ABOVE_HIGH);
             Counters::add(&self.call.registry.door.counters.dropped_writes, dropped);
-            let queued = self.queued_at(index);
-            self.set_counted(index, queued);
+            self.set_counted(index, true);
+            self.owe_notices(index);
         }
         dropped > 0
     }

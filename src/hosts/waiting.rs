@@ -25,8 +25,7 @@ impl Hosts {
     /// budget, those with the most of it pay: it may be this one.
     pub(super) fn count_output(&mut self, key: ActorKey) {
         let Some(index) = self.find(key) else { return };
-        let queued = self.queued_at(index);
-        self.set_counted(index, queued);
+        self.set_counted(index, true);
         if self.waiting > self.output_budget {
             self.relieve();
         }
@@ -36,18 +35,24 @@ impl Hosts {
     pub(super) fn uncount_output(&mut self, index: usize) {
         let extra = self.extras.get(self.slots[index].extra);
         if extra.is_some_and(|extra| extra.counted > 0) {
-            self.set_counted(index, 0);
+            self.set_counted(index, false);
         }
     }
 
-    pub(super) fn set_counted(&mut self, index: usize, queued: usize) {
+    /// Counts what waits for this connection, or nothing. A part of a file is told to others, and
+    /// counts for little: it takes no memory.
+    pub(super) fn set_counted(&mut self, index: usize, waits: bool) {
         let key = self.key(index);
         let Some(extra) = self.extras.get_mut(self.slots[index].extra) else {
             return;
         };
+        let (queued, cost) = match waits {
+            true => (extra.queued(), extra.cost()),
+            false => (0, 0),
+        };
         extra.owner = index as u32;
-        self.waiting = self.waiting - extra.counted + queued;
-        extra.counted = queued;
+        self.waiting = self.waiting - extra.counted + cost;
+        extra.counted = cost;
         let door = &self.call.registry.door;
         door.presence
             .set_queued(key.index(), key.generation(), queued);

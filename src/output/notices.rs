@@ -23,7 +23,7 @@ impl Notices {
     /// Adds one that is due when `ahead` more bytes have been taken, and all before it are told.
     pub(crate) fn add(&mut self, ahead: usize, token: u64) {
         let last = self.waiting.back().map_or(0, |(place, _)| *place);
-        let place = (self.taken + ahead as u64).max(last);
+        let place = self.taken.saturating_add(ahead as u64).max(last);
         self.waiting.push_back((place, token));
     }
 

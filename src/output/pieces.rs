@@ -55,7 +55,8 @@ pub(crate) struct Pieces {
     /// The number of the piece of each key.
     keys: HashMap<u64, u64, ahash::RandomState>,
     bytes: usize,
-    in_files: u64,
+    /// Wide enough for as many parts as there may be, however large.
+    in_files: u128,
 }
 
 impl Pieces {
@@ -64,10 +65,11 @@ impl Pieces {
         self.pieces.is_empty()
     }
 
-    /// The bytes that wait, those in files included.
+    /// The bytes that wait, those in files included; of more than any machine can count half of
+    /// that, so that a sum is still a number.
     pub(crate) fn len(&self) -> usize {
         let in_files = usize::try_from(self.in_files).unwrap_or(usize::MAX);
-        self.bytes.saturating_add(in_files)
+        self.bytes.saturating_add(in_files).min(usize::MAX / 2)
     }
 
     /// What they count as against the budget.
@@ -96,7 +98,7 @@ impl Pieces {
     /// Appends a part of a file.
     pub(crate) fn push_file(&mut self, part: FilePart) {
         if part.left > 0 {
-            self.in_files += part.left;
+            self.in_files += u128::from(part.left);
             self.pieces.push_back(Piece {
                 what: What::File(part),
                 key: None,
@@ -211,7 +213,7 @@ impl Pieces {
                 What::File(part) => {
                     part.at += step as u64;
                     part.left -= step as u64;
-                    self.in_files -= step as u64;
+                    self.in_files -= step as u128;
                 }
             }
             piece.may_drop = false;
