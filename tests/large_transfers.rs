@@ -318,7 +318,7 @@ fn hundreds_of_slow_readers_take_no_memory_and_all_get_it_whole() {
     });
     let taken = resident().saturating_sub(before);
     assert!(
-        taken < readers * 20 << 10,
+        taken < readers * (20 << 10),
         "{taken} bytes for {readers} readers"
     );
     for (client, seen) in connections {

@@ -235,12 +235,14 @@ fn a_stop_tells_what_leaves_by_its_deadline() {
 
 // ---- turn by turn -------------------------------------------------------------------------------
 
+type OnWritten = fn(&mut Writer, u64, &mut Context<'_, Writer>) -> Outcome;
+
 /// Writes and notes what it is told.
 #[derive(Default)]
 struct Writer {
     told: Vec<(u64, bool)>,
     in_callback: bool,
-    on_written: Option<fn(&mut Writer, u64, &mut Context<'_, Writer>) -> Outcome>,
+    on_written: Option<OnWritten>,
 }
 
 type Deed = Box<dyn FnOnce(&mut Context<'_, Writer>) + Send>;
@@ -336,8 +338,7 @@ fn what_is_written_while_it_closes_leaves_in_front_of_the_end() {
 
 #[test]
 fn what_fails_while_it_closes_is_its_reason() {
-    type Fails = fn(&mut Writer, u64, &mut Context<'_, Writer>) -> Outcome;
-    let fails: [(&str, Fails); 3] = [
+    let fails: [(&str, OnWritten); 3] = [
         ("error", |_, _, ctx| {
             ctx.write("last words");
             Err("as it is to".into())
