@@ -389,6 +389,12 @@ mutants! {
             => "for home in self.homes.iter().filter(|_| !MUTANT) {",
     }
 
+    /// Pollers are not told that a listener has been resumed.
+    resume_is_not_told breaks 8 {
+        "listener.rs": "self.shared.pollers[*home].command(Command::Look(self.origin.clone()));"
+            => "if paused || !MUTANT { self.shared.pollers[*home].command(Command::Look(self.origin.clone())); }",
+    }
+
     /// Those who wait for room are not told.
     room_is_not_told breaks 8 {
         "mailbox.rs": "word & WAITERS != 0 && self.is_below_half(word)"

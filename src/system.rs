@@ -398,8 +398,9 @@ impl System {
     ///
     /// # Errors
     ///
-    /// As [`System::listen`]; [`Balance::PerPoller`] for a Unix socket, which the kernel cannot do; a
-    /// [poller](ListenOptions::pollers) that the system does not have; and after [`Handle::stop`].
+    /// As [`System::listen`]; [`Balance::PerPoller`](crate::Balance::PerPoller) for a Unix socket,
+    /// which the kernel cannot do; a [poller](ListenOptions::pollers) that the system does not have;
+    /// and after [`Handle::stop`].
     pub fn listen_with<E, A>(
         &self,
         endpoint: E,

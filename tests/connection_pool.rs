@@ -322,6 +322,7 @@ fn connections_beyond_the_smallest_number_close_when_they_are_idle_for_long() {
     let stage = Stage::new(|pool| pool.size(1, 3).idle_limit(Duration::from_millis(50)));
     let answers = [stage.call("x"), stage.call("x"), stage.call("x")];
     let mut peers = [(); 3].map(|()| stage.backend.accept());
+    stage.wait_for("each has a call", |counts| counts.lent == 3);
     for peer in &mut peers {
         peer.hears("x");
         peer.says("y\n");

@@ -1,7 +1,7 @@
 //! One run: a system with listeners, hubs and kids, its clients, a time in which all of them do as
 //! the seed says, a time of rest, the stop.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -131,9 +131,10 @@ impl ListenerPlan {
                 usize::MAX
             },
             refuses: one_in(2),
-            balance: match below(3) {
+            balance: match below(4) {
                 0 => Balance::LeastConnections,
                 1 if !is_unix => Balance::PerPoller,
+                2 => Balance::SourceHash,
                 _ => Balance::RoundRobin,
             },
             input_max: [500, 20_000, 1 << 20][below(3) as usize],
@@ -401,8 +402,24 @@ fn drive(sim: &mut Simulation, plan: &Plan, system: &System, guests: &Guests) {
             });
         }
     }
+    let rests = Rc::new(Cell::new(false));
+    for listener in &listeners {
+        // Some are paused when the system stops, or they close.
+        for _ in 0..below(3) {
+            let (listener, pauses, rests) = (listener.clone(), one_in(2), rests.clone());
+            sim.after(Duration::from_millis(below(2500)), move |_| {
+                if pauses && !rests.get() {
+                    listener.pause();
+                } else {
+                    listener.resume();
+                }
+            });
+        }
+    }
     run_for(sim, Duration::from_millis(500 + below(2500)), || false);
     if !plan.stops_early {
+        rests.set(true);
+        listeners.iter().for_each(Listener::resume);
         rest(sim, plan, system, guests);
     }
     stop(sim, plan, system, guests);
