@@ -6,23 +6,25 @@ mod error;
 mod handle;
 
 use std::fmt;
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::call::Hosted;
+use crate::datagram::DatagramOptions;
 use crate::origin::{ConnectionOptions, Origin};
 use crate::sys::descriptor::{self, Found, Ready};
-use crate::sys::{Interest, Peer, Socket, Source};
+use crate::sys::{DatagramSocket, Interest, Peer, Socket, Source};
 
 pub use detached::{Detached, DetachedError};
 pub use error::{AdoptError, AdoptErrorKind, DetachError};
 
 /// A socket that can be given to an actor: made from an [`OwnedFd`], from what std has (`TcpStream`,
-/// `UnixStream`), or from a [`Detached`], with all that was under way on it.
+/// `UnixStream`, `UdpSocket`, `UnixDatagram`), or from a [`Detached`], with all that was under way on
+/// it.
 #[derive(Debug)]
 pub struct Adoptable {
     socket: Socket,
@@ -63,9 +65,10 @@ impl Adoptable {
         self,
         options: &AdoptOptions,
         is_simulated: bool,
-    ) -> Result<Prepared, AdoptError> {
-        let peer = match self.look(is_simulated) {
-            Ok(peer) => peer,
+    ) -> Result<Given, AdoptError> {
+        let peer = match self.look(options, is_simulated) {
+            Ok(Looked::Stream(peer)) => peer,
+            Ok(Looked::Datagrams(socket, options)) => return Ok(Given::Datagrams(socket, options)),
             Err(kind) => return Err(AdoptError::new("adopt", kind, Some(self))),
         };
         let Adoptable {
@@ -76,11 +79,11 @@ impl Adoptable {
             unwritten: joined(carried.unwritten, &options.unwritten),
             write_shut: carried.write_shut,
         };
-        Ok(Prepared {
+        Ok(Given::Stream(Prepared {
             socket,
             peer,
             carried,
-        })
+        }))
     }
 
     /// Looks whether it can be watched; an error gives it back.
@@ -102,9 +105,9 @@ impl Adoptable {
         }
     }
 
-    fn look(&self, is_simulated: bool) -> Result<Peer, AdoptErrorKind> {
+    fn look(&self, options: &AdoptOptions, is_simulated: bool) -> Result<Looked, AdoptErrorKind> {
         let fd = match (self.socket.source(), self.peer) {
-            (Source::Simulated(_), Some(peer)) => return Ok(peer),
+            (Source::Simulated(_), Some(peer)) => return Ok(Looked::Stream(peer)),
             (Source::Simulated(_), None) => return Err(AdoptErrorKind::NotConnected),
             (Source::Fd(_), _) if is_simulated => return Err(AdoptErrorKind::OtherWorld),
             (Source::Fd(fd), _) => fd,
@@ -116,13 +119,22 @@ impl Adoptable {
             Ok(found)
         };
         match (look().map_err(AdoptErrorKind::Io)?, self.peer) {
-            (Found::Stream(peer), _) => Ok(peer),
+            (Found::Stream(peer), _) => Ok(Looked::Stream(peer)),
             // It was connected when its actor had it: whatever has happened since, the next one is
             // told when it reads.
-            (Found::NotConnected, Some(peer)) => Ok(peer),
+            (Found::NotConnected, Some(peer)) => Ok(Looked::Stream(peer)),
             (Found::NotConnected, None) => Err(AdoptErrorKind::NotConnected),
             (Found::Listening, _) => Err(AdoptErrorKind::Listening),
-            (Found::Datagram, _) => Err(AdoptErrorKind::Datagram),
+            (Found::Datagram, _) if !options.unread.is_empty() || !options.unwritten.is_empty() => {
+                Err(AdoptErrorKind::Datagram)
+            }
+            (Found::Datagram, _) => {
+                let mut options = options.datagrams.clone();
+                let taken = DatagramSocket::take_over(fd, &options.how(1));
+                let (socket, connected) = taken.map_err(AdoptErrorKind::Io)?;
+                options.connect = connected;
+                Ok(Looked::Datagrams(socket, options))
+            }
             (Found::OtherSocket, _) => Err(AdoptErrorKind::OtherSocket),
             (Found::NoSocket(what), _) => Err(AdoptErrorKind::NoSocket(what)),
         }
@@ -142,6 +154,18 @@ impl From<OwnedFd> for Adoptable {
 impl From<TcpStream> for Adoptable {
     fn from(stream: TcpStream) -> Adoptable {
         OwnedFd::from(stream).into()
+    }
+}
+
+impl From<UdpSocket> for Adoptable {
+    fn from(socket: UdpSocket) -> Adoptable {
+        OwnedFd::from(socket).into()
+    }
+}
+
+impl From<UnixDatagram> for Adoptable {
+    fn from(socket: UnixDatagram) -> Adoptable {
+        OwnedFd::from(socket).into()
     }
 }
 
@@ -165,7 +189,20 @@ fn joined(first: Bytes, second: &Bytes) -> Bytes {
     }
 }
 
+/// What a socket turned out to be.
+enum Looked {
+    Stream(Peer),
+    /// A duplicate, that is all that is needed.
+    Datagrams(DatagramSocket, DatagramOptions),
+}
+
 /// A socket that was looked at.
+pub(crate) enum Given {
+    Stream(Prepared),
+    Datagrams(DatagramSocket, DatagramOptions),
+}
+
+/// A stream that was looked at.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) socket: Socket,
@@ -226,6 +263,7 @@ pub struct AdoptOptions {
     pub(crate) connection: ConnectionOptions,
     unread: Bytes,
     unwritten: Bytes,
+    datagrams: DatagramOptions,
 }
 
 impl AdoptOptions {
@@ -237,6 +275,13 @@ impl AdoptOptions {
     /// The limits that the connection lives under.
     pub fn connection(mut self, options: ConnectionOptions) -> Self {
         self.connection = options;
+        self
+    }
+
+    /// How a datagram socket is treated, its options at run time included. It is one socket, bound
+    /// and connected as it is: what [`DatagramOptions`] say of that does not count.
+    pub fn datagrams(mut self, options: DatagramOptions) -> Self {
+        self.datagrams = options;
         self
     }
 

@@ -59,6 +59,7 @@
 //! | [`Pool::idle_limit`] | 60 s | what is in between often forgets a connection after some minutes | those beyond the smallest number close |
 //! | [`Pool::max_waiting`] | 1,024 calls | more than are answered within their deadlines by 8 connections | [`CallError::Full`] |
 //! | [`AdoptOptions::connection`] | those of [`ConnectionOptions`] | an adopted socket is a connection like any other | |
+//! | [`AdoptOptions::datagrams`] | those of [`DatagramOptions`] | an adopted socket is one like any other | |
 //! | [`AdoptOptions::unread`], [`AdoptOptions::unwritten`] | none | a socket from elsewhere brings what is said | |
 //! | [`DatagramOptions::per_poller`] | on, for UDP on Linux | all processors take part, and a sender stays with its poller | |
 //! | [`DatagramOptions::shared`] | off | a port in use is to be noticed | the bind fails |

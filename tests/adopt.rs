@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -224,14 +224,12 @@ fn what_is_no_connection_is_refused_and_given_back() {
     let system = builder(1).build().unwrap();
     let (pipe, mut writer) = std::io::pipe().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let file = File::open(std::env::current_exe().unwrap()).unwrap();
-    let cases: [(OwnedFd, &str); 5] = [
+    let cases: [(OwnedFd, &str); 4] = [
         (pipe.into(), "the descriptor is a pipe, not a socket"),
         (file.into(), "the descriptor is a regular file"),
         (listener.into(), "the socket listens; use listen_from"),
         (socket(), "the socket is not connected"),
-        (udp.into(), "a datagram socket is not a connection"),
     ];
     let mut back = Vec::new();
     for (fd, text) in cases {
@@ -247,6 +245,101 @@ fn what_is_no_connection_is_refused_and_given_back() {
     pipe.read_exact(&mut [0]).unwrap();
     let stats = system.stats();
     assert_eq!((stats.connections, stats.opened), (0, 0));
+}
+
+/// Sends back what it gets, with who it is from.
+struct Datagrams(Sender<String>);
+
+impl Actor for Datagrams {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.0.send(format!("{:?}", ctx.has_socket()))?;
+        Ok(())
+    }
+
+    fn datagram(&mut self, datagram: Datagram<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.reply(&datagram, datagram.bytes());
+        Ok(())
+    }
+
+    fn closed(&mut self, reason: &CloseReason, _ctx: &mut Context<'_, Self>) {
+        let _ = self.0.send(reason.name().to_owned());
+    }
+}
+
+#[track_caller]
+fn echoes(client: &UdpSocket, text: &str) {
+    client.set_read_timeout(Some(TIMEOUT)).unwrap();
+    client.send(text.as_bytes()).unwrap();
+    let mut answer = [0; 64];
+    let len = client.recv(&mut answer).unwrap();
+    assert_eq!(&answer[..len], text.as_bytes());
+}
+
+#[test]
+fn a_udp_socket_is_adopted_bound_and_connected_as_it_is() {
+    let system = builder(1).build().unwrap();
+    for is_connected in [false, true] {
+        let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(ours.local_addr().unwrap()).unwrap();
+        // It waits in the socket.
+        client.send(b"early").unwrap();
+        if is_connected {
+            ours.connect(client.local_addr().unwrap()).unwrap();
+        }
+        let (told, events) = channel();
+        let addr = system.adopt(ours, move || Datagrams(told)).unwrap();
+        assert_eq!(next(&events), "true");
+        let mut early = [0; 64];
+        client.set_read_timeout(Some(TIMEOUT)).unwrap();
+        assert_eq!(client.recv(&mut early).unwrap(), 5);
+        echoes(&client, "late");
+        addr.close();
+        assert_eq!(next(&events), "finished");
+    }
+    wait_until("both are closed", || system.stats().connections == 0);
+}
+
+#[test]
+fn an_actor_adopts_a_datagram_socket_and_a_unix_one_keeps_its_file() {
+    let path = std::env::temp_dir().join(format!("greenroom-adopt-{}", std::process::id()));
+    let system = builder(1).build().unwrap();
+    let hub = spawn(&system, 0, |probe| probe);
+    let ours = UnixDatagram::bind(&path).unwrap();
+    let (told, events) = channel();
+    hub.tell(move |ctx| {
+        ctx.adopt(ours, Datagrams(told));
+        Ok(())
+    });
+    assert_eq!(next(&events), "true");
+    let back = path.with_extension("back");
+    let client = UnixDatagram::bind(&back).unwrap();
+    client.set_read_timeout(Some(TIMEOUT)).unwrap();
+    client.connect(&path).unwrap();
+    client.send(b"hello").unwrap();
+    assert_eq!(client.recv(&mut [0; 64]).unwrap(), 5);
+    system.handle().stop(Duration::ZERO);
+    system.run().unwrap();
+    assert!(path.exists(), "somebody else has bound it");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(&back).unwrap();
+}
+
+#[test]
+fn datagrams_have_no_stream_that_bytes_could_be_put_in_front_of() {
+    let system = builder(1).build().unwrap();
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let local = udp.local_addr().unwrap();
+    let options = AdoptOptions::new().unread("bytes");
+    let (events, _) = channel();
+    let error = system
+        .adopt_with(udp, options, move || Probe::new(events))
+        .unwrap_err();
+    assert!(matches!(error.kind(), AdoptErrorKind::Datagram), "{error}");
+    let udp = UdpSocket::from(error.into_socket().unwrap().into_fd().unwrap());
+    assert_eq!(udp.local_addr().unwrap(), local);
 }
 
 #[test]
@@ -444,6 +537,10 @@ fn no_descriptor_is_left_behind() {
                 _ => {
                     // Dropped with its error.
                     let _ = refused(&system, socket());
+                    let (told, _) = channel();
+                    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+                    let addr = system.adopt(udp, move || Datagrams(told)).unwrap();
+                    addr.close();
                     drop(ours);
                 }
             }

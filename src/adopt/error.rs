@@ -51,7 +51,7 @@ pub enum AdoptErrorKind {
     Listening,
     /// It is not connected: not yet, or not any more.
     NotConnected,
-    /// It is a datagram socket.
+    /// It is a datagram socket, which has no stream that bytes could be put in front of.
     Datagram,
     /// It is a socket of a family or type that has no peers as this crate knows them (neither TCP
     /// nor a Unix stream).
@@ -129,7 +129,9 @@ impl fmt::Display for AdoptError {
             ),
             AdoptErrorKind::Listening => f.write_str("the socket listens; use listen_from"),
             AdoptErrorKind::NotConnected => f.write_str("the socket is not connected"),
-            AdoptErrorKind::Datagram => f.write_str("a datagram socket is not a connection"),
+            AdoptErrorKind::Datagram => f.write_str(
+                "it is a datagram socket, which has no stream to put bytes in front of",
+            ),
             AdoptErrorKind::OtherSocket => {
                 f.write_str("the socket is neither TCP nor a unix stream")
             }

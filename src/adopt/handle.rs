@@ -5,8 +5,11 @@ use std::sync::atomic::Ordering;
 
 use crate::actor::Actor;
 use crate::addr::{Addr, Control};
-use crate::adopt::{AdoptError, AdoptErrorKind, AdoptOptions, Adoptable, Adoption, Watching};
+use crate::adopt::{
+    AdoptError, AdoptErrorKind, AdoptOptions, Adoptable, Adoption, Given, Watching,
+};
 use crate::call::Hosted;
+use crate::datagram::Bound;
 use crate::handle::Handle;
 use crate::sys::Interest;
 
@@ -16,15 +19,16 @@ impl Handle {
     /// the actor is opened. A panic in `make` is counted, closes the socket, and the address then has
     /// gone.
     ///
-    /// `socket` is an [`OwnedFd`], a `TcpStream` or `UnixStream`, or a [`Detached`] with the bytes
-    /// that were under way. It is made non-blocking, for all who share it, and close-on-exec; its
+    /// `socket` is an [`OwnedFd`], a `TcpStream` or `UnixStream`, or a
+    /// [`Detached`](crate::Detached) with the bytes that were under way; or a `UdpSocket` or
+    /// `UnixDatagram`, whose actor is one for [datagrams](crate::Actor::datagram). It is made non-blocking, for all who share it, and close-on-exec; its
     /// other options stay as they are.
     ///
     /// May be called inside a callback: the few system calls that it makes do not wait.
     ///
     /// # Errors
     ///
-    /// When it is no connected stream (see [`AdoptErrorKind`]), or the system has stopped. The
+    /// When it is neither a connected stream nor a datagram socket (see [`AdoptErrorKind`]), or the system has stopped. The
     /// socket comes back in the error.
     ///
     /// ```
@@ -104,18 +108,27 @@ impl Handle {
                 Some(socket),
             ));
         }
-        let socket = socket.prepare(&options, self.shared.simulated.is_some())?;
-        let origin = self.shared.origin_of(&options.connection);
-        origin.live.fetch_add(1, Ordering::AcqRel);
+        let given = socket.prepare(&options, self.shared.simulated.is_some())?;
+        let make = Box::new(move || Box::new(make()) as Box<dyn Hosted>);
+        let control = match given {
+            Given::Stream(socket) => {
+                let origin = self.shared.origin_of(&options.connection);
+                origin.live.fetch_add(1, Ordering::AcqRel);
+                Control::Adopt(Box::new(Adoption {
+                    make,
+                    origin,
+                    socket,
+                }))
+            }
+            Given::Datagrams(socket, options) => Control::Bind(Box::new(Bound {
+                socket,
+                options,
+                make,
+            })),
+        };
         let door = &pollers[poller].door;
         door.sockets.fetch_add(1, Ordering::AcqRel);
-        let make = Box::new(move || Box::new(make()) as Box<dyn Hosted>);
-        let adoption = Adoption {
-            make,
-            origin,
-            socket,
-        };
-        let (post, key) = pollers[poller].place::<A>(Control::Adopt(Box::new(adoption)));
+        let (post, key) = pollers[poller].place::<A>(control);
         if self.shared.is_stopping() {
             // Its poller may have ended meanwhile, and nobody else says that the last socket has
             // gone.

@@ -126,6 +126,21 @@ impl Hosts {
         options: DatagramOptions,
         actor: Box<dyn Hosted>,
     ) {
+        let index = self.place_datagrams(key, socket, options, actor);
+        self.open(index);
+        if self.find(key).is_some() {
+            self.sync_interest(index);
+        }
+    }
+
+    /// The same but for the opening, which is owed.
+    pub(super) fn place_datagrams(
+        &mut self,
+        key: ActorKey,
+        socket: DatagramSocket,
+        options: DatagramOptions,
+        actor: Box<dyn Hosted>,
+    ) -> usize {
         let index = self.place(key, Some(actor));
         self.call.origins[0].live.fetch_add(1, Ordering::AcqRel);
         let slot = &mut self.slots[index];
@@ -148,10 +163,7 @@ impl Hosts {
             retry_after: RETRY_MIN,
         };
         self.call.datagrams.insert(index as u32, datagrams);
-        self.open(index);
-        if self.find(key).is_some() {
-            self.sync_interest(index);
-        }
+        index
     }
 
     // ---- to the actor ---------------------------------------------------------------------------

@@ -7,13 +7,15 @@ use std::sync::atomic::Ordering;
 use bytes::BytesMut;
 
 use crate::actor::CloseReason;
-use crate::adopt::{AdoptError, AdoptErrorKind, Adoption, Carried, Detached, Prepared};
+use crate::adopt::{AdoptError, AdoptErrorKind, Adoption, Carried, Detached, Given, Prepared};
 use crate::call::{AdoptFor, Adopting, Hosted};
+use crate::datagram::DatagramOptions;
 use crate::flags::Flags;
 use crate::hosts::extras::Extra;
 use crate::hosts::{Hosts, begin};
 use crate::origin::Origin;
 use crate::registry::ActorKey;
+use crate::sys::DatagramSocket;
 
 impl Hosts {
     /// The actor's callback asked for its socket to be taken out. What it wrote is kept, and not
@@ -89,7 +91,11 @@ impl Hosts {
             let is_simulated = self.call.shared.simulated.is_some();
             let error = match for_what {
                 AdoptFor::Stream(options) => match socket.prepare(&options, is_simulated) {
-                    Ok(socket) => {
+                    Ok(Given::Datagrams(socket, options)) => {
+                        self.place_adopted_datagrams(key, socket, options, actor);
+                        continue;
+                    }
+                    Ok(Given::Stream(socket)) => {
                         let origin = self.call.shared.origin_of(&options.connection);
                         origin.live.fetch_add(1, Ordering::AcqRel);
                         let door = &self.call.registry.door;
@@ -110,6 +116,24 @@ impl Hosts {
             let reason = CloseReason::NotAdopted(error.without_socket());
             self.end_unopened(key, actor, reason);
         }
+    }
+
+    fn place_adopted_datagrams(
+        &mut self,
+        key: ActorKey,
+        socket: DatagramSocket,
+        options: DatagramOptions,
+        actor: Box<dyn Hosted>,
+    ) {
+        if !self.selector.takes(socket.socket.source()) {
+            drop(socket);
+            let error = AdoptError::new("adopt", AdoptErrorKind::OtherWorld, None);
+            return self.end_unopened(key, actor, CloseReason::NotAdopted(error));
+        }
+        let door = &self.call.registry.door;
+        door.sockets.fetch_add(1, Ordering::AcqRel);
+        let index = self.place_datagrams(key, socket, options, actor);
+        self.owe(index, 0);
     }
 
     /// The actor is opened, and shown what came with its socket, later in the turn or in the next.

@@ -138,6 +138,40 @@ impl DatagramSocket {
         })
     }
 
+    /// Takes over a datagram socket that is there, bound or not, with the options that `how` says of
+    /// it; whom it is connected to, if to anybody. The file of a Unix socket is left to whoever bound
+    /// it.
+    pub(crate) fn take_over(
+        fd: BorrowedFd<'_>,
+        how: &DatagramBind,
+    ) -> io::Result<(DatagramSocket, Option<DatagramAddr>)> {
+        let fd = fd.try_clone_to_owned()?;
+        let family = match platform::family(fd.as_fd())? {
+            libc::AF_INET => Family::V4,
+            libc::AF_INET6 => Family::V6,
+            _ => Family::Unix,
+        };
+        how.socket.apply(fd.as_fd(), Role::Datagrams)?;
+        let local = local_addr(fd.as_fd())?;
+        if matches!(&local, DatagramAddr::Udp(ip) if ip.ip().is_unspecified()) {
+            options::report_destination(fd.as_fd(), family)?;
+        }
+        for option in &how.options {
+            options::apply(fd.as_fd(), family, option)?;
+        }
+        let connected = match peer_addr(fd.as_fd()) {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
+            connected => Some(connected?),
+        };
+        let socket = DatagramSocket {
+            path: None,
+            socket: Socket::from(fd),
+            local,
+            family,
+        };
+        Ok((socket, connected))
+    }
+
     /// Sets an option of a UDP socket.
     pub(crate) fn set(socket: &Socket, family: Family, option: &DatagramOption) -> io::Result<()> {
         match socket.source() {
@@ -250,6 +284,14 @@ fn bind(fd: &OwnedFd, addr: &SockAddr) -> io::Result<()> {
 fn connect(fd: &OwnedFd, addr: &SockAddr) -> io::Result<()> {
     // SAFETY: the address is valid for its length and outlives the call.
     unsafe { syscall!(connect(fd.as_raw_fd(), addr.as_ptr(), addr.len())) }.map(drop)
+}
+
+fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<DatagramAddr> {
+    let ((), addr) = SockAddr::filled_by(|addr, len| {
+        // SAFETY: `addr` is writable for `len` bytes, and both outlive the call.
+        unsafe { syscall!(getpeername(fd.as_raw_fd(), addr, len)) }.map(drop)
+    })?;
+    DatagramAddr::of(&addr)
 }
 
 fn local_addr(fd: BorrowedFd<'_>) -> io::Result<DatagramAddr> {
