@@ -175,8 +175,6 @@ pub(crate) struct Call {
     pub(crate) timers: Timers<TimerFor>,
     /// Questions without an answer, and the timers of their timeouts.
     pub(crate) asking: SlotMap<AskKey, Option<TimerKey>>,
-    /// Somebody has offloaded work since a poller that stops has last looked.
-    pub(crate) has_offloaded: bool,
     /// With [`Wants::ADOPT`], or in `closed`.
     pub(crate) adopting: Vec<Adopting>,
     /// Those that are watched, by slot.
@@ -237,7 +235,6 @@ impl Call {
             timers: Timers::new(clock::now()),
             asking: SlotMap::with_key(),
             spawned: Vec::new(),
-            has_offloaded: false,
             adopting: Vec::new(),
             descriptors: HashMap::default(),
             interest: Interest::NONE,

@@ -182,8 +182,7 @@ impl<A: Actor> Context<'_, A> {
         F: FnOnce(Result<R, WorkError>) -> A::Message + Send + 'static,
     {
         let (post, key) = self.mailbox();
-        let call = self.call();
-        submit(&call.shared, (work, answer), |(work, answer)| {
+        submit(&self.call().shared, (work, answer), |(work, answer)| {
             Box::new(Task {
                 post,
                 key,
@@ -191,9 +190,7 @@ impl<A: Actor> Context<'_, A> {
                 result: None,
                 answer: Some(answer),
             })
-        })?;
-        call.has_offloaded = true;
-        Ok(())
+        })
     }
 }
 

@@ -149,7 +149,9 @@ impl Poller {
         between();
         self.more = self.take_commands();
         between();
-        // Looked at before the messages: what the last connections sent in `closed` is among them.
+        // Looked at before the messages: what the last connections sent in `closed` is among them,
+        // and so are the answers of the last work. A turn that delivers some is followed by another,
+        // which sees what they offloaded.
         let alone = self.shared.is_empty();
         between();
         self.more |= self.deliver_messages();
@@ -387,14 +389,10 @@ impl Poller {
     }
 
     /// While the system stops: whether everybody has had the time they were given, or needs none.
-    fn has_stopped(&mut self, done: bool) -> bool {
+    fn has_stopped(&self, done: bool) -> bool {
         let Some(deadline) = self.hosts.stop else {
             return false;
         };
-        // Who looked for work before the messages has not seen what they offloaded, nor that its
-        // answer may have come since.
-        let has_offloaded = std::mem::take(&mut self.hosts.call.has_offloaded);
-        let done = done && !has_offloaded && self.shared.workers.is_idle();
         done && !self.hosts.owes() || past(deadline)
     }
 }

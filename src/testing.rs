@@ -52,7 +52,7 @@
 //!
 //! # A whole system
 //!
-//! A [`Simulation`] runs a server as it is, its [`System`](crate::System) with listeners, pollers,
+//! A [`Simulation`] runs a server as it is, its [`System`] with listeners, pollers,
 //! actors, mailboxes and timers, on a simulated network and clock, on the thread of the test. A seed
 //! decides in which order pollers and messages come, how bytes are cut into pieces and how long they
 //! take, and what goes wrong ([`Faults`]). Hours pass in seconds, and a run that fails is the same

@@ -335,6 +335,45 @@ fn a_system_dropped_inside_a_callback_closes_its_pool() {
     });
 }
 
+/// How much address space the process may have from here on.
+fn limit_memory(bytes: libc::rlim_t) {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: the structure is whole, and the call keeps nothing of it.
+    assert_eq!(
+        unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) },
+        0
+    );
+}
+
+#[test]
+fn where_no_thread_can_be_started_the_closures_come_back() {
+    in_child(
+        "where_no_thread_can_be_started_the_closures_come_back",
+        100,
+        || {
+            let (_system, probe) = one(2, 2);
+            let (results, seen) = channel();
+            let answer = tell(&results);
+            let refused = probe.run(move |ctx| {
+                // No room for a stack.
+                limit_memory(1 << 16);
+                let refused = ctx.offload(|| 1, answer);
+                limit_memory(libc::RLIM_INFINITY);
+                refused.unwrap_err()
+            });
+            assert_eq!(refused.kind(), NotTakenKind::NoThread);
+            assert!(refused.to_string().contains("no thread"), "{refused}");
+            // It is not for ever.
+            let (work, answer) = refused.into_inner();
+            probe.run(move |ctx| ctx.offload(work, answer).is_ok());
+            assert_eq!(next(&seen), Ok(1));
+        },
+    );
+}
+
 // ---- on a stage ---------------------------------------------------------------------------------
 
 /// Adds up what its lines say, by offloaded work.

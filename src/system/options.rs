@@ -70,8 +70,8 @@ impl Builder {
         self
     }
 
-    /// Calls `act` on each poller every `period`, as [`Handle::every_on`] does, for as long as the
-    /// system lives. What it keeps from one call to the next is best a
+    /// Calls `act` on each poller every `period`, as [`Handle::every_on`](crate::Handle::every_on)
+    /// does, for as long as the system lives. What it keeps from one call to the next is best a
     /// [local](crate::PollerContext::local) value.
     ///
     /// # Panics
