@@ -296,6 +296,7 @@ impl Poller {
     }
 
     fn fire_timers(&mut self) {
+        self.hosts.forget_spoken();
         let timers = &mut self.hosts.call.timers;
         if timers.next_deadline().is_none()
             && self.hosts.next_silence().is_none()

@@ -83,6 +83,38 @@ impl Hosts {
         self.silent.next
     }
 
+    /// Forgets who has spoken, as far as nobody silent stands in front of them: where clients speak
+    /// as soon as they are accepted there is nothing to wait for, and the clock is not read for it.
+    #[inline]
+    pub(crate) fn forget_spoken(&mut self) {
+        if self.silent.next.is_some() {
+            self.forget_front();
+        }
+    }
+
+    fn forget_front(&mut self) {
+        let mut is_any = false;
+        for at in 0..self.silent.queues.len() {
+            while let Some(entry) = self.silent.queues[at].waiting.front() {
+                let key = ActorKey::new(entry.index, entry.generation);
+                if self.has(key, Flags::SILENT) {
+                    is_any = true;
+                    break;
+                }
+                self.silent.queues[at].waiting.pop_front();
+            }
+        }
+        if !is_any {
+            self.silent.next = None;
+            self.silent.queues.retain_mut(|queue| {
+                if queue.waiting.capacity() > ROOM_KEPT {
+                    queue.waiting = VecDeque::new();
+                }
+                queue.waiting.capacity() > 0
+            });
+        }
+    }
+
     /// Ends those, up to `most`, that have been silent for too long.
     pub(crate) fn end_silent(&mut self, now: Instant, most: usize) {
         if self.silent.next.is_none_or(|next| now < next) {
