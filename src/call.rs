@@ -70,6 +70,8 @@ impl Wants {
 
     /// Datagrams are to be sent, or options of their socket to be set.
     pub(crate) const DATAGRAMS: u32 = 1 << 20;
+    /// ... the latter.
+    pub(crate) const DATAGRAM_OPTIONS: u32 = 1 << 21;
 
     /// After one of these an actor is shown no more input.
     pub(crate) const STOPS_INPUT: u32 = Wants::ENDS | Wants::PAUSE | Wants::WAIT;

@@ -246,6 +246,14 @@ impl DatagramOptions {
     /// [`option`](DatagramOptions::option). To receive what is sent to the group, bind to its port,
     /// and to the unspecified address or the group's own. Turns
     /// [`per_poller`](DatagramOptions::per_poller) off.
+    ///
+    /// ```
+    /// use greenroom::{DatagramOptions, Interface};
+    ///
+    /// let group = "239.1.2.3".parse().unwrap();
+    /// let options = DatagramOptions::new().join(group, Interface::Name("eth0".to_owned()));
+    /// # let _ = options;
+    /// ```
     #[must_use]
     pub fn join(mut self, group: IpAddr, on: Interface) -> Self {
         self.per_poller = false;
@@ -447,7 +455,36 @@ impl<A: Actor> Context<'_, A> {
     /// too many bytes (65,507 for UDP over IPv4).
     ///
     /// To send from another thread, send the actor a message, and call this in
-    /// [`message`](Actor::message).
+    /// [`message`](Actor::message):
+    ///
+    /// ```
+    /// use std::net::{SocketAddr, UdpSocket};
+    /// use greenroom::*;
+    ///
+    /// struct Announcer;
+    ///
+    /// impl Actor for Announcer {
+    ///     type Message = (SocketAddr, String);
+    ///
+    ///     fn message(&mut self, (to, text): Self::Message, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         ctx.send_to(to, text);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let system = System::builder().build()?;
+    /// let sockets = system.bind_datagram("127.0.0.1:0", || Announcer)?;
+    /// let listener = UdpSocket::bind("127.0.0.1:0")?;
+    ///
+    /// let (announcer, to) = (sockets.addrs()[0].clone(), listener.local_addr()?);
+    /// std::thread::spawn(move || announcer.send((to, "hello".to_owned())));
+    ///
+    /// let mut buffer = [0; 100];
+    /// let (len, from) = listener.recv_from(&mut buffer)?;
+    /// assert_eq!(&buffer[..len], b"hello");
+    /// assert_eq!(sockets.local_addr().udp(), Some(from));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     ///
     /// Returns `false` when the queue of what the socket does not take is full
     /// ([`DatagramOptions::queue_max`]): the datagram is dropped and
@@ -495,9 +532,47 @@ impl<A: Actor> Context<'_, A> {
     /// callback. Where that fails, [`closed`](Actor::closed) is all that it is told, with
     /// [`CloseReason::Io`](crate::CloseReason::Io).
     ///
-    /// `DatagramOptions::default()` will do; for a client
-    /// [`connect`](DatagramOptions::connect) it. The address is one, not a name: to look one up may
-    /// block.
+    /// `DatagramOptions::new()` will do; for a client [`connect`](DatagramOptions::connect) it. The
+    /// address is one, not a name: to look one up may block.
+    ///
+    /// ```
+    /// use std::net::{Ipv4Addr, SocketAddr};
+    /// use greenroom::*;
+    ///
+    /// /// Tells a collector how often it was sent a message; whether that is there, it is told.
+    /// struct Reporter;
+    ///
+    /// impl Actor for Reporter {
+    ///     type Message = u64;
+    ///
+    ///     fn message(&mut self, count: u64, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         ctx.send(format!("requests:{count}|c"));
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn datagram_failed(&mut self, failure: DatagramFailure, _: &mut Context<'_, Self>) -> Outcome {
+    ///         eprintln!("{failure}");
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// struct Hub {
+    ///     reporter: Option<Addr<Reporter>>,
+    /// }
+    ///
+    /// impl Actor for Hub {
+    ///     type Message = ();
+    ///
+    ///     fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         let collector = SocketAddr::from((Ipv4Addr::LOCALHOST, 8125));
+    ///         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    ///         let options = DatagramOptions::new().connect(collector);
+    ///         self.reporter = Some(ctx.bind_datagram(any, options, Reporter));
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # let _ = Hub { reporter: None };
+    /// ```
     pub fn bind_datagram<B: Actor>(
         &mut self,
         addr: impl Into<DatagramAddr>,
@@ -562,7 +637,8 @@ impl<A: Actor> Context<'_, A> {
     #[track_caller]
     pub fn set_datagram_option(&mut self, option: DatagramOption) {
         let begins = !self.call.wants.has(Wants::DATAGRAMS);
-        self.call.wants.set(Wants::DATAGRAMS);
+        let wants = Wants::DATAGRAMS | Wants::DATAGRAM_OPTIONS;
+        self.call.wants.set(wants);
         let datagrams = self.call.datagrams("set_datagram_option");
         let behind = datagrams.outbox.len();
         if begins {

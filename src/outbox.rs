@@ -9,8 +9,12 @@ use crate::sys::{DatagramAddr, Outgoing};
 /// bounded.
 pub(crate) const ENTRY: usize = 64;
 
-/// How much of a buffer an outbox that is empty keeps for the next datagrams.
-const SPARE_MAX: usize = 64 << 10;
+/// How much of a buffer an outbox that is empty keeps for the next datagrams: some dozens of small
+/// answers.
+const SPARE_MAX: usize = 8 << 10;
+
+/// How many bytes that have left may lie in front of those that wait.
+const STALE_MAX: usize = 64 << 10;
 
 /// Datagrams in the order in which they were written, each whole.
 #[derive(Debug, Default)]
@@ -108,7 +112,7 @@ impl Outbox {
             if self.capacity() > SPARE_MAX {
                 *self = Outbox::default();
             }
-        } else if self.bytes.len() > 2 * self.live + SPARE_MAX {
+        } else if self.bytes.len() > 2 * self.live + STALE_MAX {
             let mut bytes = Vec::with_capacity(self.live);
             for entry in &mut self.entries {
                 let start = bytes.len();
@@ -163,7 +167,7 @@ mod tests {
         for n in 100..10_000 {
             outbox.push(None, None, &datagram(n));
             outbox.remove_at(0, 1);
-            assert!(outbox.bytes.len() <= 2 * outbox.live + SPARE_MAX + 1000);
+            assert!(outbox.bytes.len() <= 2 * outbox.live + STALE_MAX + 1000);
         }
         assert_eq!(
             contents(&outbox),

@@ -84,8 +84,8 @@
 //! });
 //! ```
 //!
-//! Clients are played by the test ([`Simulation::client`]) or are actors
-//! ([`Simulation::connect`]); [`note`] and the [`Trace`] show what happened. The [`guide`] begins
+//! Clients are played by the test ([`Simulation::client`], [`Simulation::datagram_client`]) or are
+//! actors ([`Simulation::connect`]); [`note`] and the [`Trace`] show what happened. The [`guide`] begins
 //! with one actor and ends with a bug that only some seeds show.
 //!
 //! What is the same as in a server: everything above the system calls. What is not:

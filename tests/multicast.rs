@@ -349,6 +349,28 @@ fn recv_with_ttl(member: &UdpSocket) -> (Vec<u8>, i32) {
 }
 
 #[test]
+fn an_option_is_set_by_whatever_callback_asks() {
+    in_own_network("an_option_is_set_by_whatever_callback_asks", || {
+        let server = Server::of("0.0.0.0:0", one(), 1, |events| {
+            talker::Talker::with(events, |datagram, ctx| {
+                ctx.join_multicast(GROUP, by_name());
+                ctx.reply(datagram, "joined");
+                Ok(())
+            })
+        });
+        let client = client();
+        client.send_to(b"join", (OWN, server.port())).unwrap();
+        assert_eq!(recv(&client).0, b"joined");
+        client.send_to(b"hello", (GROUP, server.port())).unwrap();
+        assert_eq!(recv(&client).0, b"joined", "it is heard");
+        // It asks again, and is told that it has.
+        assert_eq!(server.heard().bytes, b"join");
+        assert_eq!(server.heard().bytes, b"hello");
+        assert_eq!(option_error(&server).1.kind(), io::ErrorKind::AddrInUse);
+    });
+}
+
+#[test]
 fn broadcast_is_an_option() {
     in_own_network("broadcast_is_an_option", || {
         let all = SocketAddr::from(([10, 77, 0, 255], 0));

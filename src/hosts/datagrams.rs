@@ -196,8 +196,10 @@ impl Hosts {
             Ok(count) => {
                 let counters = &self.call.registry.door.counters.datagrams;
                 Counters::add(&counters.received, count as u64);
+                let key = self.key(index);
                 self.show_datagrams(index, &batch, count);
-                if let Some(error) = batch.take_error() {
+                let error = batch.take_error().filter(|_| self.has(key, Flags::SOCKET));
+                if let Some(error) = error {
                     self.datagram_error(index, error);
                 }
             }
