@@ -120,6 +120,12 @@ impl Handle {
     /// system is set so. A name is resolved on the calling thread, which must not be a poller's for
     /// that reason: an actor binds by [`Context::bind_datagram`](crate::Context::bind_datagram).
     ///
+    /// An actor that ends, by a panic for instance, takes its socket with it; where there are
+    /// others, the kernel gives them its senders. Its [`closed`](Actor::closed) may
+    /// [bind](crate::Context::bind_datagram) the [same address](crate::Context::datagram_addr) for the
+    /// next one; where others are bound there, all have to be
+    /// [shared](DatagramOptions::shared).
+    ///
     /// # Errors
     ///
     /// When the address cannot be parsed, resolved or bound: the port is in use, also by another

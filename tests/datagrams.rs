@@ -572,6 +572,65 @@ fn a_panic_ends_its_actor_and_what_it_sent_but_not_what_others_were_answered() {
     UdpSocket::bind(server.addr()).expect("its port is free");
 }
 
+/// Answers with the number of its life; binds the next one when it ends by a panic.
+struct Phoenix {
+    life: u32,
+    options: DatagramOptions,
+}
+
+impl Actor for Phoenix {
+    type Message = ();
+
+    fn datagram(&mut self, datagram: Datagram<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        assert_ne!(datagram.bytes(), b"bad");
+        ctx.reply(&datagram, self.life.to_string());
+        Ok(())
+    }
+
+    fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+        if let (CloseReason::Panicked(_), Some(addr)) = (reason, ctx.datagram_addr()) {
+            let (addr, options) = (addr.clone(), self.options.clone());
+            let life = self.life + 1;
+            let next = Phoenix {
+                life,
+                options: options.clone(),
+            };
+            ctx.bind_datagram(addr, options, next);
+        }
+    }
+}
+
+#[test]
+fn who_ends_by_a_panic_may_bind_the_next_one_to_its_port() {
+    for (pollers, options) in [
+        (1, DatagramOptions::new()),
+        (3, DatagramOptions::new().shared(true)),
+    ] {
+        let system = builder(pollers).build().unwrap();
+        let make = {
+            let options = options.clone();
+            move || Phoenix {
+                life: 1,
+                options: options.clone(),
+            }
+        };
+        let sockets = system
+            .bind_datagram_with("127.0.0.1:0", options, make)
+            .unwrap();
+        let to = sockets.local_addr().udp().unwrap();
+        let client = client("127.0.0.1:0");
+        for round in 1..=3 {
+            client.send_to(b"bad", to).unwrap();
+            let opened = pollers as u64 + round;
+            wait_until("the next one is there", || system.stats().opened == opened);
+            client.send_to(b"good", to).unwrap();
+            let life: u32 = String::from_utf8(recv(&client).0).unwrap().parse().unwrap();
+            assert!(pollers > 1 || u64::from(life) == round + 1);
+        }
+        assert_eq!(system.stats().panics, 3);
+    }
+}
+
 // ---- its life ----------------------------------------------------------------------------------------
 
 #[test]

@@ -267,6 +267,9 @@ impl Hosts {
         if let Some(Special::Watched(watched)) = &special {
             self.forget_watched(index, watched);
         }
+        if let Some(Special::Datagrams(_)) = &special {
+            self.forget_socket(index);
+        }
         self.drop_guarded((unheard, special));
         if self.slots[index].flags.has(Flags::WAITING) {
             self.waits_here.remove(&key);

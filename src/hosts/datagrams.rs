@@ -512,13 +512,18 @@ impl Hosts {
         self.end(index, reason);
     }
 
+    /// The socket goes.
+    pub(super) fn forget_socket(&mut self, index: usize) {
+        self.call.datagrams.remove(&(index as u32));
+    }
+
     /// What others are sent by an actor that ends at once leaves as far as the socket takes it now.
     pub(super) fn flush_last(&mut self, index: usize, reason: &CloseReason) {
         if !matches!(reason, CloseReason::Aborted) && !self.slots[index].flags.has(Flags::BLOCKED) {
             self.send_out(index, usize::MAX);
         }
-        let lost = self.call.datagrams.remove(&(index as u32));
-        let lost = lost.map_or(0, |known| known.outbox.len());
+        let known = self.call.datagrams.get_mut(&(index as u32));
+        let lost = known.map_or(0, |known| std::mem::take(&mut known.outbox).len());
         let counters = &self.call.registry.door.counters.datagrams;
         Counters::add(&counters.dropped, lost as u64);
     }
