@@ -26,6 +26,10 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "connection_pool",
         &["--backend", "--min", "--max", "--timeout"],
     ),
+    (
+        "idle_timeout",
+        &["--first-bytes", "--idle", "--line", "--rate", "--stuck", "--flush"],
+    ),
 ];
 
 /// Runs an example that is expected to end by itself.
@@ -121,7 +125,7 @@ fn each_ends_at_a_signal_with_the_count_of_connections() {
 /// A first exchange with each of them, after which the connection has certainly been accepted.
 fn speak(name: &str, talker: &mut Talker<TcpStream>) {
     match name {
-        "echo" => {
+        "echo" | "idle_timeout" => {
             talker.say("hello");
             talker.expect("hello");
         }

@@ -331,7 +331,9 @@ fn a_stop_flushes_what_was_accepted() {
     for_each_seed(60, |sim| {
         let weather = *sim.random().pick(&[Weather::Calm, Weather::Harmless]);
         let (system, ledger) = begin(sim, weather);
-        let patient = ConnectionOptions::new().stuck_timeout(secs(1000));
+        let patient = ConnectionOptions::new()
+            .stuck_timeout(secs(1000))
+            .flush_timeout(secs(1000));
         let limits = ListenOptions::new()
             .connection(patient)
             .send_buffer(4 << 10);

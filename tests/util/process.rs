@@ -90,6 +90,13 @@ impl Example {
         Talker::connect(self.socket_addr())
     }
 
+    /// The next line that it prints.
+    #[track_caller]
+    pub(crate) fn line(&self) -> String {
+        let line = self.lines.recv_timeout(DEADLINE);
+        line.expect("it prints a line")
+    }
+
     /// Waits for its end, which must be a clean one, and returns the last line that it printed.
     pub(crate) fn last_line(mut self) -> String {
         let mut last = String::new();
