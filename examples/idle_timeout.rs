@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use greenroom::{
-    Actor, CloseReason, ConnectionOptions, Context, Input, ListenOptions, Listener, Outcome,
-    System,
+    Actor, CloseReason, ConnectionOptions, Context, Input, ListenOptions, Listener, Outcome, System,
 };
 
 mod support;

@@ -28,7 +28,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     (
         "idle_timeout",
-        &["--first-bytes", "--idle", "--line", "--rate", "--stuck", "--flush"],
+        &[
+            "--first-bytes",
+            "--idle",
+            "--line",
+            "--rate",
+            "--stuck",
+            "--flush",
+        ],
     ),
 ];
 

@@ -16,7 +16,10 @@ fn example(args: &[&str]) -> Example {
 fn assert_ended(example: &Example, why: &str) {
     let line = example.line();
     assert!(line.starts_with("127.0.0.1:"), "{line:?}");
-    assert!(line.contains(&format!(": {why} (")), "{why} is not in {line:?}");
+    assert!(
+        line.contains(&format!(": {why} (")),
+        "{why} is not in {line:?}"
+    );
 }
 
 #[test]
