@@ -193,7 +193,8 @@ impl ConnectionOptions {
     /// How long a close may take to flush what was written, in all: a reader that takes a byte now
     /// and then is not stuck, and would hold it for ever. Then the rest is thrown away, the peer
     /// sees a reset, and the reason is [`NotFlushed`](crate::CloseReason::NotFlushed), unless an
-    /// error of the actor's own was why it closed. [`Context::close_within`](crate::Context::close_within)
+    /// error of the actor's own was why it closed. A close at a stop has it, too, beside the stop's
+    /// own deadline. [`Context::close_within`](crate::Context::close_within)
     /// sets it for one close.
     pub fn flush_timeout(mut self, after: Duration) -> Self {
         self.flush_timeout = after;

@@ -44,8 +44,9 @@ const FIXED: usize = 16;
 /// A header that is malformed, longer than [`max_bytes`](ProxyProtocol::max_bytes) or not whole
 /// within the [`deadline`](ProxyProtocol::deadline) closes its connection, with no actor ever made
 /// and [`Stats::headers_refused`](crate::Stats::headers_refused) counting it; the log says why, at
-/// level `debug`. A connection that waits for its header counts as one of its listener. Limits per
-/// source address see the proxy's.
+/// level `debug`. A connection that waits for its header counts as one of its listener. A limit
+/// per source ([`max_per_source`](crate::ListenOptions::max_per_source)) goes by the client that the
+/// header names; a [choice of a poller](crate::Balance) by the address of the proxy.
 ///
 /// ```
 /// use greenroom::{ListenOptions, ProxyProtocol};
