@@ -147,7 +147,8 @@ impl ConnectionOptions {
 
     /// How long a connection that was accepted may stay silent before it ends with
     /// [`Silent`](crate::CloseReason::Silent): neither has a byte come from it nor has one been sent
-    /// to it. It may be late by a sixty-fourth of this.
+    /// to it. It may be late by a sixty-fourth of this; while reading is paused nobody is ended, and
+    /// the time may begin anew.
     ///
     /// Where the server speaks first, or pushes, a client may be silent for as long as it likes once
     /// it was spoken to; [`idle_timeout`](ConnectionOptions::idle_timeout) is for that. A server

@@ -115,6 +115,39 @@ fn a_byte_either_way_is_enough_and_only_at_first() {
 }
 
 #[test]
+fn who_is_not_read_from_is_not_called_silent() {
+    let mut stage = stage(ConnectionOptions::new());
+    stage.send(Tell::Pause);
+    // It has said a lot, and nobody listened.
+    stage.receive("a line\n");
+    stage.advance(3600 * SECOND);
+    assert!(stage.reason().is_none());
+    stage.send(Tell::Resume);
+    assert_eq!(stage.output(), "ok\n");
+
+    let mut silent = self::stage(ConnectionOptions::new());
+    silent.send(Tell::Pause);
+    silent.advance(3600 * SECOND);
+    silent.send(Tell::Resume);
+    silent.advance(62 * SECOND);
+    assert!(matches!(silent.reason(), Some(CloseReason::Silent(_))));
+}
+
+#[test]
+fn a_close_that_lingers_is_not_cut_short_for_silence() {
+    let options = ConnectionOptions::new()
+        .first_bytes_timeout(10 * SECOND)
+        .linger(100 * SECOND, 1 << 20);
+    let mut stage = stage(options);
+    stage.send(Tell::Close);
+    assert!(matches!(stage.reason(), Some(CloseReason::Finished)));
+    stage.advance(99 * SECOND);
+    assert!(stage.is_connected());
+    stage.advance(2 * SECOND);
+    assert!(!stage.is_connected());
+}
+
+#[test]
 fn without_a_time_for_first_bytes_a_client_waits_for_ever() {
     let options = || ConnectionOptions::new().first_bytes_timeout(None);
     let longer_than_it_counts = Duration::from_secs(30 * 24 * 3600);

@@ -15,6 +15,9 @@ use crate::registry::ActorKey;
 /// of a minute, a second.
 const LATE_BY: u32 = 64;
 
+/// What is counted.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// Milliseconds in 31 bits, about.
 const LONGEST: Duration = Duration::from_secs(20 * 24 * 3600);
 
@@ -35,6 +38,7 @@ struct Queue {
 }
 
 /// Four bytes where a key and an instant would take 24 between them.
+#[derive(Clone, Copy)]
 struct Entry {
     index: u32,
     generation: u32,
@@ -50,6 +54,7 @@ impl Hosts {
         let Some(after) = options.first_bytes_timeout else {
             return;
         };
+        let after = after.max(SHORTEST);
         // It wraps, as differences do; who gives so long gives for ever.
         if after > LONGEST {
             return;
@@ -125,17 +130,21 @@ impl Hosts {
         let mut next: Option<Instant> = None;
         let mut queues = std::mem::take(&mut self.silent.queues);
         queues.retain_mut(|queue| {
-            while let Some(entry) = queue.waiting.front() {
+            while let Some(&entry) = queue.waiting.front() {
                 let key = ActorKey::new(entry.index, entry.generation);
                 let since = now_ms.wrapping_sub(entry.since_ms).cast_signed().max(0);
                 let waited = Duration::from_millis(u64::from(since.unsigned_abs()));
-                if !self.has(key, Flags::SILENT) {
-                    // It has spoken, or gone.
+                if !self.has(key, Flags::SILENT) || self.has(key, Flags::CLOSING) {
+                    // It has spoken, or gone, or is about to.
                 } else if waited < queue.after {
                     let late = queue.after / LATE_BY;
                     let due = now + (queue.after - waited) + late;
                     next = Some(next.map_or(due, |next| next.min(due)));
                     break;
+                } else if self.has(key, Flags::NOT_READING) {
+                    // Who knows what it has said. Its time begins anew, behind all the others'.
+                    let since_ms = now_ms.wrapping_add(1);
+                    queue.waiting.push_back(Entry { since_ms, ..entry });
                 } else if left == 0 {
                     next = Some(now);
                     break;
