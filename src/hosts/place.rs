@@ -89,7 +89,7 @@ impl Hosts {
     /// The acceptor has counted the socket in the origin and in this poller's door.
     pub(crate) fn adopt(&mut self, origin: &Arc<Origin>, socket: Socket, peer: Peer) {
         if let Some(proxies) = proxies(origin)
-            && !(proxies.allows_direct && !proxies.trusts(&peer))
+            && (!proxies.allows_direct || proxies.trusts(&peer))
         {
             return self.await_header(origin, proxies, socket, peer);
         }
