@@ -69,6 +69,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::ask::on_poller_thread;
@@ -90,6 +91,9 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// How long a successor may take from the sockets to its confirmation, unless it is said otherwise.
 const CONFIRM: Duration = Duration::from_secs(60);
+
+/// How long an accept that failed is let be: it waits in the backlog meanwhile.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Processes that may wait to take over.
 const BACKLOG: i32 = 128;
@@ -194,8 +198,8 @@ impl Handover {
     ///
     /// # Errors
     ///
-    /// [`HandoverError::Cancelled`] by its [`canceller`](Handover::canceller), and what the socket
-    /// says when it fails.
+    /// [`HandoverError::Cancelled`] by its [`canceller`](Handover::canceller), and
+    /// [`HandoverError::Io`] when no descriptor is left to begin with.
     ///
     /// # Panics
     ///
@@ -203,22 +207,25 @@ impl Handover {
     pub fn wait(self) -> Result<Successor, HandoverError> {
         assert!(!on_poller_thread(), "wait: this would block a poller");
         let accepts = UnixListener::from(self.lend_control()?.0);
+        let mut is_told = false;
         loop {
-            let stream = match accepts.accept() {
+            let accepted = accepts.accept();
+            if lock(&self.control).is_cancelled {
+                return Err(HandoverError::Cancelled);
+            }
+            let stream = match accepted {
                 Ok((stream, _)) => stream,
-                Err(_) if lock(&self.control).is_cancelled => {
-                    return Err(HandoverError::Cancelled);
-                }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::Interrupted | ErrorKind::ConnectionAborted
-                    ) =>
-                {
+                Err(error) => {
+                    // No descriptor is left, as a rule: no reason not to be replaced later on.
+                    if !std::mem::replace(&mut is_told, true) {
+                        let path = self.path.display();
+                        log::warn!("offered at {path}: accept: {error}; it tries again");
+                    }
+                    thread::sleep(AGAIN);
                     continue;
                 }
-                Err(error) => return Err(HandoverError::Io(error)),
             };
+            is_told = false;
             lock(&self.control).is_busy = true;
             let handed_over = self.hand_over(Wire::new(stream));
             let is_cancelled = {
