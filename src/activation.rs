@@ -31,7 +31,7 @@ use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::listen_from::ListenSockets;
-use crate::sys::fd_passing;
+use crate::sys::{Endpoint, fd_passing};
 
 /// The first descriptor that is handed down.
 const FIRST: i32 = 3;
@@ -126,6 +126,26 @@ impl Sockets {
     pub fn take(&mut self, name: &str) -> Option<ListenSockets> {
         let fds = self.take_fds(name);
         (!fds.is_empty()).then(|| fds.into())
+    }
+
+    /// Takes all descriptors of a name as one listener for each address, in their order: a unit may say
+    /// several addresses, which then share its name.
+    ///
+    /// # Errors
+    ///
+    /// When one of them does not listen; then those of that name are closed.
+    pub fn take_each(&mut self, name: &str) -> io::Result<Vec<ListenSockets>> {
+        let mut groups: Vec<(Endpoint, Vec<OwnedFd>)> = Vec::new();
+        for fd in self.take_fds(name) {
+            let one = ListenSockets::from(fd);
+            let local = one.local_addr()?;
+            let fds = one.into_fds();
+            match groups.iter_mut().find(|(known, _)| *known == local) {
+                Some((_, group)) => group.extend(fds),
+                None => groups.push((local, fds)),
+            }
+        }
+        Ok(groups.into_iter().map(|(_, group)| group.into()).collect())
     }
 
     /// The same as bare descriptors: what is handed down may also be a connection

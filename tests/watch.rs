@@ -466,7 +466,7 @@ fn a_stop_does_not_wait_for_it() {
     handle.stop(Duration::from_secs(3600));
     system.run().unwrap();
     assert_eq!(seen.closed(), "stopped");
-    assert!(writer.write_all(b"x").is_err(), "it is closed");
+    wait_until("it is closed", || writer.write_all(b"x").is_err());
     let (pipe, _writer) = io::pipe().unwrap();
     let make = || -> Watcher { unreachable!() };
     let error = handle.watch(pipe, Interest::READ, make).unwrap_err();
