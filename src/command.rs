@@ -1,6 +1,7 @@
 //! What other threads ask of a poller itself, as opposed to its actors.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use crate::inbox::AnyInbox;
 use crate::limits::Ticket;
 use crate::local::OnPoller;
 use crate::origin::Origin;
-use crate::sys::{ListenSocket, Peer, Socket};
+use crate::registry::ActorKey;
+use crate::sys::{ListenSocket, LookupError, Peer, Socket};
 
 pub(crate) enum Command {
     /// A mailbox that has just been made for a new actor type.
@@ -45,6 +47,11 @@ pub(crate) enum Command {
     Release {
         origin: Arc<Origin>,
         to: Sender<Released>,
+    },
+    /// The name of what this actor is to be connected to has been looked up.
+    Found {
+        key: ActorKey,
+        found: Result<Vec<SocketAddr>, LookupError>,
     },
     /// Stop by this deadline.
     Stop(Instant),

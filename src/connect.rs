@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::origin::ConnectionOptions;
 use crate::sys::{
-    CannotConnect, Endpoint, Step, check_path, is_no_device, is_out_of_descriptors,
+    CannotConnect, Endpoint, LookupError, SocketOptions, Step, check_path, is_out_of_descriptors,
     is_out_of_memory, is_out_of_ports,
 };
 
@@ -221,8 +221,7 @@ pub struct ConnectOptions {
     pub(crate) connection: ConnectionOptions,
     pub(crate) timeout: Duration,
     pub(crate) local: Option<SocketAddr>,
-    pub(crate) device: Option<String>,
-    pub(crate) nodelay: bool,
+    pub(crate) socket: SocketOptions,
 }
 
 impl Default for ConnectOptions {
@@ -231,8 +230,7 @@ impl Default for ConnectOptions {
             connection: ConnectionOptions::default(),
             timeout: Duration::from_secs(10),
             local: None,
-            device: None,
-            nodelay: true,
+            socket: SocketOptions::new(),
         }
     }
 }
@@ -244,8 +242,10 @@ impl ConnectOptions {
     }
 
     /// The limits that the connection lives under. Connections with equal ones share them, however
-    /// often they were written down; a poller has room for 65,534 different ones at a time, and
-    /// past that a connect ends with [`ConnectErrorKind::Full`].
+    /// often they were written down.
+    ///
+    /// [`first_bytes_timeout`](ConnectionOptions::first_bytes_timeout) is for connections that are
+    /// accepted, and does nothing here.
     pub fn connection(mut self, options: ConnectionOptions) -> Self {
         self.connection = options;
         self
@@ -270,17 +270,15 @@ impl ConnectOptions {
         self
     }
 
-    /// The network device that the connection goes by, such as `eth0` (SO_BINDTODEVICE, on Linux;
-    /// elsewhere the connect fails). TCP only; a simulated network has no devices.
-    pub fn device(mut self, name: impl Into<String>) -> Self {
-        self.device = Some(name.into());
-        self
-    }
-
-    /// Whether small writes leave at once (TCP_NODELAY); on by default, since a turn's writes are
-    /// joined already.
-    pub fn nodelay(mut self, on: bool) -> Self {
-        self.nodelay = on;
+    /// What the kernel is told of the socket before it connects, the network device among it. Called
+    /// again, what is set anew wins. By default small writes leave at once (TCP_NODELAY), since a
+    /// turn's writes are joined already.
+    ///
+    /// With [`SocketOptions::fast_open`] the connect leaves with the first bytes that are written, if
+    /// the peer is known for taking them: `opened` then comes before anybody has answered, and that
+    /// nobody does is told as for a connection that is lost.
+    pub fn socket(mut self, options: SocketOptions) -> Self {
+        self.socket.extend(options);
         self
     }
 }
@@ -322,9 +320,8 @@ pub enum ConnectErrorKind {
     /// The name could not be looked up now: no name server answered, or the lookup failed. Later it
     /// may go.
     LookupFailed,
-    /// More lookups wait already than may (1,024 for each system), or a poller has more different
-    /// [`ConnectionOptions`] in use than it has room for.
-    Full,
+    /// More lookups wait already than may: 1,024 for each system.
+    TooManyLookups,
     /// The process or the system has no descriptor left (`EMFILE`, `ENFILE`).
     NoDescriptors,
     /// The kernel has no memory left for it (`ENOBUFS`, `ENOMEM`).
@@ -332,8 +329,10 @@ pub enum ConnectErrorKind {
     /// The [local address](ConnectOptions::local_addr) is none of this machine, is taken, or is of
     /// another family than all of the remote ones; or no port is left on our side.
     LocalAddress,
-    /// There is no such [network device](ConnectOptions::device), or none can be chosen.
-    Device,
+    /// One of the [options](ConnectOptions::socket) cannot be set: there is no such network device,
+    /// it is for another kind of socket, or it takes a capability. [`source`](Error::source) names
+    /// it.
+    SocketOption,
     /// There is nothing at the path of the Unix socket.
     NoSuchPath,
     /// No Unix socket can have this path: it is empty, too long, or has a NUL byte.
@@ -352,7 +351,7 @@ impl ConnectErrorKind {
     /// Whether another address may do better.
     pub(crate) fn is_of_one_address(self) -> bool {
         use ConnectErrorKind::*;
-        !matches!(self, NoDescriptors | NoMemory | Device)
+        !matches!(self, NoDescriptors | NoMemory)
     }
 
     fn of_error(error: &io::Error) -> ConnectErrorKind {
@@ -389,11 +388,11 @@ impl ConnectErrorKind {
             ConnectErrorKind::Reset => "reset while it was being made",
             ConnectErrorKind::NoSuchName => "no host of that name",
             ConnectErrorKind::LookupFailed => "the name could not be looked up",
-            ConnectErrorKind::Full => "too many wait already",
+            ConnectErrorKind::TooManyLookups => "too many lookups wait already",
             ConnectErrorKind::NoDescriptors => "no descriptor left",
             ConnectErrorKind::NoMemory => "no kernel memory left",
             ConnectErrorKind::LocalAddress => "the address on our side cannot be had",
-            ConnectErrorKind::Device => "the network device cannot be had",
+            ConnectErrorKind::SocketOption => "an option cannot be set",
             ConnectErrorKind::NoSuchPath => "no such path",
             ConnectErrorKind::InvalidPath => "no Unix socket can have this path",
             ConnectErrorKind::PermissionDenied => "not permitted",
@@ -523,18 +522,29 @@ impl From<io::Error> for Failure {
     }
 }
 
+impl From<LookupError> for Failure {
+    fn from(failed: LookupError) -> Failure {
+        let kind = if failed.is_unknown {
+            ConnectErrorKind::NoSuchName
+        } else {
+            ConnectErrorKind::LookupFailed
+        };
+        let source = Some(failed.error);
+        Failure { kind, source }
+    }
+}
+
 impl From<CannotConnect> for Failure {
     fn from(failed: CannotConnect) -> Failure {
         let CannotConnect { step, error } = failed;
         let of_error = ConnectErrorKind::of_error(&error);
         let kind = match (step, of_error) {
             (_, ConnectErrorKind::NoDescriptors | ConnectErrorKind::NoMemory) => of_error,
-            // A port below 1024, or an address that only who is privileged may have.
-            (Step::Bind | Step::Device, ConnectErrorKind::PermissionDenied) => of_error,
+            (Step::Options, _) => ConnectErrorKind::SocketOption,
+            // A port below 1024.
+            (Step::Bind, ConnectErrorKind::PermissionDenied) => of_error,
             (Step::Bind, _) => ConnectErrorKind::LocalAddress,
-            (Step::Device, _) => ConnectErrorKind::Device,
             (Step::Open, ConnectErrorKind::InvalidPath) => ConnectErrorKind::Other,
-            (Step::Open | Step::Connect, _) if is_no_device(&error) => ConnectErrorKind::Device,
             (Step::Open | Step::Connect, _) => of_error,
         };
         let source = Some(error);

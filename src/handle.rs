@@ -17,7 +17,15 @@ use crate::origin::{ConnectionOptions, Origin};
 use crate::registry::{Registry, Stats};
 use crate::sync::lock;
 use crate::sys::{Process, clock};
-use crate::workers::Workers;
+use crate::workers::{Limits, Workers};
+
+/// How many names are looked up at a time, and how many may wait for it. A lookup that finds nobody
+/// who answers hangs for some seconds, and does nothing.
+const LOOKUPS: Limits = Limits {
+    threads: 8,
+    queue: 1024,
+    idle: Duration::from_secs(10),
+};
 
 /// What all threads of a system share.
 pub(crate) struct Shared {
@@ -26,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) simulated: Option<Process>,
     /// The threads for what blocks.
     pub(crate) workers: Workers,
+    /// Those that look names up: apart, as one that hangs is to hold up no other work.
+    pub(crate) resolvers: Workers,
     /// How the values are made that the actors of a poller share.
     pub(crate) makers: Makers,
     pub(crate) directory: Arc<Directory>,
@@ -54,6 +64,7 @@ impl Shared {
         let shared = Arc::new(Shared {
             pollers,
             simulated,
+            resolvers: workers.beside("lookup", LOOKUPS),
             workers,
             makers,
             directory: Arc::default(),

@@ -43,7 +43,8 @@
 //! | [`SocketOptions::nodelay`] | on, for TCP | a turn's writes are joined already | |
 //! | all other [`SocketOptions`] | as the system has them; SO_REUSEADDR is on for TCP listeners | it knows the path, and its owner set it; a restarted server gets its port back | |
 //! | [`ConnectOptions::timeout`] | 10 s over the lookup and all addresses | three of TCP's own tries at one address; a user does not wait longer | [`ConnectErrorKind::TimedOut`] |
-//! | [`ConnectOptions::local_addr`], [`device`](ConnectOptions::device) | the kernel's choice | it knows the routes | [`ConnectErrorKind::LocalAddress`], [`Device`](ConnectErrorKind::Device) |
+//! | [`ConnectOptions::local_addr`] | the kernel's choice | it knows the routes | [`ConnectErrorKind::LocalAddress`] |
+//! | names looked up at a time | 8 threads, made when there is a name; 1,024 more may wait; the first 16 addresses are tried | a resolver that hangs holds up no work and no poller | [`ConnectErrorKind::TooManyLookups`] |
 //! | [`ConnectionOptions::input_max`] | 1 MiB | a frame of a text protocol or a game, many times over | [`CloseReason::InputTooLong`] |
 //! | [`ConnectionOptions::output_max`] | 4 MiB | a burst to a reader that is on its way | [`ConnectionOptions::slow_reader`] |
 //! | [`ConnectionOptions::slow_reader`] | [`SlowReader::Close`] | a push service must not pay for one member's line | [`CloseReason::SlowReader`] |

@@ -351,6 +351,7 @@ impl Poller {
             }
             Command::Rearm => self.acceptor.rearm(&mut self.hosts),
             Command::Look(origin) => self.acceptor.look(&origin, &mut self.hosts),
+            Command::Found { key, found } => self.hosts.found(key, found),
             Command::Unlisten(origin) => self.acceptor.close(&origin, &mut self.hosts),
             Command::Lend { origin, to } => self.acceptor.lend(&origin, &to),
             Command::Release { origin, to } => self.acceptor.release(&origin, &to, &mut self.hosts),
@@ -358,6 +359,8 @@ impl Poller {
                 if self.hosts.stop.is_none() {
                     self.acceptor.close_all(&mut self.hosts);
                     self.shared.has_closed_listeners();
+                    // Nobody connects any more. A lookup that hangs is left to itself.
+                    drop(self.shared.resolvers.close());
                 }
                 self.hosts.begin_stop(deadline);
             }

@@ -668,6 +668,8 @@ impl System {
         // Where all pollers have ended it is closed already. Work under way is left to itself.
         self.handle.shared.close_workers();
         self.handle.shared.workers.join();
+        drop(self.handle.shared.resolvers.close());
+        self.handle.shared.resolvers.join();
         result
     }
 }

@@ -93,7 +93,8 @@ struct State {
 }
 
 struct Worker {
-    thread: JoinHandle<()>,
+    /// `None` until whoever started it has it, by when it may be at work.
+    thread: Option<JoinHandle<()>>,
     is_running: bool,
 }
 
@@ -130,6 +131,12 @@ impl Workers {
         }
     }
 
+    /// Another pool of the same sort, whose threads are called `name-what-0` and so on.
+    pub(crate) fn beside(&self, what: &str, limits: Limits) -> Workers {
+        let system = self.pool.name.trim_end_matches("-work");
+        Workers::with(format!("{system}-{what}"), limits, self.pool.is_by_hand)
+    }
+
     /// Calls `tell` whenever all work is done, from the thread that did the last of it. To be said
     /// once.
     pub(crate) fn when_idle(&self, tell: impl Fn() + Send + Sync + 'static) {
@@ -155,7 +162,7 @@ impl Workers {
             match self.pool.start(number) {
                 Ok(thread) => state.enter(number, thread),
                 Err(error) => {
-                    state.count -= 1;
+                    state.release(number);
                     log::error!("offload: no thread can be started: {error}");
                     return Err((Refusal::NoThread, parts));
                 }
@@ -194,7 +201,7 @@ impl Workers {
         drop(state);
         for worker in threads.into_values().filter(|worker| !worker.is_running) {
             // Its work contains its panics.
-            let _ = worker.thread.join();
+            let _ = worker.thread.map(JoinHandle::join);
         }
     }
 
@@ -227,12 +234,23 @@ impl State {
     fn reserve(&mut self) -> u64 {
         self.count += 1;
         self.next += 1;
-        self.next - 1
+        let number = self.next - 1;
+        let (thread, is_running) = (None, false);
+        self.threads.insert(number, Worker { thread, is_running });
+        number
+    }
+
+    /// Takes that back.
+    fn release(&mut self, number: u64) {
+        self.count -= 1;
+        self.threads.remove(&number);
     }
 
     fn enter(&mut self, number: u64, thread: JoinHandle<()>) {
-        let is_running = false;
-        self.threads.insert(number, Worker { thread, is_running });
+        // Gone if it has ended meanwhile.
+        if let Some(worker) = self.threads.get_mut(&number) {
+            worker.thread = Some(thread);
+        }
     }
 }
 
@@ -277,8 +295,7 @@ impl Pool {
                 is_over = waited.timed_out();
             }
             if is_over && state.queue.is_empty() {
-                state.count -= 1;
-                state.threads.remove(&number);
+                state.release(number);
                 return None;
             }
         };
@@ -301,7 +318,7 @@ impl Pool {
         match started {
             Ok(thread) => state.enter(number, thread),
             Err(error) => {
-                state.count -= 1;
+                state.release(number);
                 drop(state);
                 log::warn!("offload: no further thread can be started: {error}");
             }

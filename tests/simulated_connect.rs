@@ -364,3 +364,114 @@ fn a_client_has_the_local_address_that_it_chose() {
         assert_eq!(*seen.lock().unwrap(), Some(Peer::Tcp(local)));
     });
 }
+
+/// What came of the connects to one name, in a run.
+fn to_a_name(
+    sim: &mut Simulation,
+    to: &str,
+    options: ConnectOptions,
+) -> Vec<Option<ConnectErrorKind>> {
+    let at = Rc::<RefCell<Vec<_>>>::default();
+    let start = sim.now();
+    let ends = Ends {
+        at: at.clone(),
+        start,
+    };
+    let addr = sim.connect_with(to, options, ends);
+    sim.run_for(Duration::from_secs(30));
+    addr.close();
+    sim.run_for(Duration::from_secs(30));
+    let ended = at.borrow().iter().map(|(_, kind)| *kind).collect();
+    ended
+}
+
+#[test]
+fn names_lead_to_their_addresses_in_turn() {
+    calm(|sim| {
+        let system = sim.system(System::builder().pollers(1).name("server"));
+        system.listen(SERVER, |_peer| Echo).unwrap();
+        // The first refuses, the second has nobody who answers, the third is there.
+        let full = ListenOptions::new().backlog(1).max_connections(1);
+        system
+            .listen_with("10.0.0.3:9000", full, |_peer| Echo)
+            .unwrap();
+        let _fill = [sim.client("10.0.0.3:9000"), sim.client("10.0.0.3:9000")];
+        sim.name("db", [[10, 0, 0, 2], [10, 0, 0, 3], [10, 0, 0, 1]]);
+        sim.name("gone", [[10, 0, 0, 2], [10, 0, 0, 4]]);
+        let (yes, no) = ("db:9000", "gone:9000");
+        // The second has a half of the time that is left to it.
+        let timeout = ConnectOptions::new().timeout(Duration::from_secs(4));
+        assert_eq!(to_a_name(sim, yes, timeout.clone()), [None]);
+        assert_eq!(sim.client_stats().connected, 1);
+        let refused = Some(ConnectErrorKind::Refused);
+        assert_eq!(to_a_name(sim, no, timeout.clone()), [refused]);
+        let unknown = Some(ConnectErrorKind::NoSuchName);
+        assert_eq!(to_a_name(sim, "nobody:9000", timeout), [unknown]);
+    });
+}
+
+#[test]
+fn a_lookup_that_takes_too_long_holds_no_deadline_up() {
+    let seen = RefCell::new(BTreeMap::new());
+    for_each_seed(200, |sim| {
+        sim.faults(Faults::none().with(Fault::Lookup));
+        let system = sim.system(System::builder().pollers(1).name("server"));
+        system.listen(SERVER, |_peer| Echo).unwrap();
+        sim.name("db", [[10, 0, 0, 1]]);
+        // Lookups take up to 10 ms or up to a second.
+        let timeout = ConnectOptions::new().timeout(Duration::from_millis(5));
+        for kind in to_a_name(sim, "db:9000", timeout) {
+            *seen.borrow_mut().entry(kind).or_insert(0) += 1;
+        }
+    });
+    let seen = seen.borrow();
+    for kind in [
+        None,
+        Some(ConnectErrorKind::TimedOut),
+        Some(ConnectErrorKind::LookupFailed),
+    ] {
+        assert!(seen.contains_key(&kind), "{kind:?} of {seen:?}");
+    }
+}
+
+#[test]
+fn more_lookups_than_may_wait_are_refused_and_the_others_made() {
+    calm(|sim| {
+        sim.keep_trace(0);
+        let system = sim.system(System::builder().pollers(1).name("server"));
+        system.listen(SERVER, |_peer| Echo).unwrap();
+        sim.name("db", [[10, 0, 0, 1]]);
+        let lives = Lives::default();
+        let patient = ConnectOptions::new().timeout(Duration::from_secs(3600));
+        for number in 0..1_500 {
+            let lives = lives.clone();
+            sim.connect_with("db:9000", patient.clone(), Caller { number, lives });
+        }
+        sim.run_for(Duration::from_secs(3600));
+        assert_eq!(sim.client_stats().connected, 1_032, "8 at work, 1,024 wait");
+        sim.finish(Duration::from_secs(10));
+        let (_, failed) = check(&lives);
+        assert_eq!(failed, [(ConnectErrorKind::TooManyLookups, 468)].into());
+    });
+}
+
+#[test]
+fn a_stop_ends_lookups_at_once() {
+    calm(|sim| {
+        let system = sim.system(System::builder().pollers(2).name("asks"));
+        let lives = Lives::default();
+        for number in 0..20 {
+            let lives = lives.clone();
+            let to: Remote = "db:9000".parse().unwrap();
+            system.connect(to, move || Caller { number, lives });
+        }
+        system.handle().stop(Duration::from_secs(3600));
+        sim.finish(Duration::from_secs(3600));
+        assert!(sim.elapsed() < Duration::from_secs(1));
+        let (opened, failed) = check(&lives);
+        assert_eq!(opened, 0);
+        let stopped = failed.get(&ConnectErrorKind::Stopped).copied();
+        let unknown = failed.get(&ConnectErrorKind::NoSuchName).copied();
+        assert_eq!(stopped.unwrap_or(0) + unknown.unwrap_or(0), 20);
+    });
+}

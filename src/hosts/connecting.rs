@@ -6,30 +6,40 @@
 //! are set aside, as if it waited for room.
 
 use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::actor::CloseReason;
 use crate::call::{Hosted, TimerFor};
+use crate::command::Command;
 use crate::connect::{ConnectError, ConnectErrorKind, ConnectOptions, Failure, Remote, Target};
 use crate::flags::Flags;
 use crate::hosts::Hosts;
 use crate::hosts::special::Special;
 use crate::registry::{ActorKey, Counters};
-use crate::sys::{Begun, Endpoint, HowToConnect, Peer, Socket, clock};
+use crate::sys::{Begun, Endpoint, HowToConnect, LookupError, Peer, Socket, clock, look_up};
 use crate::timers::deadline_after;
 use crate::watch::Watch;
+use crate::workers::{Job, Refusal};
 
 /// How long after a Unix socket's backlog was found full it is looked at again, at first and at
 /// most: nobody tells when it is not.
 const FULL_FIRST: Duration = Duration::from_millis(1);
 const FULL_LAST: Duration = Duration::from_millis(100);
 
+/// Addresses of one name that are tried: more than a name has whose host is served well, and few
+/// enough that each has its share of the time.
+const ADDRS_MAX: usize = 16;
+
 /// What is kept of an actor that is to be connected.
 pub(super) struct Connecting {
     to: Remote,
     options: ConnectOptions,
     deadline: Instant,
+    /// The name is being looked up.
+    is_looked_up: bool,
     /// Addresses that are still to be tried.
     addrs: VecDeque<Endpoint>,
     /// The address that was tried last, and how many were.
@@ -74,6 +84,7 @@ impl Hosts {
             to,
             deadline: deadline_after(clock::now(), options.timeout),
             options,
+            is_looked_up: false,
             addrs: VecDeque::new(),
             last: None,
             tried: 0,
@@ -117,12 +128,76 @@ impl Hosts {
         match &connecting.to {
             Remote::Tcp(addr) => connecting.addrs.push_back(Endpoint::Tcp(*addr)),
             Remote::Unix(path) => connecting.addrs.push_back(Endpoint::Unix(path.clone())),
-            Remote::Name { .. } => {
-                let failure = Failure::of(ConnectErrorKind::LookupFailed);
-                return self.not_connected(index, failure);
+            Remote::Name { host, port } => {
+                let (host, port) = (host.clone(), *port);
+                return self.look_up(index, host, port);
             }
         }
         self.try_next(index);
+    }
+
+    /// Has a thread look a name up, which tells this poller.
+    fn look_up(&mut self, index: usize, host: String, port: u16) {
+        let key = self.key(index);
+        let Some(connecting) = self.connecting_mut(index) else {
+            return;
+        };
+        connecting.is_looked_up = true;
+        let deadline = connecting.deadline;
+        let registry = self.call.registry.clone();
+        let simulated = self.call.shared.simulated;
+        if let Err(failure) = self.has_network() {
+            return self.not_connected(index, failure);
+        }
+        let job = move || {
+            let found = look_up(&host, port, simulated);
+            registry.command(Command::Found { key, found });
+        };
+        let submitted = self
+            .call
+            .shared
+            .resolvers
+            .submit(job, |job| Box::new(Some(job)) as Job);
+        match submitted {
+            Ok(()) => self.wake_at(index, deadline),
+            Err((refusal, _)) => {
+                let kind = match refusal {
+                    Refusal::Full => ConnectErrorKind::TooManyLookups,
+                    Refusal::Closed => ConnectErrorKind::Stopped,
+                    Refusal::NoThread => ConnectErrorKind::LookupFailed,
+                };
+                self.not_connected(index, Failure::of(kind));
+            }
+        }
+    }
+
+    /// A name has been looked up, for somebody who may have gone, or been told that it took too
+    /// long.
+    pub(crate) fn found(&mut self, key: ActorKey, found: Result<Vec<SocketAddr>, LookupError>) {
+        let Some(index) = self.find(key) else { return };
+        let Some(connecting) = self.connecting_mut(index) else {
+            return;
+        };
+        if !std::mem::take(&mut connecting.is_looked_up) {
+            return;
+        }
+        match found {
+            Ok(found) => {
+                let addrs = found.into_iter().take(ADDRS_MAX).map(Endpoint::Tcp);
+                connecting.addrs = addrs.collect();
+                self.try_next(index);
+            }
+            Err(error) => self.not_connected(index, error.into()),
+        }
+    }
+
+    /// Whether there is one to connect over: else why not.
+    fn has_network(&self) -> Result<(), Failure> {
+        if self.call.shared.simulated.is_some() || !self.selector.is_simulated() {
+            return Ok(());
+        }
+        let text = "a Stage has no network; a Simulation has";
+        Err(io::Error::new(io::ErrorKind::Unsupported, text).into())
     }
 
     /// Tries the addresses that are left until one lets itself be waited for.
@@ -137,9 +212,9 @@ impl Hosts {
                 return self.not_connected(index, failure);
             };
             match self.attempt(index, &addr) {
-                Ok(Begun::Done(socket)) => {
+                Ok(Begun::Done(socket, peer)) => {
                     self.hold(index, socket);
-                    return self.look_whether_connected(index);
+                    return self.connected(index, peer);
                 }
                 Ok(Begun::UnderWay(socket)) => {
                     self.hold(index, socket);
@@ -159,7 +234,7 @@ impl Hosts {
     /// Makes a socket, and begins to connect it.
     fn attempt(&mut self, index: usize, addr: &Endpoint) -> Result<Begun, Failure> {
         let simulated = self.call.shared.simulated;
-        let has_network = simulated.is_some() || !self.selector.is_simulated();
+        self.has_network()?;
         let Some(connecting) = self.connecting_mut(index) else {
             return Err(Failure::of(ConnectErrorKind::Closed));
         };
@@ -167,15 +242,15 @@ impl Hosts {
             connecting.tried += 1;
             connecting.last = Some(addr.clone());
         }
-        if !has_network {
-            let text = "a Stage has no network; a Simulation has";
-            let error = std::io::Error::new(std::io::ErrorKind::Unsupported, text);
-            return Err(error.into());
+        let local = connecting.options.local;
+        if let (Some(local), Endpoint::Tcp(addr)) = (local, addr)
+            && local.is_ipv4() != addr.is_ipv4()
+        {
+            return Err(Failure::of(ConnectErrorKind::LocalAddress));
         }
         let how = HowToConnect {
-            local: connecting.options.local,
-            device: connecting.options.device.as_deref(),
-            nodelay: connecting.options.nodelay,
+            local,
+            socket: &connecting.options.socket,
             simulated,
         };
         Ok(Socket::begin_connect(addr, &how)?)

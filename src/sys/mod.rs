@@ -61,6 +61,7 @@ mod file;
 ))]
 mod kqueue;
 mod listen_socket;
+mod lookup;
 mod options;
 mod outgoing;
 mod platform;
@@ -84,12 +85,13 @@ pub(crate) use datagram::{
 };
 pub use datagram::{DatagramAddr, DatagramOption, Interface};
 pub(crate) use listen_socket::{Accepted, BindOptions, ListenSocket};
+pub(crate) use lookup::{LookupError, look_up};
 #[allow(unused_imports, reason = "for sockets that are not listened on")]
 pub(crate) use options::Role;
 pub use options::{Keepalive, SocketOption, SocketOptions};
 pub(crate) use outgoing::{
-    Begun, CannotConnect, HowToConnect, Step, check_path, is_no_device, is_out_of_descriptors,
-    is_out_of_memory, is_out_of_ports,
+    Begun, CannotConnect, HowToConnect, Step, check_path, is_out_of_descriptors, is_out_of_memory,
+    is_out_of_ports,
 };
 pub use selector::Interest;
 pub use selector::SelectorKind;

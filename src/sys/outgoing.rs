@@ -1,7 +1,5 @@
 //! Sockets that connect.
 
-#[cfg(target_os = "linux")]
-use std::ffi::CString;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
@@ -11,6 +9,7 @@ use std::path::Path;
 use libc::{SOL_SOCKET, c_int, socklen_t};
 
 use super::addr::{Endpoint, Peer, SockAddr};
+use super::options::{Role, SocketOptions};
 use super::selector::Source;
 use super::simulated::Process;
 use super::socket::{self, Socket, set_option};
@@ -20,10 +19,8 @@ use super::socket::{self, Socket, set_option};
 pub(crate) struct HowToConnect<'a> {
     /// The address on our side; port 0 lets the system choose one. TCP only.
     pub(crate) local: Option<SocketAddr>,
-    /// The network device that it goes by. TCP only.
-    pub(crate) device: Option<&'a str>,
-    /// Whether small segments leave at once. TCP only.
-    pub(crate) nodelay: bool,
+    /// What the kernel is told of the socket.
+    pub(crate) socket: &'a SocketOptions,
     /// The program on this thread's simulated network that connects; `None` for the real one.
     pub(crate) simulated: Option<Process>,
 }
@@ -31,8 +28,9 @@ pub(crate) struct HowToConnect<'a> {
 /// What a call of connect came to.
 #[derive(Debug)]
 pub(crate) enum Begun {
-    /// It is connected.
-    Done(Socket),
+    /// It is connected; or, where the first bytes are to travel with the connect (TCP_FASTOPEN), as
+    /// good as.
+    Done(Socket, Peer),
     /// It is under way: [`Socket::connected`] says what has come of it, once it is writable.
     UnderWay(Socket),
     /// A Unix socket whose backlog is full. There is no readiness that would tell when it is not.
@@ -42,10 +40,10 @@ pub(crate) enum Begun {
 /// The step at which a connect has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Opening the socket, and setting its options.
+    /// Opening the socket.
     Open,
-    /// Binding it to a network device.
-    Device,
+    /// Setting its options.
+    Options,
     /// Binding it to an address on our side.
     Bind,
     Connect,
@@ -70,19 +68,15 @@ impl Socket {
         how: &HowToConnect<'_>,
     ) -> Result<Begun, CannotConnect> {
         if let Some(process) = how.simulated {
+            at(Step::Options, how.socket.check(endpoint, Role::Connect))?;
             let begun = Socket::connect_simulated(endpoint, how.local, process);
             return at(Step::Open, begun).map(Begun::UnderWay);
         }
         let addr = at(Step::Connect, SockAddr::of(endpoint))?;
         let fd = at(Step::Open, socket::open(addr.family()))?;
         let is_tcp = matches!(endpoint, Endpoint::Tcp(_));
-        if is_tcp && how.nodelay {
-            let set = set_option(fd.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1 as c_int);
-            at(Step::Open, set)?;
-        }
-        if is_tcp && let Some(device) = how.device {
-            at(Step::Device, bind_to_device(&fd, device))?;
-        }
+        let options = how.socket.clone().or_default(endpoint);
+        at(Step::Options, options.apply(fd.as_fd(), Role::Connect))?;
         if is_tcp && let Some(local) = how.local {
             at(Step::Bind, bind_local(&fd, local))?;
         }
@@ -100,20 +94,19 @@ impl Socket {
             },
         };
         let socket = Socket::from(fd);
-        Ok(if is_under_way {
-            Begun::UnderWay(socket)
-        } else {
-            Begun::Done(socket)
-        })
+        if is_under_way {
+            return Ok(Begun::UnderWay(socket));
+        }
+        let peer = at(Step::Connect, addr.to_peer())?;
+        at(Step::Connect, socket.is_not_itself(peer))?;
+        Ok(Begun::Done(socket, peer))
     }
 
     /// Whether the connect is done, and to whom; `None` while it is under way.
     ///
     /// # Errors
     ///
-    /// Why it has failed. That it met itself is one: where nobody listens on a port of our own
-    /// machine from which connects come, too, the kernel may give a connect that very port on our
-    /// side, and connect it with itself.
+    /// Why it has failed.
     pub(crate) fn connected(&self) -> io::Result<Option<Peer>> {
         let fd = match self.source() {
             Source::Fd(fd) => fd,
@@ -132,6 +125,13 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(None),
             Err(error) => return Err(error),
         };
+        self.is_not_itself(peer)?;
+        Ok(Some(peer))
+    }
+
+    /// An error if it is connected with itself: where nobody listens on a port of our own machine
+    /// from which connects come, too, the kernel may give a connect that very port on our side.
+    fn is_not_itself(&self, peer: Peer) -> io::Result<()> {
         if let Peer::Tcp(peer) = peer
             && self.local_addr()? == Endpoint::Tcp(peer)
         {
@@ -140,7 +140,7 @@ impl Socket {
             let text = "nobody listens there: it was connected with itself";
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, text));
         }
-        Ok(Some(peer))
+        Ok(())
     }
 
     /// The error that was left on the socket, if any, and clears it.
@@ -179,40 +179,6 @@ fn bind_local(fd: &OwnedFd, local: SocketAddr) -> io::Result<()> {
     unsafe { syscall!(bind(fd.as_raw_fd(), addr.as_ptr(), addr.len())) }.map(drop)
 }
 
-/// Has a socket go by one network device only.
-#[cfg(target_os = "linux")]
-fn bind_to_device(fd: &OwnedFd, device: &str) -> io::Result<()> {
-    let invalid = |_| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a device has no NUL in its name",
-        )
-    };
-    let name = CString::new(device).map_err(invalid)?;
-    let bytes = name.as_bytes_with_nul();
-    if bytes.len() > libc::IFNAMSIZ {
-        let text = format!("a device's name has at most {} bytes", libc::IFNAMSIZ - 1);
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    // SAFETY: the name is readable for its length and outlives the call, which copies it.
-    unsafe {
-        syscall!(setsockopt(
-            fd.as_raw_fd(),
-            SOL_SOCKET,
-            libc::SO_BINDTODEVICE,
-            bytes.as_ptr().cast(),
-            bytes.len() as socklen_t,
-        ))
-    }
-    .map(drop)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn bind_to_device(_fd: &OwnedFd, _device: &str) -> io::Result<()> {
-    let text = "a socket cannot be bound to a network device on this system";
-    Err(io::Error::new(io::ErrorKind::Unsupported, text))
-}
-
 /// Whether the process or the system has no descriptor left.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
@@ -226,11 +192,6 @@ pub(crate) fn is_out_of_memory(error: &io::Error) -> bool {
 /// Whether no port is left on our side.
 pub(crate) fn is_out_of_ports(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN))
-}
-
-/// Whether there is no such network device.
-pub(crate) fn is_no_device(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENODEV))
 }
 
 /// Whether a path is one that a Unix socket can have.

@@ -18,7 +18,7 @@ use crate::registry::Stats;
 use crate::sync::lock;
 use crate::sys::{Endpoint, Faults, Network, Process, Random, Trace, clock};
 use crate::system::{Builder, System};
-use crate::workers::Job;
+use crate::workers::{Job, Workers};
 
 use super::client::{Client, parsed};
 use super::runner::{Runner, Script, assert_nothing_is_left};
@@ -70,7 +70,7 @@ pub struct Simulation {
     scripts: BinaryHeap<Reverse<Script>>,
     scripted: u64,
     /// Offloaded work that has begun, by when it is done and in which order it began.
-    working: BTreeMap<(Duration, u64), (usize, Job)>,
+    working: BTreeMap<(Duration, u64), (Workers, Job)>,
     begun: u64,
     /// Turns since the clock moved by itself.
     turns: u64,
@@ -256,6 +256,20 @@ impl Simulation {
         let (post, key) = (registry.post::<A>(), registry.door.reserve());
         self.connect_client(key, Target { to, options }, Box::new(client));
         Addr::new(post, key)
+    }
+
+    /// From here on the name `host` leads to these addresses, in this order, for all that connect
+    /// out. Other names are unknown ([`ConnectErrorKind::NoSuchName`]); to look one up takes some
+    /// milliseconds, now and then up to a second.
+    ///
+    /// [`ConnectErrorKind::NoSuchName`]: crate::ConnectErrorKind::NoSuchName
+    pub fn name<I>(&mut self, host: &str, addrs: I)
+    where
+        I: IntoIterator,
+        I::Item: Into<IpAddr>,
+    {
+        let addrs = addrs.into_iter().map(Into::into).collect();
+        Network::with(|network| network.set_name(host, addrs));
     }
 
     /// A client that the test plays itself.

@@ -13,7 +13,7 @@ use super::network::{
 };
 use super::selector::Watched;
 use super::trace::{OfConnection, What};
-use crate::sys::{BindOptions, Endpoint, Peer, Role};
+use crate::sys::{BindOptions, Endpoint, LookupError, Peer, Role};
 
 /// How often a connect is made that is lost on its way, or finds the backlog full.
 const TRIES: u32 = 6;
@@ -394,6 +394,27 @@ impl Network {
             for what in early {
                 self.dispatch(at, CLIENT, what);
             }
+        }
+    }
+
+    /// From here on a name leads to these addresses.
+    pub(crate) fn set_name(&mut self, host: &str, addrs: Vec<IpAddr>) {
+        self.names.insert(host.to_ascii_lowercase(), addrs);
+    }
+
+    pub(in crate::sys) fn look_up(&mut self, host: &str) -> Result<Vec<IpAddr>, LookupError> {
+        if self.happens(Fault::Lookup) {
+            self.record(|| What::Note(format!("{host} cannot be looked up now")));
+            let error = io::Error::other("no name server answers");
+            let is_unknown = false;
+            return Err(LookupError { is_unknown, error });
+        }
+        match self.names.get(&host.to_ascii_lowercase()) {
+            Some(addrs) if !addrs.is_empty() => Ok(addrs.clone()),
+            _ => Err(LookupError {
+                is_unknown: true,
+                error: io::Error::new(io::ErrorKind::NotFound, "the simulation has no such name"),
+            }),
         }
     }
 

@@ -48,11 +48,13 @@ pub enum Fault {
     DuplicateDatagram,
     /// A datagram arrives up to 100 ms later than those that were sent behind it.
     ReorderDatagrams,
+    /// A name cannot be looked up for now.
+    Lookup,
 }
 
 impl Fault {
     /// All of them, in the order of the declaration.
-    pub(super) const ALL: [Fault; 18] = [
+    pub(super) const ALL: [Fault; 19] = [
         Fault::Delay,
         Fault::Split,
         Fault::SmallBuffers,
@@ -71,6 +73,7 @@ impl Fault {
         Fault::LoseDatagram,
         Fault::DuplicateDatagram,
         Fault::ReorderDatagrams,
+        Fault::Lookup,
     ];
 
     /// Where the faults begin that a client can tell from a quiet day.
@@ -86,7 +89,7 @@ impl Fault {
             Fault::Stall => [20_000, 2000, 200],
             Fault::Freeze => [2000, 500, 100],
             Fault::Refuse | Fault::Reset | Fault::Die => [50, 10, 3],
-            Fault::Exhaust | Fault::Busy => [100, 20, 5],
+            Fault::Exhaust | Fault::Busy | Fault::Lookup => [100, 20, 5],
             Fault::LoseDatagram | Fault::DuplicateDatagram => [100, 20, 4],
             Fault::ReorderDatagrams => [50, 10, 3],
             Fault::NoMemory => [5000, 1000, 200],

@@ -3,10 +3,10 @@
 
 use std::cell::RefCell;
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -265,6 +265,8 @@ pub(crate) struct Network {
     pub(super) listeners: Vec<Listener>,
     pub(super) bound: Vec<Bound>,
     pub(super) programs: Vec<Program>,
+    /// The hosts that have a name.
+    pub(super) names: BTreeMap<String, Vec<IpAddr>>,
     pending: BinaryHeap<Reverse<Pending>>,
     /// For each selector what may be ready.
     pub(super) ready: Vec<Vec<Listed>>,

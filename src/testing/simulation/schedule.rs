@@ -43,17 +43,21 @@ impl Simulation {
     /// some.
     fn work(&mut self) -> bool {
         let now = self.elapsed();
-        for (at, program) in self.programs.iter().enumerate() {
-            while let Some(job) = program.handle.shared.workers.take() {
-                // Mostly what a disk takes, now and then what a name server does.
-                let longest = if self.order.one_in(8) {
-                    Duration::from_secs(1)
-                } else {
-                    Duration::from_millis(10)
-                };
-                self.begun += 1;
-                let done_at = now + self.order.duration(longest);
-                self.working.insert((done_at, self.begun), (at, job));
+        for program in &self.programs {
+            let shared = &program.handle.shared;
+            for pool in [&shared.workers, &shared.resolvers] {
+                while let Some(job) = pool.take() {
+                    // Mostly what a disk takes, now and then what a name server does.
+                    let longest = if self.order.one_in(8) {
+                        Duration::from_secs(1)
+                    } else {
+                        Duration::from_millis(10)
+                    };
+                    self.begun += 1;
+                    let done_at = now + self.order.duration(longest);
+                    self.working
+                        .insert((done_at, self.begun), (pool.clone(), job));
+                }
             }
         }
         let mut worked = false;
@@ -61,9 +65,9 @@ impl Simulation {
             && first.key().0 <= now
         {
             worked = true;
-            let (program, job) = first.remove();
+            let (pool, job) = first.remove();
             note("a thread has done a piece of work");
-            self.programs[program].handle.shared.workers.run(job);
+            pool.run(job);
         }
         worked
     }
