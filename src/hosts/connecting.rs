@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -18,16 +19,44 @@ use crate::connect::{ConnectError, ConnectErrorKind, ConnectOptions, Failure, Re
 use crate::flags::Flags;
 use crate::hosts::Hosts;
 use crate::hosts::special::Special;
-use crate::registry::{ActorKey, Counters};
-use crate::sys::{Begun, Endpoint, HowToConnect, LookupError, Peer, Socket, clock, look_up};
+use crate::registry::{ActorKey, Counters, Registry};
+use crate::sys::{
+    Begun, Endpoint, HowToConnect, LookupError, Peer, Process, Socket, clock, look_up,
+};
 use crate::timers::deadline_after;
 use crate::watch::Watch;
-use crate::workers::{Job, Refusal};
+use crate::workers::{Refusal, Work};
 
 /// How long after a Unix socket's backlog was found full it is looked at again, at first and at
 /// most: nobody tells when it is not.
 const FULL_FIRST: Duration = Duration::from_millis(1);
 const FULL_LAST: Duration = Duration::from_millis(100);
+
+/// A name that a thread is to look up for an actor.
+struct Lookup {
+    host: String,
+    port: u16,
+    simulated: Option<Process>,
+    found: Option<Found>,
+    key: ActorKey,
+    registry: Arc<Registry>,
+}
+
+type Found = Result<Vec<SocketAddr>, LookupError>;
+
+impl Work for Lookup {
+    fn run(&mut self) {
+        self.found = Some(look_up(&self.host, self.port, self.simulated));
+    }
+
+    /// To a poller that has ended it is said in vain.
+    fn deliver(self: Box<Self>) {
+        if let Some(found) = self.found {
+            let key = self.key;
+            self.registry.command(Command::Found { key, found });
+        }
+    }
+}
 
 /// Addresses of one name that are tried: more than a name has whose host is served well, and few
 /// enough that each has its share of the time.
@@ -149,15 +178,16 @@ impl Hosts {
         if let Err(failure) = self.has_network() {
             return self.not_connected(index, failure);
         }
-        let job = move || {
-            let found = look_up(&host, port, simulated);
-            registry.command(Command::Found { key, found });
+        let lookup = Lookup {
+            host,
+            port,
+            simulated,
+            found: None,
+            key,
+            registry,
         };
-        let submitted = self
-            .call
-            .shared
-            .resolvers
-            .submit(job, |job| Box::new(Some(job)) as Job);
+        let resolvers = &self.call.shared.resolvers;
+        let submitted = resolvers.submit(lookup, |lookup| Box::new(lookup));
         match submitted {
             Ok(()) => self.wake_at(index, deadline),
             Err((refusal, _)) => {
@@ -173,7 +203,7 @@ impl Hosts {
 
     /// A name has been looked up, for somebody who may have gone, or been told that it took too
     /// long.
-    pub(crate) fn found(&mut self, key: ActorKey, found: Result<Vec<SocketAddr>, LookupError>) {
+    pub(crate) fn found(&mut self, key: ActorKey, found: Found) {
         let Some(index) = self.find(key) else { return };
         let Some(connecting) = self.connecting_mut(index) else {
             return;
