@@ -105,7 +105,7 @@ impl Actor for Relay {
             for message in 1..=3 {
                 caller.send(message)?;
             }
-            if number % 7 == 0 {
+            if number.is_multiple_of(7) {
                 caller.close();
             }
         }
@@ -223,9 +223,12 @@ fn each_connect_is_opened_and_closed_or_closed_alone() {
     }
 }
 
+/// After how long, and why if it came to nothing.
+type Ended = (Duration, Option<ConnectErrorKind>);
+
 /// Says when its connect ended, and how.
 struct Ends {
-    at: Rc<RefCell<Vec<(Duration, Option<ConnectErrorKind>)>>>,
+    at: Rc<RefCell<Vec<Ended>>>,
     start: std::time::Instant,
 }
 
@@ -381,8 +384,7 @@ fn to_a_name(
     sim.run_for(Duration::from_secs(30));
     addr.close();
     sim.run_for(Duration::from_secs(30));
-    let ended = at.borrow().iter().map(|(_, kind)| *kind).collect();
-    ended
+    at.borrow().iter().map(|(_, kind)| *kind).collect()
 }
 
 #[test]
