@@ -97,6 +97,7 @@ impl<A: Actor> Addr<A> {
     ///
     /// Reads one word, and stops nobody. A connection whose socket takes all that is written costs
     /// this nothing; one whose socket refuses bytes, a store each time.
+    /// The example `backpressure` shows it at work.
     pub fn queued(&self) -> Option<usize> {
         self.post.door.queued(self.key)
     }

@@ -97,6 +97,32 @@ impl<A: Actor> Context<'_, A> {
     /// To push to many: give each member the key and the bytes as a message
     /// ([`Members::push`](crate::Members::push)), and let it call this.
     ///
+    /// ```
+    /// use greenroom::testing::Stage;
+    /// use greenroom::*;
+    ///
+    /// struct Prices;
+    ///
+    /// impl Actor for Prices {
+    ///     /// Of which share, and how much it is.
+    ///     type Message = (u64, u32);
+    ///
+    ///     fn message(&mut self, (share, price): (u64, u32), ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         ctx.write_latest(share, format!("{share}={price} ").into());
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut stage = Stage::new(Prices);
+    /// stage.stall();
+    /// for price in 100..200 {
+    ///     stage.send((1, price));
+    ///     stage.send((2, 2 * price));
+    /// }
+    /// stage.unstall();
+    /// assert_eq!(stage.output(), "1=199 2=398 ");
+    /// ```
+    ///
     /// # Panics
     ///
     /// As [`write`](Context::write).
@@ -125,6 +151,33 @@ impl<A: Actor> Context<'_, A> {
     /// A file that ends before, or cannot be read, ends the connection with
     /// [`CloseReason::Io`](crate::CloseReason::Io), and the peer sees a reset: what was promised
     /// cannot be kept.
+    ///
+    /// ```
+    /// use std::fs::File;
+    ///
+    /// use greenroom::testing::Stage;
+    /// use greenroom::*;
+    ///
+    /// struct Page(File);
+    ///
+    /// impl Actor for Page {
+    ///     type Message = ();
+    ///
+    ///     fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         let file = self.0.try_clone()?;
+    ///         let len = file.metadata()?.len();
+    ///         ctx.write(format!("{len}:"));
+    ///         ctx.write_file(file, 0, len)?;
+    ///         ctx.close();
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut stage = Stage::new(Page(File::open("Cargo.toml")?));
+    /// let page = std::fs::read_to_string("Cargo.toml")?;
+    /// assert_eq!(stage.output(), format!("{}:{page}", page.len()));
+    /// # std::io::Result::Ok(())
+    /// ```
     ///
     /// # Errors
     ///
