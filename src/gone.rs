@@ -5,6 +5,7 @@
 //! poller of the one who monitors keeps the other end ([`Monitors`]): whoever ends first has the other
 //! side forget.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -89,10 +90,9 @@ impl Drop for Monitor {
 
 /// The other end: whom the actors of one poller monitor.
 #[derive(Default)]
-pub(crate) struct Monitors(HashMap<ActorKey, Vec<Monitored>>);
+pub(crate) struct Monitors(HashMap<ActorKey, BTreeMap<MonitorId, Monitored>>);
 
 struct Monitored {
-    id: MonitorId,
     post: Arc<dyn Controlled>,
     key: ActorKey,
 }
@@ -105,28 +105,27 @@ impl Monitors {
 
     fn remove(&mut self, monitor: ActorKey, id: MonitorId) -> Option<Monitored> {
         let monitored = self.0.get_mut(&monitor)?;
-        let place = monitored.iter().position(|monitored| monitored.id == id)?;
-        let found = monitored.swap_remove(place);
+        let found = monitored.remove(&id);
         if monitored.is_empty() {
             self.0.remove(&monitor);
         }
-        Some(found)
+        found
     }
 
     /// Ends all of one that has gone.
     #[inline]
     pub(crate) fn end(&mut self, monitor: ActorKey) {
         if !self.0.is_empty() {
-            for monitored in self.0.remove(&monitor).into_iter().flatten() {
-                monitored.end();
+            for (id, monitored) in self.0.remove(&monitor).into_iter().flatten() {
+                monitored.end(id);
             }
         }
     }
 }
 
 impl Monitored {
-    fn end(self) {
-        self.post.control(self.key, Control::Demonitor(self.id));
+    fn end(self, id: MonitorId) {
+        self.post.control(self.key, Control::Demonitor(id));
     }
 }
 
@@ -237,12 +236,11 @@ impl<A: Actor> Context<'_, A> {
             post.put(Entry::new(key, What::Answer(Box::new(answer))));
         });
         let monitored = Monitored {
-            id,
             post: target.post.clone(),
             key: target.key,
         };
         let monitors = &mut self.call().monitors.0;
-        monitors.entry(key).or_default().push(monitored);
+        monitors.entry(key).or_default().insert(id, monitored);
         target.monitor(monitor);
         MonitorKey(id)
     }
@@ -254,7 +252,7 @@ impl<A: Actor> Context<'_, A> {
         let ended = self.call().monitors.remove(key, monitor.0);
         let is_ended = ended.is_some();
         if let Some(monitored) = ended {
-            monitored.end();
+            monitored.end(monitor.0);
         }
         is_ended
     }

@@ -2,7 +2,7 @@
 //! actors, a bounded batch a turn.
 
 use std::any::{Any, TypeId};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::addr::{Control, Entry, Loss, Post, Push, Waiter, What};
 use crate::call::{Call, Hosted};
 use crate::context::Context;
 use crate::flags::Flags;
-use crate::gone::Monitor;
+use crate::gone::{Monitor, MonitorId};
 use crate::group::{Group, GroupId, Notice};
 use crate::hosts::{Hosts, Present};
 use crate::registry::{ActorId, ActorKey};
@@ -53,7 +53,7 @@ pub(crate) struct Inbox<M> {
     /// The groups of each member. Invariant: the same pairs as in `groups`.
     memberships: HashMap<ActorKey, Vec<GroupId>>,
     /// Who is to be told when an actor ends.
-    monitors: HashMap<ActorKey, Vec<Monitor>>,
+    monitors: HashMap<ActorKey, BTreeMap<MonitorId, Monitor>>,
     /// A push that is being handed to its members; nothing else is taken out of the mailbox before
     /// it is done, so that all members see one order.
     walk: Option<Walk<M>>,
@@ -388,23 +388,21 @@ impl<M: Send + 'static> Inbox<M> {
                 }
             }
             Control::Monitor(monitor) if hosts.is_there(key) => {
-                self.monitors.entry(key).or_default().push(*monitor);
+                let monitors = self.monitors.entry(key).or_default();
+                monitors.insert(monitor.id(), *monitor);
                 hosts.mark(key, Flags::KNOWN_TO_INBOX);
             }
             // Dropped, it tells that the actor has gone.
             Control::Monitor(monitor) => hosts.drop_guarded(monitor),
             Control::Demonitor(id) => {
-                let monitors = self.monitors.get_mut(&key);
-                let place = |list: &&mut Vec<Monitor>| list.iter().position(|one| one.id() == id);
-                if let Some(list) = monitors
-                    && let Some(place) = place(&list)
-                {
-                    let monitor = list.swap_remove(place);
-                    if list.is_empty() {
-                        self.monitors.remove(&key);
-                    }
-                    hosts.guarded(|| monitor.forget());
+                let Some(monitors) = self.monitors.get_mut(&key) else {
+                    return;
+                };
+                let monitor = monitors.remove(&id);
+                if monitors.is_empty() {
+                    self.monitors.remove(&key);
                 }
+                hosts.guarded(|| monitor.map(Monitor::forget));
             }
             Control::Leave(id) => {
                 self.leave(id, key);
@@ -535,7 +533,7 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
     }
 
     fn forget(&mut self, key: ActorKey, reason: &'static str, hosts: &mut Hosts) {
-        for monitor in self.monitors.remove(&key).unwrap_or_default() {
+        for (_, monitor) in self.monitors.remove(&key).into_iter().flatten() {
             hosts.guarded(|| monitor.tell(reason));
         }
         for id in self.memberships.remove(&key).unwrap_or_default() {
