@@ -393,6 +393,14 @@ struct Control {
     is_cancelled: bool,
 }
 
+impl Drop for Handover {
+    /// Whoever could have cancelled it may still be there.
+    fn drop(&mut self) {
+        let ended = lock(&self.control).socket.take();
+        drop(ended);
+    }
+}
+
 /// Ends [`Handover::wait`] from another thread, for instance before the system is stopped for good.
 #[derive(Debug, Clone)]
 pub struct Canceller {
