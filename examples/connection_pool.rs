@@ -182,10 +182,12 @@ fn main() -> Result<(), support::Error> {
     let options = Options::parse();
     let system = options.common.builder().build()?;
     let invalid = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+    // A system of its own, which outlives the one that calls it.
+    let other = System::builder().pollers(1).name("backend").build()?;
     let backend = match &options.backend {
         Some(backend) => backend.parse().map_err(invalid)?,
         None => {
-            let listener = serve_backwards(&system, "127.0.0.1:0", THINKS)?;
+            let listener = serve_backwards(&other, "127.0.0.1:0", THINKS)?;
             listener.local_addr().clone().into()
         }
     };

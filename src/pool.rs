@@ -161,6 +161,11 @@ impl<E: Exchange> Pool<E> {
         in_state.count()
     }
 
+    /// Those that were not told to close.
+    fn open(&self) -> usize {
+        self.lanes.len() - self.count(State::Closing)
+    }
+
     fn counts(&self) -> PoolCounts {
         PoolCounts {
             connecting: self.count(State::Connecting),
@@ -265,8 +270,7 @@ impl<E: Exchange> Pool<E> {
     /// Closes those that are idle, the oldest first, down to so many connections: all of them, or
     /// those since that time.
     fn close_idle(&mut self, down_to: usize, since: Option<Instant>) {
-        let open = |state| state != State::Closing;
-        let mut count = self.lanes.values().filter(|hold| open(hold.state)).count();
+        let mut count = self.open();
         while count > down_to
             && let Some((id, at)) = self.idle.front().copied()
             && since.is_none_or(|since| at <= since)
@@ -282,7 +286,7 @@ impl<E: Exchange> Pool<E> {
 
     /// The next time at which something is to be done without being told.
     fn set_timer(&mut self, ctx: &mut Context<'_, Self>) {
-        let is_too_many = self.lanes.len() > self.min;
+        let is_too_many = self.open() > self.min;
         let oldest = self.idle.front().filter(|_| is_too_many);
         let old = oldest.zip(self.idle_limit);
         let old = old.map(|((_, at), limit)| deadline_after(*at, limit));

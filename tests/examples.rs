@@ -160,6 +160,22 @@ fn speak(name: &str, talker: &mut Talker<TcpStream>) {
             talker.say("PING");
             talker.expect("+PONG\r");
         }
+        "blocking_work" => {
+            talker.say("ping");
+            talker.expect("pong");
+        }
+        "reuseport" => {
+            let line = talker.line();
+            assert!(line.starts_with("served by poller "), "{line:?}");
+        }
+        "many_listeners" => {
+            talker.say("hello");
+            talker.expect("hello");
+        }
+        "connection_pool" => {
+            talker.say("hello");
+            talker.expect("1: olleh");
+        }
         other => panic!("{other}"),
     }
 }

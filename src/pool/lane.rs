@@ -134,10 +134,11 @@ impl<E: Exchange> Actor for Lane<E> {
         }
         match self.job.take() {
             Some(reply) => {
+                self.stage = Stage::Idle;
+                // First: whoever has the answer and asks again finds this one.
+                self.tell(What::Back(ctx.id()));
                 // Whoever asked may have gone.
                 let _ = reply.send(Ok(answer));
-                self.stage = Stage::Idle;
-                self.tell(What::Back(ctx.id()));
             }
             None => {
                 self.protocol.greeted(answer)?;
