@@ -11,7 +11,8 @@ EXAMPLES = sys.argv[1]
 
 
 class Example:
-    def __init__(self, name, *options):
+    def __init__(self, name, *options, ends_with="connections"):
+        self.ends_with = ends_with
         command = [f"{EXAMPLES}/{name}", "--addr", "127.0.0.1:0", "--pollers", "2", *options]
         self.name = name
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -34,7 +35,7 @@ class Example:
             raise
         if kind is None:
             assert self.process.returncode == 0, f"{self.name} ended with {self.process.returncode}"
-            assert "connections" in rest, rest
+            assert self.ends_with in rest, rest
             print(f"{self.name}: {self.line.strip()}; {rest.strip()}")
 
 
@@ -96,6 +97,30 @@ with Example("http_plaintext") as example:
             assert reader.readline() == b"HTTP/1.1 200 OK\r\n"
             read_until(reader, b"Content-Length: 13")
             assert reader.read(15) == b"\r\nHello, World!"
+
+with Example("udp_echo", ends_with="datagrams") as example:
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client.settimeout(20)
+    client.connect(("127.0.0.1", example.port))
+    for number in range(100):
+        client.send(b"datagram %d" % number)
+        assert client.recv(100) == b"datagram %d" % number
+
+with Example("reuseport", "--balance", "round-robin") as example:
+    readers = [example.connect()[1] for _ in range(2)]
+    assert len({reader.readline() for reader in readers}) == 2
+
+with Example("length_prefixed") as example:
+    client, reader = example.connect()
+    client.sendall(b"\0\0\0\x08\x05upperhi")
+    assert reader.read(7) == b"\0\0\0\x03\0HI"
+
+with Example("file_server", "--dir", ".") as example:
+    client, reader = example.connect()
+    client.sendall(b"GET /Cargo.toml HTTP/1.0\r\n\r\n")
+    assert b"200 OK" in reader.readline()
+    with open("Cargo.toml", "rb") as file:
+        assert reader.read().endswith(file.read())
 
 with Example("redis_server") as example:
     until = time.monotonic() + 1

@@ -466,7 +466,14 @@ impl Hosts {
     }
 
     /// Calls up to `most` of the actors that are owed a call.
+    #[inline]
     pub(crate) fn pay(&mut self, most: usize) {
+        if self.owes() {
+            self.pay_all(most);
+        }
+    }
+
+    fn pay_all(&mut self, most: usize) {
         self.tell_failed_options(most);
         self.tell_failures();
         self.bind_wanted(most);

@@ -180,6 +180,9 @@ impl Hosts {
 
     /// Writes out what this turn's callbacks produced.
     pub(crate) fn flush_dirty(&mut self) {
+        if self.dirty.is_empty() {
+            return;
+        }
         let mut dirty = std::mem::take(&mut self.dirty);
         for key in dirty.drain(..) {
             if let Some(index) = self.find(key)

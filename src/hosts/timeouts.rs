@@ -13,6 +13,7 @@ use crate::watch::Watch;
 
 impl Hosts {
     /// Notes that the connection is active, if anybody wants to know.
+    #[inline]
     pub(super) fn touch(&mut self, index: usize) {
         if self.slots[index].flags.has(Flags::TIMED | Flags::SILENT) {
             self.note_activity(index);
