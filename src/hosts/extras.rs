@@ -181,11 +181,10 @@ impl Extras {
         extra
     }
 
-    /// Takes an extra back, with all that is in it; whether it had something apart.
-    pub(super) fn give_back(&mut self, id: ExtraId) -> bool {
+    /// Takes an extra back, with all that is in it.
+    pub(super) fn give_back(&mut self, id: ExtraId) {
         let place = &mut self.places[id.place()];
-        let Some(extra) = place else { return false };
-        let had_apart = extra.apart.is_some();
+        let Some(extra) = place else { return };
         let held = extra.kept.capacity() + extra.output.capacity();
         if self.spare.len() < SPARE_MAX && held <= SPARE_BYTES_MAX {
             extra.kept.clear();
@@ -194,7 +193,9 @@ impl Extras {
             extra.paused_since = None;
             extra.broken = None;
             extra.reason = None;
-            extra.apart = None;
+            if extra.apart.is_some() {
+                extra.apart = None;
+            }
             self.spare.push(id);
         } else {
             *place = None;
@@ -205,7 +206,6 @@ impl Extras {
             // A burst is over: its numbers, too, are given back.
             *self = Extras::default();
         }
-        had_apart
     }
 }
 
@@ -225,9 +225,9 @@ mod tests {
             assert_eq!(extras.get(*id).map(|extra| extra.need), Some(n));
         }
         let (last, others) = ids.split_last().expect("some");
-        others.iter().for_each(|id| {
-            extras.give_back(id.expect("taken"));
-        });
+        others
+            .iter()
+            .for_each(|id| extras.give_back(id.expect("taken")));
         assert_eq!(extras.spare.len(), SPARE_MAX);
         assert_eq!(extras.places.iter().flatten().count(), SPARE_MAX + 1);
         assert_eq!(

@@ -586,13 +586,20 @@ impl Hosts {
     }
 
     fn recycle(&mut self, index: usize) {
-        if let Some(id) = self.slots[index].extra {
-            self.uncount_output(index);
-            self.slots[index].extra = None;
-            if self.extras.give_back(id) {
-                self.call.noted = Noted::default();
-            }
+        let extra = self.extras.get(self.slots[index].extra);
+        if extra.is_some_and(|extra| extra.counted > 0 || extra.apart.is_some()) {
+            self.forget_apart(index);
         }
+        if let Some(id) = self.slots[index].extra.take() {
+            self.extras.give_back(id);
+        }
+    }
+
+    /// What few have beside is no more.
+    #[cold]
+    fn forget_apart(&mut self, index: usize) {
+        self.uncount_output(index);
+        self.call.noted = Noted::default();
     }
 }
 

@@ -23,6 +23,7 @@ const RELIEF: usize = 8;
 impl Hosts {
     /// The socket of this connection has refused what waits for it now. Where that passes the
     /// budget, those with the most of it pay: it may be this one.
+    #[cold]
     pub(super) fn count_output(&mut self, key: ActorKey) {
         let Some(index) = self.find(key) else { return };
         self.set_counted(index, true);
@@ -32,6 +33,7 @@ impl Hosts {
     }
 
     /// Nothing waits any more, or nobody for it.
+    #[cold]
     pub(super) fn uncount_output(&mut self, index: usize) {
         let extra = self.extras.get(self.slots[index].extra);
         if extra.is_some_and(|extra| extra.counted > 0) {
@@ -41,6 +43,7 @@ impl Hosts {
 
     /// Counts what waits for this connection, or nothing. A part of a file is told to others, and
     /// counts for little: it takes no memory.
+    #[inline(never)]
     pub(super) fn set_counted(&mut self, index: usize, waits: bool) {
         let key = self.key(index);
         let Some(extra) = self.extras.get_mut(self.slots[index].extra) else {
