@@ -571,6 +571,7 @@ impl<M: Send + 'static> Post<M> {
                     self.door.sockets.fetch_sub(1, Ordering::AcqRel);
                 }
                 if let Control::Spawn(_)
+                | Control::Connect(..)
                 | Control::Adopt(_)
                 | Control::Watch(_)
                 | Control::Bind(_) = **control

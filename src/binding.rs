@@ -203,6 +203,10 @@ impl Handle {
             Addr::new(post, key)
         };
         let addrs = homes.into_iter().zip(sockets).map(host).collect();
+        if self.shared.is_stopping() {
+            // As for a socket that is adopted.
+            self.shared.tell_if_empty();
+        }
         Ok(DatagramSockets { local, addrs })
     }
 }

@@ -9,6 +9,7 @@ mod writing;
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -498,23 +499,19 @@ impl<'a, A: Actor> Context<'a, A> {
     where
         B: Actor<Message = A::Message>,
     {
-        let outer = std::mem::take(&mut self.call.staged);
-        let before = self.call.queued;
-        self.call.queued += outer.len();
-        // What is written now may outlive this callback, and the read buffer does not.
-        let shown = std::mem::take(&mut self.call.shown);
-        let marks = self.call.marks.len();
-        self.call.nested += 1;
-        let result = callback(&mut self.of_type());
-        self.call.nested -= 1;
+        let mut inside = Inside::new(self.call);
+        let result = callback(&mut Context {
+            call: inside.call,
+            host: self.host,
+            actor: PhantomData,
+        });
         // Behind all that the outer actor makes of it.
-        for mark in self.call.marks.iter_mut().skip(marks) {
+        for mark in inside.call.marks.iter_mut().skip(inside.marks) {
             mark.at = usize::MAX;
         }
-        self.call.shown = shown;
-        self.call.queued = before;
-        let written = std::mem::replace(&mut self.call.staged, outer);
-        (result, Written { staged: written })
+        inside.marks = inside.call.marks.len();
+        let staged = std::mem::take(&mut inside.call.staged);
+        (result, Written { staged })
     }
 
     /// The same for an actor inside this one.
@@ -535,6 +532,49 @@ impl<'a, A: Actor> Context<'a, A> {
     pub fn is_closing(&self) -> bool {
         let flags = self.call.flags;
         self.call.wants.has(Wants::ENDS) || flags.has(Flags::CLOSING) && flags.has(Flags::SOCKET)
+    }
+}
+
+/// The desk as an actor inside another sees it, until this is dropped, by a panic, too: what that
+/// had written or asked to be told is then nobody's.
+struct Inside<'a> {
+    call: &'a mut Call,
+    /// What there was before.
+    staged: Staged,
+    queued: usize,
+    shown: Range<usize>,
+    /// How many stay.
+    marks: usize,
+}
+
+impl<'a> Inside<'a> {
+    fn new(call: &'a mut Call) -> Inside<'a> {
+        let staged = std::mem::take(&mut call.staged);
+        let queued = call.queued;
+        call.queued += staged.len();
+        // What is written now may outlive this callback, and the read buffer does not.
+        let shown = std::mem::take(&mut call.shown);
+        let marks = call.marks.len();
+        call.nested += 1;
+        Inside {
+            call,
+            staged,
+            queued,
+            shown,
+            marks,
+        }
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        let call = &mut *self.call;
+        call.nested -= 1;
+        call.marks.truncate(self.marks);
+        call.shown = std::mem::take(&mut self.shown);
+        call.queued = self.queued;
+        let lost = std::mem::replace(&mut call.staged, std::mem::take(&mut self.staged));
+        call.over += lost.len();
     }
 }
 

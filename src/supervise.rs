@@ -147,7 +147,7 @@ impl<A: Actor> Actor for Supervised<A> {
     type Message = A::Message;
 
     fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        if ctx.has_socket() {
+        if ctx.has_socket() || ctx.descriptor().is_some() {
             return Err("supervise: a connection cannot be made anew, only its peer can".into());
         }
         self.start(ctx)

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use greenroom::testing::Stage as OneActor;
 use greenroom::*;
 use util::*;
 
@@ -638,4 +639,221 @@ fn a_timer_is_not_early_however_long_the_turn_was() {
     drop(held);
     let waited = next(&fires).duration_since(next(&was_set));
     assert!(waited >= AFTER, "it fired after {waited:?}");
+}
+
+// ---- between one actor and the next -------------------------------------------------------------
+
+#[test]
+fn a_panic_inside_an_adapter_is_no_matter_of_other_connections() {
+    let stage = Stage::new();
+    let (_one, first) = stage.pair();
+    let (other, second) = stage.pair();
+    first.tell(|ctx| {
+        ctx.nested(|_: &mut Context<'_, Probe>| panic!("as it is to"))
+            .0
+    });
+    assert!(matches!(first.closed(), CloseReason::Panicked(_)));
+    let sent = second.run(|ctx| {
+        let file = std::fs::File::open("Cargo.toml").expect("a file");
+        ctx.write_file(file, 0, 9)
+            .map_err(|error| error.to_string())
+    });
+    assert_eq!(sent, Ok(()), "it is inside no adapter");
+    assert_eq!(read(&other, 9), b"[package]");
+}
+
+#[test]
+fn who_contains_a_panic_of_the_actor_inside_goes_on_with_what_is_its_own() {
+    let stage = Stage::new();
+    let (client, seen) = stage.pair();
+    seen.tell(|ctx| {
+        ctx.write("before ");
+        let inside = std::panic::AssertUnwindSafe(|| {
+            ctx.nested(|inner: &mut Context<'_, Probe>| {
+                inner.write("never sent");
+                inner.notify_written(1);
+                panic!("as it is to");
+            })
+        });
+        assert!(std::panic::catch_unwind(inside).is_err());
+        ctx.write("after");
+        ctx.notify_written(2);
+        ctx.close();
+        Ok(())
+    });
+    assert_eq!(read_to_end(client), b"before after");
+    let told = |event: &Event| match event {
+        Event::Written(token) => Some(*token),
+        _ => None,
+    };
+    let told: Vec<u64> = seen.to_the_end().iter().filter_map(told).collect();
+    assert_eq!(told, [2]);
+}
+
+/// Writes what it is told.
+struct Writes(fn(u64, &mut Context<'_, Writes>));
+
+type Deed = Box<dyn FnOnce(&mut Context<'_, Writes>) + Send>;
+
+impl Actor for Writes {
+    type Message = Deed;
+
+    fn readable(&mut self, input: &mut Input<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
+        // A line and what it lacks stay.
+        while input.line(80)?.is_some() {}
+        Ok(())
+    }
+
+    fn message(&mut self, deed: Deed, ctx: &mut Context<'_, Self>) -> Outcome {
+        deed(ctx);
+        Ok(())
+    }
+
+    fn written(&mut self, token: u64, ctx: &mut Context<'_, Self>) -> Outcome {
+        (self.0)(token, ctx);
+        Ok(())
+    }
+}
+
+/// Ends at once, and asks for a close again when it is told so.
+struct ClosesTwice;
+
+impl Actor for ClosesTwice {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.close();
+        Ok(())
+    }
+
+    fn closed(&mut self, _reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+        ctx.close_within(Duration::ZERO);
+    }
+}
+
+#[test]
+fn the_time_of_a_close_that_is_asked_for_too_late_is_nobody_elses() {
+    let mut stage = OneActor::new(Writes(|_, _| ()));
+    stage.stall();
+    stage.send(Box::new(|ctx| {
+        ctx.spawn(ClosesTwice);
+    }));
+    stage.send(Box::new(|ctx| {
+        ctx.write("some");
+        ctx.close();
+    }));
+    stage.advance(Duration::from_secs(1));
+    assert!(stage.reason().is_none(), "{:?}", stage.reason());
+    stage.unstall();
+    assert_eq!(stage.output(), "some");
+}
+
+// ---- the end of a connection --------------------------------------------------------------------
+
+#[test]
+fn what_comes_after_a_close_by_who_was_told_that_all_is_written_resets_nothing() {
+    let mut stage = OneActor::new(Writes(|_, ctx| ctx.close()));
+    stage.send(Box::new(|ctx| {
+        ctx.write("all");
+        ctx.notify_written(0);
+    }));
+    assert!(matches!(stage.reason(), Some(CloseReason::Finished)));
+    stage.receive("late");
+    assert!(stage.is_connected(), "it lingers");
+    stage.half_close();
+    assert!(!stage.is_connected() && !stage.is_reset());
+}
+
+#[test]
+fn what_comes_after_a_file_resets_nothing() {
+    let options = ConnectionOptions::new().watermarks(10, 100);
+    let mut stage = OneActor::with_options(Writes(|_, _| ()), options);
+    stage.stall();
+    stage.send(Box::new(|ctx| {
+        let file = std::fs::File::open("Cargo.toml").expect("a file");
+        ctx.write_file(file, 0, 1000).expect("there is room");
+    }));
+    stage.send(Box::new(|ctx| ctx.close()));
+    stage.unstall();
+    assert_eq!(stage.output().len(), 1000);
+    assert!(matches!(stage.reason(), Some(CloseReason::Finished)));
+    stage.receive("late");
+    assert!(stage.is_connected(), "it lingers");
+    stage.half_close();
+    assert!(!stage.is_connected() && !stage.is_reset());
+}
+
+#[test]
+fn who_asks_for_notices_again_and_again_does_not_put_off_its_close_for_ever() {
+    let options = ConnectionOptions::new().flush_timeout(Duration::from_millis(100));
+    let stage = Stage::with(options, |probe| {
+        probe.on_written(|token, ctx| {
+            ctx.notify_written(token + 1);
+            Ok(())
+        })
+    });
+    let (client, seen) = stage.pair();
+    seen.tell(|ctx| {
+        ctx.write("all");
+        ctx.notify_written(0);
+        ctx.close();
+        Ok(())
+    });
+    assert_eq!(read_to_end(client), b"all");
+    assert!(matches!(seen.closed(), CloseReason::Finished));
+}
+
+#[test]
+fn a_rate_of_output_is_not_counted_from_before_a_marked_write_began_to_wait() {
+    const OVER: Duration = Duration::from_secs(10);
+    let options = ConnectionOptions::new()
+        .incomplete_timeout(None)
+        .least_output_rate(1000, OVER);
+    let mut stage = OneActor::with_options(Writes(|_, _| ()), options);
+    // Half a line: something is kept all the time.
+    stage.receive("half");
+    stage.stall();
+    stage.send(Box::new(|ctx| {
+        ctx.write("some");
+    }));
+    stage.advance(Duration::from_secs(1));
+    stage.unstall();
+    stage.advance(OVER - Duration::from_secs(2));
+    stage.stall();
+    stage.send(Box::new(|ctx| {
+        ctx.write([0; 5000]);
+        ctx.notify_written(0);
+    }));
+    stage.advance(Duration::from_secs(2));
+    assert!(stage.reason().is_none(), "{:?}", stage.reason());
+    stage.advance(OVER);
+    assert!(matches!(
+        stage.reason(),
+        Some(CloseReason::OutputRate { .. })
+    ));
+}
+
+#[test]
+fn who_is_to_be_made_anew_has_no_descriptor() {
+    let system = builder(1).build().expect("the system starts");
+    let (read_end, _write_end) = std::io::pipe().expect("a pipe");
+    let (told, tells) = channel();
+    struct Told(Sender<()>);
+    impl Actor for Told {
+        type Message = ();
+
+        fn opened(&mut self, _ctx: &mut Context<'_, Self>) -> Outcome {
+            let _ = self.0.send(());
+            Ok(())
+        }
+    }
+    let fd = std::os::fd::OwnedFd::from(read_end);
+    let make = move || {
+        let told = told.clone();
+        Supervised::new(Restart::new(), move || Told(told.clone()))
+    };
+    let watched = system.handle().watch(fd, Interest::READ, make);
+    let _watched = watched.expect("it can be watched");
+    wait_until("it has ended", || system.stats().closed == 1);
+    assert!(tells.try_recv().is_err(), "none was made");
 }

@@ -20,7 +20,8 @@ impl<A: Actor> Context<'_, A> {
     /// Never told before those bytes are taken (or, where a policy says so, dropped or replaced by
     /// newer ones that are), nor from within this callback: where nothing waits
     /// the call follows in this turn of the poller or the next, which then begins at once. A
-    /// connection that closes after flushing is told first and closed then; one that ends with
+    /// connection that closes after flushing is told first and closed then, within its
+    /// [`flush_timeout`](crate::ConnectionOptions::flush_timeout); one that ends with
     /// output waiting is not told, but [`closed`](Actor::closed). Costs a connection nothing that
     /// does not use it.
     ///

@@ -178,7 +178,10 @@ impl Hosts {
         let Some(actor) = slot.actor.as_deref_mut() else {
             return false;
         };
-        match guard(|| actor.revive(reason, &mut self.call)) {
+        let revived = guard(|| actor.revive(reason, &mut self.call));
+        // Asked for in the failed one's `closed`.
+        self.call.drop_requests();
+        match revived {
             Ok(true) => {
                 self.slots[index].flags.set(Flags::WAITING);
                 self.place_spawned();
@@ -234,7 +237,9 @@ impl Hosts {
                 self.note_panic(index, &*panic);
                 self.drop_guarded(panic);
             }
-            // Timers that `closed` set would belong to whoever comes next in this slot.
+            // Nobody carries out what it asked for, and timers that it set would belong to whoever
+            // comes next in this slot.
+            self.call.drop_requests();
             self.call.timers.cancel_all(index as u32);
             Counters::add(&self.call.registry.door.counters.closed[reason.place()], 1);
         }

@@ -58,6 +58,7 @@ impl Hosts {
         let extra = self.extras.get_or_take(&mut self.slots[index].extra, now);
         if extra.queued() == 0 {
             extra.output_since = now;
+            extra.begin_window(now);
         }
         let (mut at, end) = (0, staged.len());
         let mut cursor = staged.cursor(&self.read_buf);

@@ -131,8 +131,9 @@ impl Hosts {
             Watch::Linger => self.free(index),
             Watch::Header => self.header_is_late(index),
             Watch::Flush { within } => {
-                // None waits where the actor is still to be told that it is flushed.
-                if queued > 0 {
+                if queued == 0 {
+                    self.close_untold(index);
+                } else {
                     let reason = match self.take_reason(index) {
                         Some(reason @ CloseReason::Error(_)) => reason,
                         _ => CloseReason::NotFlushed {

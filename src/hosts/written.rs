@@ -3,6 +3,7 @@
 use crate::flags::Flags;
 use crate::hosts::Hosts;
 use crate::hosts::extras::Apart;
+use crate::output::Notices;
 use crate::registry::ActorKey;
 
 /// Notices told to one connection before the others have their turn.
@@ -29,6 +30,10 @@ impl Hosts {
     pub(super) fn tell_notices(&mut self, key: ActorKey) {
         for _ in 0..TOLD_AT_ONCE {
             let Some(index) = self.find(key) else { return };
+            if self.slots[index].flags.has(Flags::LINGERING) {
+                // It has gone, and what is kept is the lingering's.
+                return;
+            }
             let extra = self.extras.get_mut(self.slots[index].extra);
             let Some(apart) = extra.and_then(|extra| extra.apart.as_deref_mut()) else {
                 return;
@@ -51,6 +56,16 @@ impl Hosts {
         {
             self.flush(index);
         }
+    }
+
+    /// Its time to close is over, and all that waits are notices: of who asks for one more each time
+    /// that it is told, there is always one.
+    pub(super) fn close_untold(&mut self, index: usize) {
+        let extra = self.extras.get_mut(self.slots[index].extra);
+        if let Some(apart) = extra.and_then(|extra| extra.apart.as_deref_mut()) {
+            apart.notices = Notices::default();
+        }
+        self.flush(index);
     }
 }
 
