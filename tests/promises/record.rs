@@ -523,6 +523,7 @@ pub struct Record {
     pub clients: Vec<ClientReport>,
     pub stats: Stats,
     /// The same of the visitors' system.
+    #[allow(dead_code, reason = "the test of the mutants does not look at it")]
     pub client_stats: Stats,
     /// How it came to an end before its time.
     pub crash: Option<String>,

@@ -63,6 +63,9 @@ pub struct ListenerPlan {
     pub output_max: usize,
     pub slow: SlowReader,
     pub idle: Option<Duration>,
+    /// How fast a frame has to come, and output to be taken.
+    pub least_rate: Option<usize>,
+    pub flush: Duration,
 }
 
 impl ListenerPlan {
@@ -145,18 +148,28 @@ impl ListenerPlan {
                 _ => SlowReader::Close,
             },
             idle: one_in(6).then_some(Duration::from_secs(40)),
+            least_rate: one_in(4).then_some(100_000),
+            flush: Duration::from_secs(if one_in(3) { 8 } else { 60 }),
         }
     }
 
     fn options(&self) -> ListenOptions {
-        let connection = ConnectionOptions::new()
+        let mut connection = ConnectionOptions::new()
             .input_max(self.input_max)
             .output_max(self.output_max)
             .watermarks(self.output_max / 8, self.output_max / 2)
             .slow_reader(self.slow)
             .stuck_timeout(Duration::from_secs(20))
             .idle_timeout(self.idle)
-            .incomplete_timeout(Duration::from_secs(30));
+            .incomplete_timeout(Duration::from_secs(30))
+            .flush_timeout(self.flush);
+        if let Some(bytes) = self.least_rate {
+            // Longer than anybody holds still before all come to rest.
+            let over = Duration::from_secs(10);
+            connection = connection
+                .least_input_rate(bytes, over)
+                .least_output_rate(bytes, over);
+        }
         let at_limit = if self.refuses {
             AtLimit::Refuse(FAREWELL.into())
         } else {
