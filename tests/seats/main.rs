@@ -161,7 +161,7 @@ fn told(output: &str) -> Option<(usize, usize)> {
     let (_, guest) = lines[given].split_once(" for ")?;
     let ended = format!("Guest {guest} has ended");
     let ended = lines.iter().position(|line| line.contains(&ended))?;
-    if !lines[..ended].last().is_some_and(|line| of_it(line)) {
+    if !lines[..ended].last().is_some_and(of_it) {
         return None;
     }
     Some((
