@@ -5,9 +5,11 @@ mod process;
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use process::{Example, Talker};
+use process::{DEADLINE, Example, Talker};
 
 /// Lines that a flood has.
 const FLOOD: usize = 100_000;
@@ -453,9 +455,18 @@ fn a_client_that_does_not_read_is_dropped_and_the_rest_never_notice() {
     let [mut sender, mut reader, mut mute] = enter_all(&chat, ["sender", "reader", "mute"]);
     // More than its budget and the kernel's buffers together.
     let line = |n: usize| format!("{n:0200}");
+    // A reader that reads, but has no processor for a while, is not to be taken for a slow one: it
+    // is no more than a part of its budget behind.
+    const AHEAD: usize = 2_000;
+    let read = AtomicUsize::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {
             for n in 0..FLOOD {
+                let start = Instant::now();
+                while n > read.load(Ordering::Relaxed) + AHEAD {
+                    assert!(start.elapsed() < DEADLINE, "the reader reads");
+                    thread::park_timeout(Duration::from_millis(1));
+                }
                 sender
                     .stream
                     .get_mut()
@@ -471,6 +482,7 @@ fn a_client_that_does_not_read_is_dropped_and_the_rest_never_notice() {
                 got = reader.line();
             }
             assert_eq!(got, format!("sender: {}", line(n)));
+            read.store(n, Ordering::Relaxed);
         }
         if left == 0 {
             reader.expect("* mute has left lobby");
