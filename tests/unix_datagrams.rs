@@ -4,6 +4,7 @@ mod talker;
 mod util;
 
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
@@ -342,4 +343,52 @@ fn a_datagram_longer_than_any_of_udp_comes_whole_where_it_may() {
     util::assert_same(&heard.bytes, &long);
     assert!(!heard.is_truncated);
     util::assert_same(&recv(&client).0, &long);
+}
+
+/// Sends a byte, and a descriptor beside it.
+fn send_descriptor(from: &UnixDatagram, fd: RawFd) {
+    let mut bytes = *b"x";
+    let mut part = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: 1,
+    };
+    let mut control = [0_u64; 4];
+    // SAFETY: made of integers and pointers alone, for which zero is a valid value; `control` is
+    // aligned, and long enough for a header and one number.
+    let sent = unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(4) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_SOCKET;
+        (*header).cmsg_type = libc::SCM_RIGHTS;
+        (*header).cmsg_len = libc::CMSG_LEN(4) as _;
+        libc::CMSG_DATA(header).cast::<RawFd>().write_unaligned(fd);
+        libc::sendmsg(from.as_raw_fd(), &raw const message, 0)
+    };
+    assert_eq!(sent, 1, "{}", io::Error::last_os_error());
+}
+
+#[test]
+fn descriptors_that_a_peer_sends_beside_a_datagram_are_closed() {
+    let dir = TempDir::new();
+    let path = dir.path().join("server");
+    let server = server(&path);
+    let client = UnixDatagram::unbound().unwrap();
+    client.connect(&path).unwrap();
+    let (pipe, writer) = io::pipe().unwrap();
+    send_descriptor(&client, writer.as_raw_fd());
+    drop(writer);
+    assert_eq!(server.heard().bytes, b"x");
+    wait_until("nobody has the pipe's other end any more", || {
+        let mut polled = libc::pollfd {
+            fd: pipe.as_raw_fd(),
+            events: 0,
+            revents: 0,
+        };
+        // SAFETY: one structure, writable and borrowed for the whole call.
+        unsafe { libc::poll(&raw mut polled, 1, 0) == 1 }
+    });
 }

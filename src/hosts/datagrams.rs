@@ -186,13 +186,13 @@ impl Hosts {
         let (Some(socket), Some(known)) = (&slot.socket, known) else {
             return;
         };
-        let max = known.datagram_max;
+        let (max, family) = (known.datagram_max, known.family);
         let mut batch = match self.datagrams.receive.take() {
             Some(batch) if batch.place() >= max => batch,
             // For the longest that any socket of this poller takes.
             _ => Box::new(ReceiveBatch::new(max, Batched::Perhaps)),
         };
-        match batch.receive(socket, max) {
+        match batch.receive(socket, family, max) {
             Ok(count) => {
                 let counters = &self.call.registry.door.counters.datagrams;
                 Counters::add(&counters.received, count as u64);

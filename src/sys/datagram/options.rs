@@ -278,6 +278,16 @@ impl Control {
 
     pub(super) const EMPTY: Control = Control([0; Control::ROOM]);
 
+    /// How much of it the kernel may fill in. Nothing of a Unix socket: what its peers send beside a
+    /// datagram are descriptors, which without room the kernel closes; else they would be this
+    /// process's, for ever.
+    pub(super) fn room(family: Family) -> usize {
+        match family {
+            Family::V4 | Family::V6 => Control::ROOM,
+            Family::Unix => 0,
+        }
+    }
+
     /// Where a datagram came to, out of the control data of its header.
     ///
     /// # Safety
@@ -292,10 +302,15 @@ impl Control {
             // SAFETY: CMSG_FIRSTHDR and CMSG_NXTHDR give null or a whole header.
             let (level, kind) = unsafe { ((*next).cmsg_level, (*next).cmsg_type) };
             // SAFETY: as above.
-            let data = unsafe { libc::CMSG_DATA(next) };
+            let (data, len) = unsafe { (libc::CMSG_DATA(next), (*next).cmsg_len as usize) };
+            let is_whole = |size: usize| {
+                // SAFETY: computes a length, and takes no pointer.
+                len >= unsafe { libc::CMSG_LEN(size as c_uint) } as usize
+            };
             match (level, kind) {
-                (IPPROTO_IP, libc::IP_PKTINFO) => {
-                    // SAFETY: the kernel puts this struct behind such a header.
+                // Cut off where a socket from elsewhere has more said than there is room for.
+                (IPPROTO_IP, libc::IP_PKTINFO) if is_whole(size_of::<libc::in_pktinfo>()) => {
+                    // SAFETY: the kernel puts this struct behind such a header, all of it.
                     let info: libc::in_pktinfo =
                         unsafe { data.cast::<libc::in_pktinfo>().read_unaligned() };
                     let ip = |addr: libc::in_addr| IpAddr::V4(addr.s_addr.to_ne_bytes().into());
@@ -305,8 +320,10 @@ impl Control {
                         interface: Some(info.ipi_ifindex as u32),
                     };
                 }
-                (IPPROTO_IPV6, libc::IPV6_PKTINFO) if found.to.is_none() => {
-                    // SAFETY: the kernel puts this struct behind such a header.
+                (IPPROTO_IPV6, libc::IPV6_PKTINFO)
+                    if found.to.is_none() && is_whole(size_of::<libc::in6_pktinfo>()) =>
+                {
+                    // SAFETY: the kernel puts this struct behind such a header, all of it.
                     let info: libc::in6_pktinfo =
                         unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
                     let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr).to_canonical();
@@ -397,4 +414,33 @@ impl Control {
 
 fn unfit(kind: io::ErrorKind, text: &str) -> io::Error {
     io::Error::new(kind, text)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// What the kernel leaves of a piece of control data for which there is not enough room.
+    #[test]
+    fn a_destination_that_was_cut_off_is_not_read() {
+        let mut control = Control::EMPTY;
+        for (family, from) in [
+            (Family::V4, Ipv4Addr::LOCALHOST.into()),
+            (Family::V6, Ipv6Addr::LOCALHOST.into()),
+        ] {
+            let whole = control.write_source(family, from);
+            // SAFETY: made of integers and pointers alone, for which zero is a valid value.
+            let mut header: libc::msghdr = unsafe { mem::zeroed() };
+            header.msg_control = (&raw mut control).cast();
+            header.msg_controllen = whole;
+            // SAFETY: as long as it says, and begun by a header.
+            let read = |header: &libc::msghdr| unsafe { Control::read(header) };
+            assert!(read(&header).to.is_some());
+            let cut = mem::size_of::<libc::cmsghdr>();
+            header.msg_controllen = cut;
+            // SAFETY: `control` begins with a header, and is aligned for it.
+            unsafe { (*(&raw mut control).cast::<libc::cmsghdr>()).cmsg_len = cut };
+            assert_eq!(read(&header), Destination::default());
+        }
+    }
 }

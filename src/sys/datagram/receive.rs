@@ -10,7 +10,7 @@ use libc::{MSG_DONTWAIT, MSG_TRUNC, c_int};
 
 use crate::sys::addr::SockAddr;
 use crate::sys::datagram::options::{Control, Destination};
-use crate::sys::datagram::{Batched, DatagramAddr, mmsghdr};
+use crate::sys::datagram::{Batched, DatagramAddr, Family, mmsghdr};
 use crate::sys::retry_interrupted;
 use crate::sys::selector::Source;
 use crate::sys::socket::Socket;
@@ -29,6 +29,8 @@ const BUFFER_MAX: usize = 4 << 20;
 pub(crate) struct ReceiveBatch {
     buffer: Vec<u8>,
     place: usize,
+    /// How many bytes the kernel may say beside a datagram.
+    control_room: usize,
     names: Vec<SockAddr>,
     controls: Vec<Control>,
     slices: Vec<libc::iovec>,
@@ -73,6 +75,7 @@ impl ReceiveBatch {
         let mut batch = ReceiveBatch {
             buffer: vec![0; count * place],
             place,
+            control_room: Control::ROOM,
             names: (0..count).map(|_| SockAddr::zeroed()).collect(),
             controls: vec![Control::EMPTY; count],
             slices: Vec::with_capacity(count),
@@ -116,7 +119,7 @@ impl ReceiveBatch {
         self.slices[at].iov_len = max;
         let header = &mut self.headers[at].msg_hdr;
         header.msg_namelen = SockAddr::ROOM;
-        header.msg_controllen = Control::ROOM as _;
+        header.msg_controllen = self.control_room as _;
         header.msg_flags = 0;
     }
 
@@ -125,7 +128,12 @@ impl ReceiveBatch {
     ///
     /// An error of the socket that a datagram sent earlier has brought about comes once, and in a
     /// call of its own.
-    pub(crate) fn receive(&mut self, socket: &Socket, max: usize) -> io::Result<usize> {
+    pub(crate) fn receive(
+        &mut self,
+        socket: &Socket,
+        family: Family,
+        max: usize,
+    ) -> io::Result<usize> {
         self.received.clear();
         let max = max.min(self.place);
         let fd = match socket.source() {
@@ -156,6 +164,12 @@ impl ReceiveBatch {
         if max != self.slices[0].iov_len {
             let slices = self.slices.iter_mut();
             slices.for_each(|slice| slice.iov_len = max);
+        }
+        let control_room = Control::room(family);
+        if control_room != self.control_room {
+            self.control_room = control_room;
+            let headers = self.headers.iter_mut();
+            headers.for_each(|header| header.msg_hdr.msg_controllen = control_room as _);
         }
         let count = self.call(fd)?;
         for at in 0..count {
