@@ -574,7 +574,8 @@ impl<M: Send + 'static> Post<M> {
                 | Control::Connect(..)
                 | Control::Adopt(_)
                 | Control::Watch(_)
-                | Control::Bind(_) = **control
+                | Control::Bind(_)
+                | Control::Connect(..) = **control
                 {
                     self.door.leave(entry.key);
                     self.door.free(entry.key);

@@ -767,3 +767,16 @@ fn a_text_that_is_no_remote_is_refused_where_it_is_made_one() {
         assert_eq!(text.parse::<Remote>().unwrap().to_string(), text);
     }
 }
+
+#[test]
+fn an_actor_that_is_to_be_connected_by_a_system_that_has_ended_has_gone() {
+    let system = builder(1).build().unwrap();
+    let handle = system.handle();
+    handle.stop(Duration::ZERO);
+    system.run().unwrap();
+    let (told, _) = channel();
+    let nowhere: SocketAddr = (Ipv4Addr::LOCALHOST, 9).into();
+    let addr = handle.connect(nowhere, move || Caller { told });
+    assert!(addr.is_gone());
+    assert!(addr.send(1).is_err());
+}
