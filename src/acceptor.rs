@@ -307,14 +307,12 @@ impl Acceptor {
                 continue;
             };
             listener.deregister(hosts);
-            let released = Released {
-                poller: hosts.call.registry.door.poller as usize,
-                socket: listener.socket,
-                opened: listener.opened,
-            };
-            if let Err(unwanted) = to.send(released) {
+            let home = hosts.call.registry.clone();
+            let released = Released::new(listener.socket, listener.opened, home);
+            if let Err(unwanted) = to.send(released)
+                && let Some((socket, opened)) = unwanted.0.into_parts()
+            {
                 // Whoever asked has given up meanwhile.
-                let Released { socket, opened, .. } = unwanted.0;
                 self.listen(socket, opened, hosts);
             }
         }

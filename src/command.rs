@@ -13,7 +13,7 @@ use crate::inbox::AnyInbox;
 use crate::limits::Ticket;
 use crate::local::OnPoller;
 use crate::origin::Origin;
-use crate::registry::ActorKey;
+use crate::registry::{ActorKey, Registry};
 use crate::sys::{ListenSocket, LookupError, Peer, Socket};
 
 pub(crate) enum Command {
@@ -69,12 +69,38 @@ pub(crate) struct Lent {
     pub(crate) file: Option<PathBuf>,
 }
 
-/// A listening socket that its poller has given out of hand. In this order: the socket is dropped
-/// first.
-#[derive(Debug)]
+/// A listening socket that its poller has given out of hand. Dropped, it goes back there: also where
+/// whoever asked for it has given up meanwhile.
 pub(crate) struct Released {
-    /// Which poller it was.
-    pub(crate) poller: usize,
-    pub(crate) socket: ListenSocket,
-    pub(crate) opened: Opened,
+    held: Option<(ListenSocket, Opened)>,
+    home: Arc<Registry>,
+}
+
+impl Released {
+    pub(crate) fn new(socket: ListenSocket, opened: Opened, home: Arc<Registry>) -> Released {
+        let held = Some((socket, opened));
+        Released { held, home }
+    }
+
+    /// Another process accepts on it: it is closed here, and its file left to that.
+    pub(crate) fn close(mut self) {
+        if let Some((mut socket, opened)) = self.held.take() {
+            socket.give_up_path();
+            drop(socket);
+            drop(opened);
+        }
+    }
+
+    /// For its poller, which has it back at once.
+    pub(crate) fn into_parts(mut self) -> Option<(ListenSocket, Opened)> {
+        self.held.take()
+    }
+}
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        if let Some((socket, opened)) = self.held.take() {
+            self.home.command(Command::Listen { socket, opened });
+        }
+    }
 }

@@ -294,7 +294,7 @@ impl Handover {
 
         let confirmed_by = deadline_after(Instant::now(), self.confirm_within);
         wire.expect(&Frame::Confirm, confirmed_by)?;
-        let released = Release::of(&self.listeners)?;
+        let released = Release::of(&self.listeners, soon())?;
         wire.send(&Frame::Released, &[], soon())?;
         wire.expect(&Frame::Taken, soon())?;
         released.keep();
