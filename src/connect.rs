@@ -379,7 +379,7 @@ impl ConnectErrorKind {
         }
     }
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             ConnectErrorKind::Refused => "nobody listens there",
             ConnectErrorKind::TimedOut => "no answer in time",

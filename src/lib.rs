@@ -59,6 +59,9 @@
 //! | [`Pool::size`] | none to 8 connections | none before one is needed; enough for a server whose answers take milliseconds | calls wait for one in turn |
 //! | [`Pool::idle_limit`] | 60 s | what is in between often forgets a connection after some minutes | those beyond the smallest number close |
 //! | [`Pool::max_waiting`] | 1,024 calls | more than are answered within their deadlines by 8 connections | [`CallError::Full`] |
+//! | [`Reconnect::backoff`] | up to 100 ms before the first try after a failure, then up to twice as long each time, up to 30 s; drawn anew each time | a server that is restarted is there again within a second; thousands that lost it do not come at once, and for one that is away for long each costs it little | |
+//! | [`Reconnect::settled_after`] | 10 s | who is refused behind the handshake, at a login or by a balancer without a backend, is so within seconds | the time before the next try goes on growing |
+//! | [`Reconnect::attempts`] | no limit | a server that is away comes back | |
 //! | [`AdoptOptions::connection`] | those of [`ConnectionOptions`] | an adopted socket is a connection like any other | |
 //! | [`AdoptOptions::datagrams`] | those of [`DatagramOptions`] | an adopted socket is one like any other | |
 //! | [`AdoptOptions::unread`], [`AdoptOptions::unwritten`] | none | a socket from elsewhere brings what is said | |
@@ -104,6 +107,7 @@ mod local;
 mod offload;
 mod origin;
 mod pool;
+mod reconnect;
 #[cfg(feature = "signals")]
 pub mod signals;
 mod supervise;
@@ -170,6 +174,7 @@ pub use offload::{NotTaken, NotTakenKind, WorkError};
 pub use origin::{AtLimit, ConnectionOptions, SlowReader};
 pub use pool::{CallError, Exchange, Pool, PoolCounts, PoolMessage};
 pub use proxy_protocol::ProxyProtocol;
+pub use reconnect::{Down, Link, Reconnect, ReconnectMessage};
 pub use registry::{ActorId, Stats};
 pub use supervise::{Restart, Supervised};
 pub use sys::{

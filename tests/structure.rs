@@ -16,6 +16,7 @@ const LEVELS: [&[&str]; 7] = [
         "listener",
         "broadcaster",
         "pool",
+        "reconnect",
         "tick",
         "supervise",
         "signals",

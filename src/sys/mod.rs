@@ -44,6 +44,7 @@ macro_rules! syscall {
 
 mod addr;
 pub(crate) mod affinity;
+mod chance;
 pub(crate) mod clock;
 mod datagram;
 pub(crate) mod descriptor;
@@ -79,6 +80,7 @@ mod word_lock;
 mod test_util;
 
 pub use addr::{Endpoint, Peer};
+pub(crate) use chance::chance;
 pub(crate) use datagram::{
     Arrived, Batched, DatagramBind, DatagramSocket, Destination, Family, Outgoing, ReceiveBatch,
     SPREADS, SendBatch, is_of_the_past, is_passing,

@@ -336,6 +336,11 @@ impl Network {
         self.start.is_some()
     }
 
+    /// Numbers of its own for something that leaves its choices to chance.
+    pub(crate) fn split_random(&mut self) -> Random {
+        self.random.split()
+    }
+
     /// The real time again, and nobody on the network.
     pub(crate) fn end() {
         clock::set(None);
