@@ -3,7 +3,8 @@
 //! A queue and its threads behind one lock, which is held for a push or a pop, and once for the
 //! start of the first thread. Whoever offloads starts a thread only where there is none: a worker
 //! that takes the last idle thread's place starts another one before it begins, up to the limit, so
-//! that there is one in reserve and a poller need not start it.
+//! that there is one in reserve and a poller need not start it. Threads without work end, but for the
+//! one in reserve while others are at work.
 //!
 //! Nothing here is waited for by a poller. Work under way is never interrupted.
 
@@ -282,8 +283,7 @@ impl Pool {
             if let Some(job) = state.queue.pop_front() {
                 break job;
             }
-            let mut is_over = state.is_closed;
-            if !is_over {
+            if !state.is_closed {
                 state.idle += 1;
                 let idle = state.limits.idle;
                 let (woken, waited) = self
@@ -292,9 +292,14 @@ impl Pool {
                     .unwrap_or_else(PoisonError::into_inner);
                 state = woken;
                 state.idle -= 1;
-                is_over = waited.timed_out();
+                // One in reserve stays as long as others are at work: nobody starts a thread where
+                // there is one, and theirs may take for ever.
+                let is_reserve = state.idle == 0 && state.running > 0;
+                if !waited.timed_out() || is_reserve {
+                    continue;
+                }
             }
-            if is_over && state.queue.is_empty() {
+            if state.queue.is_empty() {
                 state.release(number);
                 return None;
             }
@@ -516,6 +521,33 @@ mod tests {
                 thread::yield_now();
             }
             assert!(lock(&workers.pool.state).threads.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_thread_in_reserve_stays_while_all_others_are_at_work() {
+        let idle = Duration::from_millis(1);
+        let workers = Workers::new(
+            "test",
+            Limits {
+                threads: 2,
+                queue: 8,
+                idle,
+            },
+        );
+        let (begun, seen) = channel();
+        let held = held(&workers, &begun);
+        wait(&seen);
+        for _ in 0..5 {
+            let (done, seen) = channel();
+            submit(&workers, move || done.send(()).unwrap()).unwrap();
+            wait(&seen);
+            // Longer than a thread is kept that has nothing to do.
+            thread::sleep(10 * idle);
+        }
+        drop(held);
+        while lock(&workers.pool.state).count > 0 {
+            thread::yield_now();
         }
     }
 
