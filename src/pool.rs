@@ -32,7 +32,9 @@ pub use call::{CallError, Exchange, PoolCounts, PoolMessage};
 ///
 /// Calls that find no connection wait in their order, each until its own deadline, and while there
 /// are fewer connections than may be, one is made for each. A connect that comes to nothing is made
-/// again, after 50 ms, then after twice as long, up to 5 s; who waits goes on waiting.
+/// again, after 50 ms, then after twice as long, up to 5 s, until there has been an answer; who waits
+/// goes on waiting. So is a connection that the other side ends before anything was asked on it and
+/// before it has lasted for 5 s. Those that were made together and fail count once.
 ///
 /// The pool and its connections live on one poller and serve callers on all of them. One for each
 /// poller ([`Handle::spawn_on`](crate::Handle::spawn_on)) saves the way between them, and has its own
@@ -80,6 +82,8 @@ pub struct Pool<E: Exchange> {
 struct Hold<E: Exchange> {
     lane: Addr<Lane<E>>,
     state: State,
+    /// Since when it may be lent.
+    ready: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,7 +95,8 @@ enum State {
     Closing,
 }
 
-/// How long no connect is made after one that came to nothing.
+/// How long no connect is made after one that came to nothing. A connection that has lasted for the
+/// longest came to something.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -261,7 +266,8 @@ impl<E: Exchange> Pool<E> {
             let lane = Lane::new(ctx.addr(), (self.make)());
             let lane = ctx.connect_with(self.to.clone(), self.connect.clone(), lane);
             let state = State::Connecting;
-            self.lanes.insert(lane.id(), Hold { lane, state });
+            let ready = None;
+            self.lanes.insert(lane.id(), Hold { lane, state, ready });
             connecting += 1;
             count += 1;
         }
@@ -303,16 +309,37 @@ impl<E: Exchange> Pool<E> {
     }
 
     fn lane_gone(&mut self, id: ActorId, end: End, ctx: &mut Context<'_, Self>) {
-        self.lanes.remove(&id);
+        let Some(hold) = self.lanes.remove(&id) else {
+            return;
+        };
         self.idle.retain(|(idle, _)| *idle != id);
+        let now = ctx.now();
+        let lasted = |ready| now.saturating_duration_since(ready);
+        let has_lasted = hold.ready.is_some_and(|ready| lasted(ready) >= PAUSE_MAX);
+        if has_lasted {
+            self.pause = Duration::ZERO;
+        }
         match end {
             End::Closed => {}
             End::Broken => self.broken += 1,
+            End::Unused => {
+                self.broken += 1;
+                if !has_lasted {
+                    self.pause_connects(now);
+                }
+            }
             End::Failed => {
                 self.failed += 1;
-                self.pause = (2 * self.pause).clamp(PAUSE_MIN, PAUSE_MAX);
-                self.paused_until = Some(deadline_after(ctx.now(), self.pause));
+                self.pause_connects(now);
             }
+        }
+    }
+
+    /// A connect came to nothing. Of those that were made together the first one says so for all.
+    fn pause_connects(&mut self, now: Instant) {
+        if self.paused_until.is_none_or(|until| until <= now) {
+            self.pause = (2 * self.pause).clamp(PAUSE_MIN, PAUSE_MAX);
+            self.paused_until = Some(deadline_after(now, self.pause));
         }
     }
 
@@ -347,11 +374,16 @@ impl<E: Exchange> Actor for Pool<E> {
             }
             What::Ready(id) => {
                 self.made += 1;
+                if let Some(hold) = self.lanes.get_mut(&id) {
+                    hold.ready = Some(ctx.now());
+                }
+                self.is_back(id, ctx);
+            }
+            What::Back(id) => {
                 self.pause = Duration::ZERO;
                 self.paused_until = None;
                 self.is_back(id, ctx);
             }
-            What::Back(id) => self.is_back(id, ctx),
             What::Gone(id, end) => self.lane_gone(id, end, ctx),
             // It was in front of those that wait.
             What::Again(call) => self.waiting.push_front(call),

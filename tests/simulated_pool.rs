@@ -368,3 +368,117 @@ fn the_same_seed_twice_is_the_same_run() {
         assert!(run(seed) == run(seed), "seed {seed} had two runs");
     }
 }
+
+// ---- a backend that cannot be had ---------------------------------------------------------------
+
+/// Asks one question, and keeps what it was told.
+struct Once {
+    pool: Addr<Pool<Numbers>>,
+    question: u64,
+    told: Arc<Mutex<Vec<Result<u64, CallError>>>>,
+}
+
+impl Actor for Once {
+    type Message = Result<u64, CallError>;
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.pool.call(self.question, secs(2), ctx, |told| told);
+        Ok(())
+    }
+
+    fn message(&mut self, told: Self::Message, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.told.lock().unwrap().push(told);
+        ctx.close();
+        Ok(())
+    }
+}
+
+fn pool_of(front: &System, min: usize, max: usize) -> Addr<Pool<Numbers>> {
+    let live = Arc::default();
+    front.spawn(move || {
+        let to = ADDR.parse::<greenroom::Remote>().expect("an address");
+        Pool::new(to, move || Numbers::new(&live, max)).size(min, max)
+    })
+}
+
+const POLITE: Manners = Manners {
+    rude: 0,
+    is_whole: true,
+    seed: 0,
+};
+
+#[test]
+fn connects_that_fail_together_are_one_failure() {
+    for_each_seed(20, |sim| {
+        let front = sim.system(System::builder().pollers(1).name("front"));
+        let pool = pool_of(&front, 0, 8);
+        let told = Arc::new(Mutex::new(Vec::new()));
+        for question in 0..8 {
+            let (pool, told) = (pool.clone(), told.clone());
+            front.spawn(move || Once {
+                pool,
+                question,
+                told,
+            });
+        }
+        sim.run_for(millis(100));
+        let (_backend, _listener) = backend(sim, POLITE);
+        sim.run_until(LIMIT, |_| told.lock().unwrap().len() == 8);
+        let told = std::mem::take(&mut *told.lock().unwrap());
+        assert!(told.iter().all(Result::is_ok), "{told:?}");
+    });
+}
+
+/// Hangs up on everybody at once, as a balancer does that has nobody to pass a client on to.
+struct HangsUp(Arc<AtomicUsize>);
+
+impl Actor for HangsUp {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        ctx.close();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_backend_that_hangs_up_at_once_is_not_connected_to_without_a_pause() {
+    for_each_seed(5, |sim| {
+        let (min, max) = (sim.random().below(3) as usize, 4);
+        let front = sim.system(System::builder().pollers(1).name("front"));
+        let rude = sim.system(System::builder().pollers(1).name("rude"));
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let listener = rude
+            .listen(ADDR, move |_peer| HangsUp(counted.clone()))
+            .expect("it is free");
+        let pool = pool_of(&front, min, max);
+        // Nothing that is written is answered: so of each call comes one connection at most.
+        let told = Arc::new(Mutex::new(Vec::new()));
+        for question in 0..3 {
+            let (pool, told) = (pool.clone(), told.clone());
+            front.spawn(move || Once {
+                pool,
+                question,
+                told,
+            });
+        }
+        sim.run_for(secs(20));
+        let connects = count.load(Ordering::Relaxed);
+        assert!(connects < 40, "{connects} connects in 20 s");
+        assert!(min == 0 || connects > 2, "{connects}: it is tried again");
+        assert_eq!(told.lock().unwrap().len(), 3);
+
+        // It is in order again, and so is the pool, at the latest after the longest pause.
+        listener.close();
+        drop(rude);
+        sim.run_until(LIMIT, |_| listener.is_closed());
+        let (_backend, _listener) = backend(sim, POLITE);
+        sim.run_for(secs(6));
+        let asked = |reply| PoolMessage::call(5, secs(1), reply);
+        assert_eq!(sim.ask(&pool, secs(1), asked), Ok(Ok(answer_to(5))));
+        let counts = sim.ask(&pool, secs(1), PoolMessage::counts);
+        assert!(counts.expect("it is there").idle >= min.max(1));
+    });
+}

@@ -165,6 +165,8 @@ pub(super) enum End {
     /// It could not be made.
     Failed,
     Broken,
+    /// The same before anything was asked on it.
+    Unused,
     /// As the pool wanted it.
     Closed,
 }

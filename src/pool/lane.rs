@@ -46,6 +46,8 @@ pub(super) struct Lane<E: Exchange> {
     job: Option<Reply<Result<E::Answer, CallError>>>,
     timer: Option<TimerKey>,
     stage: Stage,
+    /// A call has been written.
+    has_asked: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,7 @@ impl<E: Exchange> Lane<E> {
             job: None,
             timer: None,
             stage: Stage::Connecting,
+            has_asked: false,
         }
     }
 
@@ -108,6 +111,7 @@ impl<E: Exchange> Actor for Lane<E> {
         }
         if let Some(call) = job.call.take() {
             self.stage = Stage::Asking;
+            self.has_asked = true;
             self.job = Some(call.reply);
             self.timer = Some(ctx.set_timer_at(call.deadline));
             self.write(call.request, ctx);
@@ -176,6 +180,7 @@ impl<E: Exchange> Actor for Lane<E> {
         let end = match (self.stage, reason) {
             (Stage::Connecting | Stage::Greeting, _) => End::Failed,
             (Stage::Idle, CloseReason::Finished | CloseReason::Stopped) => End::Closed,
+            (Stage::Idle, _) if !self.has_asked => End::Unused,
             _ => End::Broken,
         };
         self.tell(What::Gone(ctx.id(), end));
