@@ -197,6 +197,10 @@ impl ConnectionOptions {
     /// error of the actor's own was why it closed. A close at a stop has it, too, beside the stop's
     /// own deadline. [`Context::close_within`](crate::Context::close_within)
     /// sets it for one close.
+    ///
+    /// A [file](crate::Context::write_file) may be of any size. While one waits, a reader that has
+    /// taken 4 MiB (or `output_max`, if that is less) in this time has as much time again: with the
+    /// defaults 35 KB a second will do. The time of `close_within` is for all.
     pub fn flush_timeout(mut self, after: Duration) -> Self {
         self.flush_timeout = after;
         self

@@ -140,7 +140,9 @@ impl<A: Actor> Context<'_, A> {
     /// any number of connections. It counts as 64 bytes of
     /// [`output_max`](crate::ConnectionOptions::output_max); in [`queued`](Context::queued), for
     /// the watermarks and [`drained`](Actor::drained) it counts in full, and
-    /// [`stuck_timeout`](crate::ConnectionOptions::stuck_timeout) watches it as any output. One
+    /// [`stuck_timeout`](crate::ConnectionOptions::stuck_timeout) watches it as any output. A close
+    /// behind it waits for a reader that takes 4 MiB in each
+    /// [`flush_timeout`](crate::ConnectionOptions::flush_timeout), however large the file. One
     /// connection sends 256 KiB of it in a turn, then others have theirs.
     ///
     /// A poller never waits for the socket. It does wait for the disk, where the part is not in the

@@ -60,10 +60,12 @@ impl Hosts {
         if let Some(error) = extra.broken.take() {
             return self.fail(index, error);
         }
-        if self.queued_at(index) == 0 {
-            return self.finish_close(index);
+        if within.is_none() {
+            extra.begin_flush();
         }
-        if !self.slots[index].flags.has(Flags::DIRTY | Flags::BLOCKED) {
+        if self.queued_at(index) == 0 {
+            self.finish_close(index);
+        } else if !self.slots[index].flags.has(Flags::DIRTY | Flags::BLOCKED) {
             self.flush(index);
         } else {
             self.watch_output(index);

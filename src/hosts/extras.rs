@@ -40,6 +40,8 @@ pub(super) struct Extra {
     /// looked at.
     pub(super) taken: usize,
     pub(super) taken_since: Instant,
+    /// How much waited when the time of a close began, if a file was among it; else 0.
+    pub(super) flush_from: usize,
     /// The error of a send, while the peer's last bytes are still to be shown. Then `output` is not
     /// empty: it goes nowhere.
     pub(super) broken: Option<io::Error>,
@@ -63,6 +65,7 @@ impl Extra {
             output_since: now,
             taken: 0,
             taken_since: now,
+            flush_from: 0,
             broken: None,
             reason: None,
             linger_left: 0,
@@ -81,6 +84,11 @@ impl Extra {
     pub(super) fn begin_window(&mut self, now: Instant) {
         self.taken = 0;
         self.taken_since = now;
+    }
+
+    /// The time that a close has begins, once more if a file waits.
+    pub(super) fn begin_flush(&mut self) {
+        self.flush_from = if self.has_file() { self.queued() } else { 0 };
     }
 
     /// The bytes of output that wait.
@@ -191,6 +199,7 @@ impl Extras {
             extra.output.clear();
             extra.need = 0;
             extra.paused_since = None;
+            extra.flush_from = 0;
             extra.broken = None;
             extra.reason = None;
             if extra.apart.is_some() {

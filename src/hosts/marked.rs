@@ -20,6 +20,7 @@ impl Hosts {
         }
         let queued = self.queued_at(index);
         if queued == 0 {
+            self.tidy(index);
             return self.shut_if_flushed(index);
         }
         let is_little = queued < self.call.options().high_watermark;
@@ -229,7 +230,13 @@ impl Extra {
         };
         if self.cost() + grows > budget.max {
             match budget.policy {
-                SlowReader::DropOldest => self.make_room(grows, budget, lost),
+                SlowReader::DropOldest => {
+                    self.make_room(grows, budget, lost);
+                    if self.apart().pieces.waiting_of(key).is_none() {
+                        // The older one was among those that were dropped.
+                        self.make_room(bytes.len() + PIECE_BYTES, budget, lost);
+                    }
+                }
                 SlowReader::DropNewest => {
                     lost.dropped += 1;
                     return;

@@ -11,6 +11,10 @@ use crate::origin::{ConnectionOptions, Rate};
 use crate::timers::deadline_after;
 use crate::watch::Watch;
 
+/// What must have been taken of a file that a close waits for, each time that the close is given; or
+/// as much as may wait, if that is less.
+const FILE_SHARE: usize = 4 << 20;
+
 impl Hosts {
     /// Notes that the connection is active, if anybody wants to know.
     #[inline]
@@ -130,20 +134,7 @@ impl Hosts {
         match watch {
             Watch::Linger => self.free(index),
             Watch::Header => self.header_is_late(index),
-            Watch::Flush { within } => {
-                if queued == 0 {
-                    self.close_untold(index);
-                } else {
-                    let reason = match self.take_reason(index) {
-                        Some(reason @ CloseReason::Error(_)) => reason,
-                        _ => CloseReason::NotFlushed {
-                            queued,
-                            after: within,
-                        },
-                    };
-                    self.end(index, reason);
-                }
-            }
+            Watch::Flush { within } => self.look_at_flush(index, within),
             Watch::DatagramRetry => self.retry_datagrams(index),
             Watch::DatagramClose => self.end_datagrams(index),
             Watch::Connect => self.connect_is_due(index),
@@ -193,6 +184,33 @@ impl Hosts {
                 }
             }
         }
+    }
+
+    /// The time of a close is over; of a file that leaves as it should, that of its next share
+    /// begins.
+    fn look_at_flush(&mut self, index: usize, within: Duration) {
+        if self.queued_at(index) == 0 {
+            return self.close_untold(index);
+        }
+        let slot = &self.slots[index];
+        let options = &self.call.origins[usize::from(slot.origin)].options;
+        let share = options.output_max.clamp(1, FILE_SHARE);
+        let Some(extra) = self.extras.get_mut(slot.extra) else {
+            return;
+        };
+        let queued = extra.queued();
+        if extra.flush_from.saturating_sub(queued) >= share {
+            extra.begin_flush();
+            return self.watch_flush(index, within);
+        }
+        let reason = match self.take_reason(index) {
+            Some(reason @ CloseReason::Error(_)) => reason,
+            _ => CloseReason::NotFlushed {
+                queued,
+                after: within,
+            },
+        };
+        self.end(index, reason);
     }
 
     fn look_at_output(&mut self, index: usize, now: Instant) {
