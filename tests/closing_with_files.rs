@@ -136,29 +136,6 @@ fn what_is_written_when_a_close_tells_its_notices_has_the_time_of_the_close() {
 }
 
 #[test]
-fn output_with_a_notice_begins_its_own_time_of_a_rate() {
-    let options = ConnectionOptions::new().least_output_rate(1000, 4 * SECOND);
-    let mut stage = Stage::with_options(Writer::default(), options);
-    // Something is kept for it all the while.
-    stage.receive("part");
-    stage.stall();
-    tell(&mut stage, |ctx| {
-        ctx.write("0123456789");
-    });
-    stage.unstall();
-    stage.advance(3 * SECOND);
-    stage.stall();
-    tell(&mut stage, |ctx| {
-        ctx.write(vec![0; 100_000]);
-        ctx.notify_written(1);
-    });
-    stage.advance(2 * SECOND);
-    assert_eq!(reason(&stage), "none", "it has had two seconds of four");
-    stage.advance(2 * SECOND);
-    assert_eq!(reason(&stage), "output rate");
-}
-
-#[test]
 fn a_file_of_no_bytes_leaves_nothing_behind() {
     let mut sim = Simulation::new(1);
     let system = sim.system(System::builder().pollers(1));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use greenroom::testing::{Faults, for_each_seed};
+use greenroom::testing::{Faults, Simulation, for_each_seed};
 use greenroom::*;
 use util::*;
 
@@ -229,4 +229,45 @@ fn simulated_pollers_count_what_waits_and_keep_their_budget() {
         sim.run_for(Duration::from_secs(1000));
         assert_eq!(system.stats().output_waiting, 0);
     });
+}
+
+#[test]
+fn what_is_written_just_before_a_close_counts_against_the_budget() {
+    struct Last;
+    impl Actor for Last {
+        type Message = ();
+        /// Fills what is between it and its peer with the first byte, and closes behind more with
+        /// the second.
+        fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+            match input.take_all() {
+                b"1" => {
+                    ctx.write([b'x'; 200_000]);
+                }
+                _ => {
+                    ctx.write([b'x'; 400_000]);
+                    ctx.close();
+                }
+            }
+            Ok(())
+        }
+    }
+    let mut sim = Simulation::new(1);
+    let budget = 1_000_000;
+    let system = sim.system(System::builder().pollers(1).output_budget(budget));
+    let options = ListenOptions::new().connection(patient());
+    system
+        .listen_with("127.0.0.1:9000", options, |_| Last)
+        .unwrap();
+    let clients: Vec<_> = (0..6).map(|_| sim.client("127.0.0.1:9000")).collect();
+    for bytes in ["1", "2"] {
+        for client in &clients {
+            client.stop_reading();
+            client.send(bytes);
+        }
+        sim.run_for(Duration::from_secs(1));
+    }
+    let stats = system.stats();
+    let waiting = stats.output_waiting;
+    assert!(waiting > 400_000 && waiting <= budget as u64, "{waiting}");
+    assert!(stats.closed_by["output budget"] > 0);
 }

@@ -67,6 +67,8 @@ impl Hosts {
             self.finish_close(index);
         } else if !self.slots[index].flags.has(Flags::DIRTY | Flags::BLOCKED) {
             self.flush(index);
+        } else if self.slots[index].flags.has(Flags::BLOCKED) {
+            self.block(index);
         } else {
             self.watch_output(index);
             self.sync_interest(index);
