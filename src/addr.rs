@@ -574,8 +574,7 @@ impl<M: Send + 'static> Post<M> {
                 | Control::Connect(..)
                 | Control::Adopt(_)
                 | Control::Watch(_)
-                | Control::Bind(_)
-                | Control::Connect(..) = **control
+                | Control::Bind(_) = **control
                 {
                     self.door.leave(entry.key);
                     self.door.free(entry.key);
