@@ -30,7 +30,7 @@ const REQUEST_MAX: usize = 8 << 10;
 /// How many names of a directory are listed.
 const NAMES_MAX: usize = 10_000;
 
-/// How often a connection with a limited rate gets its share.
+/// How often a connection with a limited rate gets its share: a whole number of times a second.
 const TICK: Duration = Duration::from_millis(50);
 
 /// Serves the files of a directory.
@@ -143,7 +143,7 @@ impl Session {
         let (Some((file, part)), Some(rate)) = (&mut self.sending, self.rate) else {
             return Ok(());
         };
-        let share = rate * TICK.as_millis() as u64 / 1000;
+        let share = rate / (1000 / TICK.as_millis() as u64);
         let len = share.min(part.end - part.start);
         ctx.write_file(file.clone(), part.start, len)?;
         part.start += len;
@@ -163,13 +163,13 @@ impl Actor for Session {
             input.take_all();
             return Ok(());
         }
-        let Some(end) = end_of_head(input.bytes()) else {
-            if input.len() > REQUEST_MAX {
-                input.take_all();
-                refuse(BAD_REQUEST, false, ctx);
-            }
+        let end = end_of_head(input.bytes());
+        if end.unwrap_or(input.len()) > REQUEST_MAX {
+            input.take_all();
+            refuse(BAD_REQUEST, false, ctx);
             return Ok(());
-        };
+        }
+        let Some(end) = end else { return Ok(()) };
         let request = input.take(end).unwrap_or_default();
         match parse(request) {
             Err(status) => refuse(status, false, ctx),
@@ -391,7 +391,12 @@ pub(crate) fn serve(
     dir: &Path,
     rate: Option<u64>,
 ) -> io::Result<Listener> {
-    let root = dir.canonicalize().map_err(|error| {
+    // What cannot be listed is none, or not for us.
+    let root = dir.canonicalize().and_then(|root| {
+        fs::read_dir(&root)?;
+        Ok(root)
+    });
+    let root = root.map_err(|error| {
         io::Error::new(error.kind(), format!("--dir {}: {error}", dir.display()))
     })?;
     let root: Arc<Path> = root.into();

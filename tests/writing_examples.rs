@@ -54,12 +54,15 @@ fn help_names_the_options_and_errors_are_sentences() {
             );
         }
     }
-    let output = Command::new(program("file_server"))
-        .args(["--dir", "/nowhere/at/all"])
-        .output()
-        .unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("--dir /nowhere/at/all") && !output.status.success());
+    for no_directory in ["/nowhere/at/all", "/dev/null"] {
+        let output = Command::new(program("file_server"))
+            .args(["--dir", no_directory])
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        let expected = format!("--dir {no_directory}: ");
+        assert!(error.contains(&expected) && !output.status.success());
+    }
 }
 
 #[test]
@@ -496,6 +499,21 @@ fn files_are_served_whole_or_in_parts_and_nothing_outside_of_the_directory() {
     assert_eq!(get(&example, "nonsense\n\n").0, "405 Method Not Allowed");
     assert_eq!(get(&example, "\r\n").0, "400 Bad Request");
     assert_eq!(get(&example, &"x".repeat(9000)).0, "400 Bad Request");
+    let long = format!("GET /small.txt HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(9000));
+    assert_eq!(get(&example, &long).0, "400 Bad Request");
+}
+
+#[test]
+fn the_highest_rate_is_as_good_as_none() {
+    let dir = Dir::new("highest");
+    let rate = u64::MAX.to_string();
+    let args = ["--dir", &dir.served(), "--rate", &rate, "--pollers", "1"];
+    let example = Example::start("file_server", &args);
+    for path in ["/large", "/empty"] {
+        let (status, got) = body(&example, path, "");
+        assert_eq!(status, "200 OK");
+        assert!(got.is_empty() || got == pattern(20 << 20));
+    }
 }
 
 #[test]
