@@ -49,7 +49,7 @@
 //! | the new one dies between its confirmation and its last word | the old one takes its sockets back and goes on; nobody who waits is reset |
 //! | the old one dies before the new one has all sockets | [`take`](Handover::take) fails with [`HandoverError::Lost`]; trying again finds nobody, which is a first start |
 //! | the old one dies later | the new one serves: [`confirm`](Inherited::confirm) is well without it |
-//! | the old one gives up waiting | it says so, and `confirm` fails with [`HandoverError::Refused`]: the new one is to end |
+//! | the old one gives up waiting, for the confirmation or the last word | it says so, and `confirm` fails with [`HandoverError::Refused`]: the new one is to end |
 //! | another user's process asks, or offers | [`HandoverError::Permission`]; both sides look |
 //! | the two speak different versions | [`HandoverError::Version`], and the old one goes on |
 //! | several are started at once | one after the other: the second replaces the first |
@@ -94,6 +94,9 @@ const CONFIRM: Duration = Duration::from_secs(60);
 
 /// How long an accept that failed is let be: it waits in the backlog meanwhile.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// How long it is looked whether there is a word that should have come before.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// Processes that may wait to take over.
 const BACKLOG: i32 = 128;
@@ -500,11 +503,16 @@ impl Inherited {
             .send(&Frame::Confirm, &[], soon())
             .and_then(|()| self.wire.expect(&Frame::Released, soon()));
         match confirmed {
-            Ok(()) => match self.wire.send(&Frame::Taken, &[], soon()) {
-                Ok(()) | Err(HandoverError::Lost) => {}
-                Err(error) => return Err(error),
-            },
-            Err(HandoverError::Lost) => self.predecessor_died()?,
+            Ok(()) => {
+                // This process may have been stopped for so long that the other one serves again.
+                self.not_refused(deadline_after(Instant::now(), GLANCE))?;
+                match self.wire.send(&Frame::Taken, &[], soon()) {
+                    Ok(()) | Err(HandoverError::Lost) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // By its death, unless there is a word left that says otherwise.
+            Err(HandoverError::Lost) => self.not_refused(soon())?,
             Err(error) => return Err(error),
         }
         self.is_ours.store(true, Ordering::Release);
@@ -516,9 +524,9 @@ impl Inherited {
         take_over().map_err(HandoverError::Io)
     }
 
-    /// The stream has ended: by the other's death, unless there is a word left that says otherwise.
-    fn predecessor_died(&self) -> Result<(), HandoverError> {
-        match self.wire.recv(soon()) {
+    /// Whether the other one has said by then that it goes on.
+    fn not_refused(&self, deadline: Instant) -> Result<(), HandoverError> {
+        match self.wire.recv(deadline) {
             Err(error @ HandoverError::Refused(_)) => Err(error),
             _ => Ok(()),
         }
@@ -580,4 +588,33 @@ fn receive_fds(
         return Err(HandoverError::Protocol);
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process that is stopped behind its confirmation, until the other one has taken its sockets
+    /// back.
+    #[test]
+    fn a_refusal_behind_the_release_is_heard() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let theirs = Wire::new(theirs);
+        let refused = Frame::Refused("too late".to_owned());
+        for said in [Frame::Released, refused] {
+            theirs.send(&said, &[], soon()).unwrap();
+        }
+        let is_ours = Arc::new(AtomicBool::new(false));
+        let inherited = Inherited {
+            wire: Wire::new(ours),
+            pid: 1,
+            listeners: BTreeMap::new(),
+            path: PathBuf::from("/nowhere"),
+            control: UnixStream::pair().unwrap().0.into(),
+            is_ours: is_ours.clone(),
+        };
+        let error = inherited.confirm().unwrap_err();
+        assert!(matches!(error, HandoverError::Refused(why) if why == "too late"));
+        assert!(!is_ours.load(Ordering::Acquire));
+    }
 }
