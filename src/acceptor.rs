@@ -151,6 +151,11 @@ impl Acceptor {
             trouble: Trouble::default(),
             next: 0,
         });
+        let listener = self.listeners[place].as_ref();
+        let entrance = listener.and_then(Listener::entrance);
+        if entrance.is_some_and(|entrance| entrance.status.is_to_close()) {
+            return self.close_at(place, hosts);
+        }
         self.restock(place, hosts);
         self.arm(place, hosts);
     }

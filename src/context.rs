@@ -137,6 +137,8 @@ impl<'a, A: Actor> Context<'a, A> {
     /// [`ConnectionOptions::flush_timeout`](crate::ConnectionOptions::flush_timeout). Then what is
     /// left is thrown away, the peer sees a reset, and [`closed`](Actor::closed) is told
     /// [`NotFlushed`](crate::CloseReason::NotFlushed).
+    ///
+    /// Of a datagram socket what is left is dropped and counted, and the reason stays.
     pub fn close_within(&mut self, flush: Duration) {
         self.call.close_within = Some(flush);
         self.call.wants.set(Wants::CLOSE);

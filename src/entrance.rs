@@ -205,6 +205,9 @@ impl Entrance {
 pub(crate) struct Status {
     /// Asked for. Pollers look at it when they are told to, and before each accept.
     is_paused: AtomicBool,
+    /// Asked for. A poller that is given a socket looks at it: the command may have come while
+    /// nobody here had that.
+    is_to_close: AtomicBool,
     /// Sockets that are open.
     open: Mutex<usize>,
     closed: Condvar,
@@ -219,6 +222,14 @@ impl Status {
 
     pub(crate) fn set_paused(&self, paused: bool) {
         self.is_paused.store(paused, Ordering::Release);
+    }
+
+    pub(crate) fn is_to_close(&self) -> bool {
+        self.is_to_close.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_to_close(&self) {
+        self.is_to_close.store(true, Ordering::Release);
     }
 
     pub(crate) fn is_closed(&self) -> bool {

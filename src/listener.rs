@@ -407,6 +407,9 @@ impl Listener {
     /// stops listening. Connections go on. Returns at once, a moment before the address is free:
     /// [`wait_closed`](Listener::wait_closed) waits for that. Closing again is harmless.
     pub fn close(&self) {
+        if let Some(entrance) = &self.origin.entrance {
+            entrance.status.set_to_close();
+        }
         for home in self.homes() {
             self.shared.pollers[*home].command(Command::Unlisten(self.origin.clone()));
         }

@@ -651,3 +651,27 @@ fn on_a_stage_a_detach_can_be_looked_at() {
     assert!(!stage.is_connected());
     assert_eq!(stage.output(), "");
 }
+
+#[test]
+fn who_is_above_the_high_watermark_from_the_beginning_is_told_when_that_is_over() {
+    const MUCH: usize = 4 << 20;
+    let system = builder(1).build().unwrap();
+    let (ours, peer) = tcp_pair();
+    let connection = ConnectionOptions::new()
+        .watermarks(1 << 10, 64 << 10)
+        .output_max(2 * MUCH);
+    let options = AdoptOptions::new()
+        .connection(connection)
+        .unwritten(vec![7; MUCH]);
+    let (events, receiver) = channel();
+    let make = move || {
+        Probe::new(events).on_opened(|ctx| {
+            assert!(ctx.is_above_high_watermark());
+            Ok(())
+        })
+    };
+    system.adopt_with(ours, options, make).unwrap();
+    let seen = opened(receiver);
+    assert_eq!(read(&peer, MUCH).len(), MUCH);
+    seen.until(|event| matches!(event, Event::Drained).then_some(()));
+}

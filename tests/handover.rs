@@ -803,3 +803,35 @@ fn a_callback_may_not_block_on_a_handover() {
     });
     assert!(next(&told), "it panics rather than block a poller");
 }
+
+#[test]
+fn a_close_that_comes_while_another_process_has_the_sockets_holds_when_they_come_back() {
+    let dir = Dir::new();
+    let path = dir.path("handover");
+    let system = builder(1).build().unwrap();
+    let listener = system.listen("127.0.0.1:0", |_| Server("one")).unwrap();
+    let addr = tcp(&listener);
+    let handover = Handover::offer(&path).unwrap();
+    let old = offer(system, handover, &[("web", &listener)]);
+    // A successor by hand: it confirms, and dies before its last word.
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream
+        .write_all(&frame(b"HGRNROOM\0\x01\0\x01\0\0\0"))
+        .unwrap();
+    let said = |mut stream: &UnixStream| {
+        let mut len = [0; 4];
+        stream.read_exact(&mut len).unwrap();
+        let mut body = vec![0; u32::from_le_bytes(len) as usize];
+        stream.read_exact(&mut body).unwrap();
+        body
+    };
+    while said(&stream) != b"E" {}
+    stream.write_all(&frame(b"C")).unwrap();
+    assert_eq!(said(&stream), b"R", "it accepts no more");
+    listener.close();
+    drop(stream);
+    listener.wait_closed(TIMEOUT).expect("it was asked to");
+    nobody_listens(|| TcpStream::connect(addr).is_err());
+    old.canceller.cancel();
+}

@@ -9,7 +9,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use greenroom::*;
 use talker::{Event, Server, Talker};
@@ -329,6 +329,28 @@ fn what_waits_for_a_stuck_receiver_ends_with_the_stop() {
     assert_eq!(stats.connections, 0);
     assert_eq!(stats.datagrams_sent + stats.datagrams_dropped, count as u64);
     assert!(!dir.path().join("server").exists());
+}
+
+#[test]
+fn a_close_waits_for_a_stuck_receiver_as_long_as_it_was_told() {
+    let linger = Duration::from_secs(5);
+    let dir = TempDir::new();
+    let server = server(&dir.path().join("server"));
+    let _stuck = bind(&dir.path().join("stuck"));
+    let (to, count) = (dir.path().join("stuck"), 2 * room_of_a_receiver());
+    let begin = Instant::now();
+    server.tell(move |ctx| {
+        for _ in 0..count {
+            assert!(ctx.send_to(&*to, "x"));
+        }
+        ctx.close_within(linger / 50);
+        Ok(())
+    });
+    assert!(matches!(next(&server.events), Event::Closed(_)));
+    let waited = begin.elapsed();
+    assert!(linger / 50 <= waited && waited < linger, "{waited:?}");
+    let stats = server.system.stats();
+    assert_eq!(stats.datagrams_sent + stats.datagrams_dropped, count as u64);
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Hosts {
             return self.close_again(index, reason);
         }
         if self.slots[index].flags.has(Flags::SPECIAL) {
-            return self.close_special(index, reason);
+            return self.close_special(index, reason, within);
         }
         if !self.slots[index].flags.has(Flags::SOCKET) {
             return self.end(index, reason);
@@ -367,7 +367,7 @@ impl Hosts {
                 if flags.has(Flags::LINGERING) {
                     self.free(index);
                 } else if !flags.has(Flags::OPENING) && self.connecting(index).is_some() {
-                    self.close_special(index, CloseReason::Stopped);
+                    self.close_special(index, CloseReason::Stopped, None);
                 } else {
                     // What is still queued is thrown away, so a close under way is not what ends
                     // it; an error of its own is.

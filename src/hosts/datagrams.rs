@@ -494,14 +494,19 @@ impl Hosts {
     // ---- the end --------------------------------------------------------------------------------
 
     /// Closes when all that was sent has left, or its time is over.
-    pub(super) fn close_datagrams(&mut self, index: usize, reason: CloseReason) {
+    pub(super) fn close_datagrams(
+        &mut self,
+        index: usize,
+        reason: CloseReason,
+        within: Option<Duration>,
+    ) {
         self.slots[index].flags.set(Flags::CLOSING);
         let now = self.call.now();
         self.extra(index, now).reason = Some(reason);
         let key = self.key(index);
         self.flush_datagrams(index);
         if self.find(key).is_some() {
-            let after = self.call.origins[0].options.linger_timeout;
+            let after = within.unwrap_or(self.call.origins[0].options.linger_timeout);
             self.watch_after(index, Watch::DatagramClose, after);
         }
     }

@@ -169,6 +169,9 @@ impl Hosts {
             // As if the socket had just refused them, which it probably has.
             self.slots[index].flags.set(Flags::BLOCKED);
             self.watch_output(index);
+            if self.queued_at(index) >= origin.options.high_watermark {
+                self.reach_high(index);
+            }
         }
         if !carried.unread.is_empty() {
             let now = self.call.now();

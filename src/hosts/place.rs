@@ -291,7 +291,7 @@ impl Hosts {
             if self.slots[index].actor.is_none() {
                 continue;
             } else if self.connecting(index).is_some() {
-                self.close_special(index, CloseReason::Stopped);
+                self.close_special(index, CloseReason::Stopped, None);
             } else {
                 self.owe(index, Flags::STOPPING);
             }

@@ -3,6 +3,8 @@
 //! [`Flags::SPECIAL`] tells them apart, so that a stream pays one bit test for them. What a kind
 //! needs besides the slot is kept here, beside the slots; what it does stands in a file of its own.
 
+use std::time::Duration;
+
 use crate::actor::CloseReason;
 use crate::connect::{ConnectErrorKind, Failure};
 use crate::flags::Flags;
@@ -69,9 +71,14 @@ impl Hosts {
     }
 
     /// Closes a special slot: nothing is known here of a stream to be flushed.
-    pub(super) fn close_special(&mut self, index: usize, reason: CloseReason) {
+    pub(super) fn close_special(
+        &mut self,
+        index: usize,
+        reason: CloseReason,
+        within: Option<Duration>,
+    ) {
         match self.special.get(&(index as u32)) {
-            Some(Special::Datagrams(_)) => self.close_datagrams(index, reason),
+            Some(Special::Datagrams(_)) => self.close_datagrams(index, reason, within),
             Some(Special::Connecting(_)) => {
                 let kind = match reason {
                     CloseReason::Stopped => ConnectErrorKind::Stopped,
