@@ -394,6 +394,33 @@ fn messages_wait_for_room_and_keep_their_order() {
 }
 
 #[test]
+fn while_the_connections_mailbox_is_full_a_message_waits() {
+    let to = place(11);
+    let listener = TcpListener::bind(to).unwrap();
+    let play = Play::with(builder(1).mailbox_bound(4), to, feed, |reconnect| reconnect);
+    let up = play.up();
+    let mut peer = accept(&listener);
+    for _ in 0..10 {
+        let probe = spawn(&play.system, 0, |probe| probe);
+        let held = hold(&probe);
+        let mut direct = 0;
+        while up.send(format!("direct {direct}")).is_ok() {
+            direct += 1;
+        }
+        assert!(direct > 0);
+        play.feed.send("first behind".to_owned().into()).unwrap();
+        play.feed.send("second behind".to_owned().into()).unwrap();
+        drop(held);
+        for number in 0..direct {
+            hears(&mut peer, &format!("direct {number}\n"));
+        }
+        hears(&mut peer, "first behind\n");
+        hears(&mut peer, "second behind\n");
+    }
+    assert_eq!(play.system.stats().dead_letters, 0);
+}
+
+#[test]
 fn it_knows_no_network_on_a_stage_and_says_so() {
     let to = SocketAddr::from(([127, 0, 0, 1], 9));
     let (sender, links) = channel();
