@@ -104,7 +104,7 @@ fn what_waits_is_told_to_the_end_of_a_close_and_not_of_who_comes_next() {
 
 #[test]
 fn past_the_budget_of_a_poller_those_with_the_most_pay_and_no_small_one() {
-    let budget = 64 << 20;
+    let budget = 16 << 20;
     let stage = Stage::listen(
         builder(1).output_budget(budget),
         "127.0.0.1:0",
@@ -116,7 +116,7 @@ fn past_the_budget_of_a_poller_those_with_the_most_pay_and_no_small_one() {
         .collect();
     let (hogs, modest) = connections.split_at(6);
     let mut highest = 0;
-    let piece = 1 << 20;
+    let piece = 256 << 10;
     for round in 0..20 {
         for (n, (_, seen)) in connections.iter().enumerate() {
             // The last of them takes a tenth of what the others do.

@@ -5,7 +5,7 @@
 mod process;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -69,8 +69,12 @@ fn help_names_the_options_and_errors_are_sentences() {
 fn each_ends_at_a_signal_with_the_count_of_connections() {
     for (name, _) in EXAMPLES {
         let example = Example::start(name, &["--pollers", "1"]);
-        let _clients = [example.connect(), example.connect()];
+        let clients = [example.connect(), example.connect()];
         example.signal("INT");
+        // Who has all leaves: a close waits for that.
+        for mut client in clients {
+            io::copy(&mut client.stream, &mut io::sink()).expect("an orderly end");
+        }
         assert_eq!(example.last_line(), "stopped after 2 connections", "{name}");
     }
 }
