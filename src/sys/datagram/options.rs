@@ -326,11 +326,13 @@ impl Control {
                     // SAFETY: the kernel puts this struct behind such a header, all of it.
                     let info: libc::in6_pktinfo =
                         unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
+                    #[allow(clippy::unnecessary_cast, reason = "Android has it with a sign")]
+                    let interface = info.ipi6_ifindex as u32;
                     let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr).to_canonical();
                     found = Destination {
                         to: Some(ip),
                         answers_from: (!ip.is_multicast()).then_some(ip),
-                        interface: Some(info.ipi6_ifindex as u32),
+                        interface: Some(interface),
                     };
                 }
                 _ => {}
