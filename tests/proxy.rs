@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use greenroom::testing::{Faults, for_each_seed};
+use greenroom::testing::{Fault, Faults, for_each_seed};
 use greenroom::*;
 
 use proxy::upstreams::{Balance, Upstreams};
@@ -386,5 +386,35 @@ fn no_seed_loses_a_byte() {
         for (n, client) in clients.iter().enumerate() {
             assert_eq!(client.line(simulation), format!("{n} again"));
         }
+    });
+}
+
+/// As many pairs as that find no room, on one poller: each stream comes whole, and so does its end.
+#[test]
+fn a_full_mailbox_loses_neither_bytes_nor_ends() {
+    for_each_seed(60, |simulation| {
+        // One that is lost may take longer than a check, and then nobody is let in.
+        simulation.faults(Faults::harmless().without(Fault::LostConnect));
+        let upstream = simulation.system(System::builder().name("upstream"));
+        upstream.listen("10.0.0.1:80", |_| Echo).unwrap();
+        let bound = simulation.random().range(2..5) as usize;
+        let builder = System::builder().name("proxy").pollers(1);
+        let system = simulation.system(builder.mailbox_bound(bound));
+        let remotes = vec!["10.0.0.1:80".parse().unwrap()];
+        let upstreams = Arc::new(Upstreams::new(remotes, Balance::RoundRobin));
+        proxy::serve(&system, "10.0.0.9:80", &upstreams, Duration::from_secs(60)).unwrap();
+        let clients: Vec<_> = (0..12).map(|_| simulation.client("10.0.0.9:80")).collect();
+        let says: Vec<_> = (0..12).map(|n| pattern(n * 1_500)).collect();
+        for (client, says) in clients.iter().zip(&says) {
+            for part in says.chunks(500) {
+                client.send(part);
+            }
+            client.half_close();
+        }
+        for (client, says) in clients.iter().zip(&says) {
+            assert!(client.rest(simulation) == says[..], "something is missing");
+            assert!(!client.is_reset(), "the end is one of a whole stream");
+        }
+        simulation.run_until(TIMEOUT, |_| upstreams.connections(0) == 0);
     });
 }

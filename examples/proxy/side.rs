@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use greenroom::{
-    Actor, Addr, CloseReason, ConnectOptions, ConnectionOptions, Context, Input, Outcome, TimerKey,
+    Actor, Addr, CloseReason, ConnectOptions, ConnectionOptions, Context, Gone, Input, Outcome,
+    TimerKey,
 };
 
 use super::upstreams::Upstreams;
@@ -29,16 +30,14 @@ const BEFORE_DEADLINE: Duration = Duration::from_millis(100);
 pub(crate) enum Word {
     /// The upstream is connected.
     Connected,
-    /// It cannot be.
-    NotConnected,
     /// What was read.
     Bytes(Bytes),
     /// So many bytes of it are taken.
     Taken(usize),
     /// Nothing follows.
     End,
-    /// The stream is cut off: it is not to look whole.
-    Cut,
+    /// It has gone. Comes by a monitor, which no mailbox is too full for.
+    Gone(Gone),
 }
 
 /// One side.
@@ -95,6 +94,7 @@ impl Side {
             .timeout(CONNECT_TIMEOUT)
             .connection(connection);
         let addr = ctx.connect_with(self.upstreams.remote(at), options, upstream);
+        ctx.monitor(&addr, Word::Gone);
         self.other = Some(addr);
     }
 
@@ -113,8 +113,26 @@ impl Side {
                 self.unsent.push_front(error.into_message());
                 return ctx.wait_for_room(other);
             }
-            // One that has gone has said so.
+            // That one has gone is told by its monitor.
         }
+    }
+
+    /// The other side has gone. The stream of one whose peer has closed is whole, though its end may
+    /// have found no room; a stream that is cut off is not to look whole.
+    fn other_gone(&mut self, reason: Option<&'static str>, ctx: &mut Context<'_, Self>) {
+        let is_whole = reason == Some(CloseReason::PeerClosed.name());
+        if !self.is_connected {
+            self.seek(ctx);
+        } else if !is_whole && !(self.has_read_all && self.has_written_all) {
+            ctx.abort();
+        } else if !self.has_written_all {
+            self.end(ctx);
+        }
+    }
+
+    fn end(&mut self, ctx: &mut Context<'_, Self>) {
+        self.has_written_all = true;
+        ctx.shutdown_write();
     }
 }
 
@@ -124,6 +142,9 @@ impl Actor for Side {
     fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         if self.at.is_some() {
             self.is_connected = true;
+            if let Some(client) = &self.other {
+                ctx.monitor(client, Word::Gone);
+            }
             self.tell(Word::Connected, ctx);
         } else {
             // Nobody is there yet to have the bytes.
@@ -158,7 +179,6 @@ impl Actor for Side {
                 self.is_connected = true;
                 ctx.resume();
             }
-            Word::NotConnected => self.seek(ctx),
             Word::Bytes(bytes) => {
                 let taken = bytes.len() as u64;
                 ctx.write_bytes(bytes);
@@ -171,11 +191,8 @@ impl Actor for Side {
                     ctx.resume();
                 }
             }
-            Word::End => {
-                self.has_written_all = true;
-                ctx.shutdown_write();
-            }
-            Word::Cut => ctx.abort(),
+            Word::End => self.end(ctx),
+            Word::Gone(gone) => self.other_gone(gone.reason, ctx),
         }
         Ok(())
     }
@@ -209,20 +226,13 @@ impl Actor for Side {
     fn closed(&mut self, reason: &CloseReason, _ctx: &mut Context<'_, Self>) {
         if let Some(at) = self.at {
             self.upstreams.leave(at);
-        }
-        let Some(other) = &self.other else { return };
-        let word = match (self.at, reason) {
-            (Some(at), CloseReason::NotConnected(error)) => {
+            if let CloseReason::NotConnected(error) = reason {
                 self.upstreams.failed(at, error);
-                Word::NotConnected
             }
+        } else if let Some(other) = &self.other
+            && !self.is_connected
+        {
             // There is nobody any more to be served: the connect is given up.
-            (None, _) if !self.is_connected => return other.close(),
-            _ if self.has_read_all && self.has_written_all => return,
-            _ => Word::Cut,
-        };
-        if other.send(word).is_err_and(|error| error.is_full()) {
-            // There is no turn left to wait for room in. A close is never refused.
             other.close();
         }
     }
