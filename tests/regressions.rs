@@ -857,3 +857,40 @@ fn who_is_to_be_made_anew_has_no_descriptor() {
     wait_until("it has ended", || system.stats().closed == 1);
     assert!(tells.try_recv().is_err(), "none was made");
 }
+
+/// Closes at its first message, and is to be shown nothing afterwards.
+#[derive(Default)]
+struct ShownNothing {
+    shown: usize,
+    closes: bool,
+}
+
+impl Actor for ShownNothing {
+    type Message = ();
+
+    fn readable(&mut self, input: &mut Input<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
+        assert!(!self.closes, "shown {} bytes while it closes", input.len());
+        self.shown += input.len();
+        input.take_all();
+        Ok(())
+    }
+
+    fn message(&mut self, (): (), ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write("all");
+        ctx.notify_written(0);
+        ctx.close();
+        self.closes = true;
+        Ok(())
+    }
+}
+
+#[test]
+fn who_closes_and_is_still_to_be_told_that_all_is_written_is_shown_no_more_input() {
+    let mut stage = OneActor::new(ShownNothing::default());
+    // Delivered behind the first 64 KiB.
+    stage.addr().send(()).expect("there is room");
+    stage.receive(vec![0; 200_000]);
+    assert!(matches!(stage.reason(), Some(CloseReason::Finished)));
+    assert!(stage.actor().shown < 200_000);
+    assert_eq!(stage.output(), "all");
+}

@@ -100,8 +100,8 @@ impl Hosts {
     /// already, it is done.
     pub(super) fn finish_close(&mut self, index: usize) {
         if self.owe_notices(index) {
-            // It goes on when the actor has been told.
-            return;
+            // It goes on when the actor has been told, which is shown nothing any more meanwhile.
+            return self.sync_interest(index);
         }
         let reason = self.take_reason(index).unwrap_or(CloseReason::Finished);
         let slot = &self.slots[index];
