@@ -169,15 +169,15 @@ impl Hosts {
             // As if the socket had just refused them, which it probably has.
             self.slots[index].flags.set(Flags::BLOCKED);
             self.watch_output(index);
-            if self.queued_at(index) >= origin.options.high_watermark {
-                self.reach_high(index);
-            }
         }
         if !carried.unread.is_empty() {
             let now = self.call.now();
             self.extra(index, now).kept = BytesMut::from(carried.unread);
             self.owe(index, Flags::SHOW_INPUT);
             self.watch_input(index);
+        }
+        if self.queued_at(index) >= origin.options.high_watermark {
+            self.reach_high(index);
         }
     }
 }
