@@ -116,7 +116,7 @@ fn main() -> Result<(), support::Error> {
     let canceller = handover.canceller();
     let handle = system.handle();
     let drain = Duration::from_secs(options.drain);
-    let waiting = std::thread::spawn(move || match handover.wait() {
+    std::thread::spawn(move || match handover.wait() {
         Ok(successor) => {
             println!("replaced by process {}", successor.pid);
             handle.stop(drain);
@@ -125,8 +125,8 @@ fn main() -> Result<(), support::Error> {
         Err(error) => eprintln!("{error}; from now on this server cannot be replaced"),
     });
     let ended = support::run_until_signal(system, &listener, &then);
-    // The file at the path goes with the offer.
+    // The file at the path goes with the offer. A handover that is under way is not waited for: whoever
+    // has the sockets by now serves without this process.
     canceller.cancel();
-    let _ = waiting.join();
     ended
 }

@@ -5,8 +5,9 @@
 mod process;
 mod util;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -248,4 +249,23 @@ fn a_server_that_was_replaced_gives_its_clients_the_time_that_it_was_told() {
     second.signal("INT");
     accepted(second);
     is_gone(&path);
+}
+
+/// A successor that hangs between its start and its confirmation.
+#[test]
+fn a_signal_ends_it_while_a_successor_hangs() {
+    let path = path("hangs");
+    let serving = generation("1", &path, &[]);
+    let mut hangs = UnixStream::connect(&path).unwrap();
+    let hello = b"\x0f\0\0\0HGRNROOM\0\x01\0\x01\0\0\0";
+    hangs.write_all(hello).unwrap();
+    // It has the sockets, and is waited for.
+    hangs.read_exact(&mut [0; 64]).unwrap();
+    serving.signal("TERM");
+    // For as long as a test waits at most; it is waited for a minute.
+    let (ended, has_ended) = std::sync::mpsc::channel();
+    thread::spawn(move || ended.send(serving.last_line()));
+    let last = has_ended.recv_timeout(util::TIMEOUT).expect("it ends");
+    assert_eq!(last, "stopped after 0 connections");
+    let _ = std::fs::remove_file(&path);
 }
