@@ -49,6 +49,7 @@
 //! | the new one dies between its confirmation and its last word | the old one takes its sockets back and goes on; nobody who waits is reset |
 //! | the old one dies before the new one has all sockets | [`take`](Handover::take) fails with [`HandoverError::Lost`]; trying again finds nobody, which is a first start |
 //! | the old one dies later | the new one serves: [`confirm`](Inherited::confirm) is well without it |
+//! | the old one is stopped before the confirmation | the new one serves what is TCP; the file of a Unix socket has gone with the old one's listener, and nobody finds the new one: stop it when it has been replaced, not before |
 //! | the old one gives up waiting, for the confirmation or the last word | it says so, and `confirm` fails with [`HandoverError::Refused`]: the new one is to end |
 //! | another user's process asks, or offers | [`HandoverError::Permission`]; both sides look |
 //! | the two speak different versions | [`HandoverError::Version`], and the old one goes on |
