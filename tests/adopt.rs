@@ -4,7 +4,7 @@ mod util;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Command, Stdio};
@@ -674,4 +674,33 @@ fn who_is_above_the_high_watermark_from_the_beginning_is_told_when_that_is_over(
     let seen = opened(receiver);
     assert_eq!(read(&peer, MUCH).len(), MUCH);
     seen.until(|event| matches!(event, Event::Drained).then_some(()));
+}
+
+/// A socket whose errors the kernel keeps in a queue, too, which nobody here reads.
+#[test]
+fn an_adopted_socket_that_queues_its_errors_makes_nobody_spin() {
+    for ip in ["127.0.0.1:0", "[::1]:0"] {
+        let system = System::builder().pollers(1).name("queues").build().unwrap();
+        let nobody = UdpSocket::bind(ip).unwrap().local_addr().unwrap();
+        let ours = UdpSocket::bind(ip).unwrap();
+        ours.connect(nobody).unwrap();
+        let (level, name) = match nobody {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_RECVERR),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
+        };
+        let on: libc::c_int = 1;
+        // SAFETY: `on` is readable for its size and outlives the call.
+        let set = unsafe {
+            let size = size_of_val(&on) as libc::socklen_t;
+            libc::setsockopt(ours.as_raw_fd(), level, name, (&raw const on).cast(), size)
+        };
+        assert_eq!(set, 0);
+        // What comes back before, and what comes back later.
+        ours.send(b"x").unwrap();
+        let (told, _events) = channel();
+        let addr = system.adopt(ours, move || Datagrams(told)).unwrap();
+        wait_until("it is opened", || system.stats().opened == 1);
+        util::assert_quiet("queues");
+        drop(addr);
+    }
 }

@@ -21,15 +21,16 @@ impl Handle {
     ///
     /// `socket` is an [`OwnedFd`], a `TcpStream` or `UnixStream`, or a
     /// [`Detached`](crate::Detached) with the bytes that were under way; or a `UdpSocket` or
-    /// `UnixDatagram`, whose actor is one for [datagrams](crate::Actor::datagram). It is made non-blocking, for all who share it, and close-on-exec; its
-    /// other options stay as they are.
+    /// `UnixDatagram`, whose actor is one for [datagrams](crate::Actor::datagram). It is made
+    /// non-blocking, for all who share it, and close-on-exec; its other options stay as they are. (But
+    /// for IP_RECVERR of a UDP socket, which is switched off: nobody reads its queue here.)
     ///
     /// May be called inside a callback: the few system calls that it makes do not wait.
     ///
     /// # Errors
     ///
-    /// When it is neither a connected stream nor a datagram socket (see [`AdoptErrorKind`]), or the system has stopped. The
-    /// socket comes back in the error.
+    /// When it is neither a connected stream nor a datagram socket (see [`AdoptErrorKind`]), or the
+    /// system has stopped. The socket comes back in the error.
     ///
     /// ```
     /// use std::io::{Read, Write};

@@ -152,6 +152,7 @@ impl DatagramSocket {
             _ => Family::Unix,
         };
         how.socket.apply(fd.as_fd(), Role::Datagrams)?;
+        options::queue_no_errors(fd.as_fd(), family)?;
         let local = local_addr(fd.as_fd())?;
         if matches!(&local, DatagramAddr::Udp(ip) if ip.ip().is_unspecified()) {
             options::report_destination(fd.as_fd(), family)?;

@@ -255,6 +255,24 @@ pub(super) fn report_destination(fd: BorrowedFd<'_>, family: Family) -> io::Resu
     Ok(())
 }
 
+/// Has the kernel keep no queue of errors beside the socket's one: nobody here reads it, and what
+/// waits in it is reported for ever.
+pub(super) fn queue_no_errors(fd: BorrowedFd<'_>, family: Family) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    match family {
+        Family::V4 => set_option(fd, IPPROTO_IP, libc::IP_RECVERR, 0 as c_int)?,
+        Family::V6 => {
+            set_option(fd, IPPROTO_IPV6, libc::IPV6_RECVERR, 0 as c_int)?;
+            // That of the IPv4 which comes over it. A socket that takes IPv6 alone may refuse.
+            let _ = set_option(fd, IPPROTO_IP, libc::IP_RECVERR, 0 as c_int);
+        }
+        Family::Unix => {}
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (fd, family);
+    Ok(())
+}
+
 /// To which of our addresses a datagram came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Destination {
