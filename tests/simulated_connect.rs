@@ -436,6 +436,35 @@ fn a_lookup_that_takes_too_long_holds_no_deadline_up() {
     }
 }
 
+/// A name whose server does not answer would have the threads for lookups work for nobody, while
+/// those who want another name wait.
+#[test]
+fn no_name_is_looked_up_for_who_has_gone() {
+    let (mut in_time, timeout) = (0, Duration::from_millis(20));
+    for seed in 0..40 {
+        let sim = &mut Simulation::new(seed);
+        sim.keep_trace(100_000);
+        sim.faults(Faults::none().with(Fault::Lookup));
+        sim.name("db", [[10, 0, 0, 1]]);
+        let lives = Lives::default();
+        for number in 0..200 {
+            let (lives, options) = (lives.clone(), ConnectOptions::new().timeout(timeout));
+            sim.connect_with("db:9000", options, Caller { number, lives });
+        }
+        sim.run_for(Duration::from_secs(1000));
+        let trace = sim.trace().to_string();
+        for line in trace.lines().filter(|line| line.contains("looked up now")) {
+            let at = line.split_whitespace().next().unwrap();
+            let at: f64 = at.parse().unwrap();
+            let latest = 2.0 * timeout.as_secs_f64();
+            assert!(at < latest, "seed {seed}: {line}");
+            in_time += 1;
+        }
+        sim.finish(Duration::from_secs(10));
+    }
+    assert!(in_time > 0, "some were looked up");
+}
+
 #[test]
 fn more_lookups_than_may_wait_are_refused_and_the_others_made() {
     calm(|sim| {

@@ -45,7 +45,12 @@ struct Lookup {
 type Found = Result<Vec<SocketAddr>, LookupError>;
 
 impl Work for Lookup {
+    /// Not for who has gone meanwhile: a name whose server does not answer would keep all threads for
+    /// nobody, and whoever wants another name behind it.
     fn run(&mut self) {
+        if !self.registry.door.is_here(self.key) {
+            return;
+        }
         self.found = Some(look_up(&self.host, self.port, self.simulated));
     }
 
