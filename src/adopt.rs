@@ -114,8 +114,11 @@ impl Adoptable {
         };
         let look = || {
             let found = descriptor::find(fd)?;
-            descriptor::set_cloexec(fd)?;
-            descriptor::set_nonblocking(fd, true)?;
+            // What is refused stays as it is: others may share it.
+            if matches!(found, Found::Stream(_) | Found::Datagram) || self.peer.is_some() {
+                descriptor::set_cloexec(fd)?;
+                descriptor::set_nonblocking(fd, true)?;
+            }
             Ok(found)
         };
         match (look().map_err(AdoptErrorKind::Io)?, self.peer) {

@@ -704,3 +704,19 @@ fn an_adopted_socket_that_queues_its_errors_makes_nobody_spin() {
         drop(addr);
     }
 }
+
+/// Others may share it: a terminal, say.
+#[test]
+fn what_is_refused_comes_back_as_it_was() {
+    let system = builder(1).build().unwrap();
+    let (pipe, _writer) = std::io::pipe().unwrap();
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    for given in [OwnedFd::from(pipe), listening.into()] {
+        let error = system.adopt(given, || -> Probe { panic!("never made") });
+        let back = error.unwrap_err().into_socket().expect("it comes back");
+        let back = back.into_fd().expect("a real one");
+        // SAFETY: takes no pointer.
+        let flags = unsafe { libc::fcntl(back.as_raw_fd(), libc::F_GETFL) };
+        assert_eq!(flags & libc::O_NONBLOCK, 0);
+    }
+}
