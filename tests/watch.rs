@@ -565,3 +565,50 @@ fn no_descriptor_is_left_behind() {
         assert_eq!(descriptors(), before);
     });
 }
+
+/// Receives on a UDP socket of its own, errors, too.
+struct Receives {
+    socket: std::net::UdpSocket,
+    received: Sender<Result<Vec<u8>, io::ErrorKind>>,
+}
+
+impl Actor for Receives {
+    type Message = ();
+
+    fn ready(&mut self, _ready: Readiness, _ctx: &mut Context<'_, Self>) -> Outcome {
+        let mut bytes = [0; 64];
+        let received = self.socket.recv(&mut bytes);
+        let received = received.map(|len| bytes[..len].to_vec());
+        let _ = self.received.send(received.map_err(|error| error.kind()));
+        Ok(())
+    }
+}
+
+#[test]
+fn an_error_that_the_actor_has_taken_is_no_hang_up() {
+    use std::net::UdpSocket;
+    let system = builder(1).build().unwrap();
+    // Of an address of its own, so that the port is nobody else's meanwhile.
+    let peer = UdpSocket::bind("127.0.77.1:0").unwrap();
+    let at = peer.local_addr().unwrap();
+    let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = ours.local_addr().unwrap();
+    ours.connect(at).unwrap();
+    ours.set_nonblocking(true).unwrap();
+    let (sender, received) = channel();
+    let socket = ours.try_clone().unwrap();
+    let make = move || Receives {
+        socket,
+        received: sender,
+    };
+    let fd = OwnedFd::from(ours.try_clone().unwrap());
+    system.handle().watch(fd, Interest::READ, make).unwrap();
+    peer.send_to(b"one", addr).unwrap();
+    assert_eq!(next(&received), Ok(b"one".to_vec()));
+    drop(peer);
+    ours.send(b"to nobody").unwrap();
+    assert_eq!(next(&received), Err(io::ErrorKind::ConnectionRefused));
+    let peer = UdpSocket::bind(at).unwrap();
+    peer.send_to(b"two", addr).unwrap();
+    assert_eq!(next(&received), Ok(b"two".to_vec()));
+}

@@ -81,7 +81,21 @@ impl Hosts {
         let key = self.key(index);
         self.call(index, |actor, call| actor.ready(Readiness(ready), call));
         if self.find(key).is_some() {
+            if hung_up && !readable {
+                self.look_whether_hung_up(index);
+            }
             self.sync_watched(index);
+        }
+    }
+
+    /// An error of a socket looks like a hang-up, until the actor has taken it.
+    #[cold]
+    fn look_whether_hung_up(&mut self, index: usize) {
+        if let Some(Special::Watched(watched)) = self.special.get_mut(&(index as u32))
+            && let Some(Source::Fd(fd)) = self.call.descriptor(index).map(Socket::source)
+            && let Ok(Ready { hung_up: false, .. }) = descriptor::ready(fd, Interest::NONE)
+        {
+            watched.is_told = false;
         }
     }
 
