@@ -53,7 +53,7 @@
 //! | [`ConnectionOptions::incomplete_timeout`] | 60 s | one frame over a poor line; ends who sends a byte now and then to hold the place | [`CloseReason::SlowSender`] |
 //! | [`ConnectionOptions::first_bytes_timeout`] | 60 s | as long as a frame may take; ends who connects and says nothing to hold the place | [`CloseReason::Silent`] |
 //! | [`ConnectionOptions::least_input_rate`], [`least_output_rate`](ConnectionOptions::least_output_rate) | none | what is slow depends on the protocol and its users | [`CloseReason::InputRate`], [`CloseReason::OutputRate`] |
-//! | [`ConnectionOptions::flush_timeout`] | 120 s | all of `output_max` at 35 KB a second, a poor mobile line | [`CloseReason::NotFlushed`] |
+//! | [`ConnectionOptions::flush_timeout`] | 120 s; for a file, as long again for each 4 MiB taken | all of `output_max` at 35 KB a second, a poor mobile line | [`CloseReason::NotFlushed`] |
 //! | [`ConnectionOptions::idle_timeout`] | none | waiting is what a push connection is for, and it costs some dozen bytes | [`CloseReason::Idle`] |
 //! | [`ConnectionOptions::linger`] | 5 s, 64 MiB; 1 s, 64 KiB for a refused connection | a peer that got our end of stream answers within round trips; what it had under way fits twice over | the socket is closed |
 //! | [`Pool::size`] | none to 8 connections | none before one is needed; enough for a server whose answers take milliseconds | calls wait for one in turn |

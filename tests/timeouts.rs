@@ -144,3 +144,33 @@ fn who_is_refused_and_does_not_read_why_is_not_waited_for() {
     // Long before a stuck reader would be told so.
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
+
+#[test]
+fn a_close_behind_a_file_waits_for_a_reader_that_keeps_on() {
+    const LEN: usize = 24 << 20;
+    let path = std::env::temp_dir().join(format!("greenroom-{}-close", std::process::id()));
+    let file = std::fs::File::create_new(&path).unwrap();
+    file.set_len(LEN as u64).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let options = ConnectionOptions::new()
+        .output_max(4096)
+        .watermarks(1024, 4096)
+        .flush_timeout(Duration::from_secs(1));
+    let stage = Stage::with(options, |probe| probe);
+    let (mut client, seen) = stage.pair();
+    seen.run(move |ctx| {
+        ctx.write_file(file, 0, LEN as u64).unwrap();
+        ctx.close();
+    });
+    // Some megabytes a second, for longer than a close alone may take.
+    let mut buffer = vec![0; 128 << 10];
+    let mut left = LEN;
+    while left > 0 {
+        let most = buffer.len().min(left);
+        client.read_exact(&mut buffer[..most]).unwrap();
+        left -= most;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(matches!(seen.closed(), CloseReason::Finished));
+}
