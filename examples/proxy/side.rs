@@ -121,9 +121,10 @@ impl Side {
     /// have found no room; a stream that is cut off is not to look whole.
     fn other_gone(&mut self, reason: Option<&'static str>, ctx: &mut Context<'_, Self>) {
         let is_whole = reason == Some(CloseReason::PeerClosed.name());
+        let is_over = self.has_read_all && self.has_written_all;
         if !self.is_connected {
             self.seek(ctx);
-        } else if !is_whole && !(self.has_read_all && self.has_written_all) {
+        } else if !is_whole && !is_over {
             ctx.abort();
         } else if !self.has_written_all {
             self.end(ctx);
