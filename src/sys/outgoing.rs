@@ -12,7 +12,7 @@ use super::addr::{Endpoint, Peer, SockAddr};
 use super::options::{Role, SocketOptions};
 use super::selector::Source;
 use super::simulated::Process;
-use super::socket::{self, Socket, set_option};
+use super::socket::{self, Socket};
 
 /// How to connect.
 #[derive(Clone, Copy, Debug)]
@@ -172,7 +172,7 @@ fn bind_local(fd: &OwnedFd, local: SocketAddr) -> io::Result<()> {
         // The port is chosen by the connect, which knows the other side: else each would need one
         // of its own, of which an address has less than 65,536. Where it is not known, so be it.
         let name = libc::IP_BIND_ADDRESS_NO_PORT;
-        let _ = set_option(fd.as_fd(), libc::IPPROTO_IP, name, 1 as c_int);
+        let _ = socket::set_option(fd.as_fd(), libc::IPPROTO_IP, name, 1 as c_int);
     }
     let addr = SockAddr::of(&Endpoint::Tcp(local))?;
     // SAFETY: the address is valid for its length and outlives the call.
