@@ -720,3 +720,25 @@ fn what_is_refused_comes_back_as_it_was() {
         assert_eq!(flags & libc::O_NONBLOCK, 0);
     }
 }
+
+#[test]
+fn what_comes_unwritten_with_a_full_socket_is_counted() {
+    let system = builder(1).build().unwrap();
+    let (mut ours, _peer) = tcp_pair();
+    ours.set_nonblocking(true).unwrap();
+    // The kernel moves what it has, and has room again for a while.
+    let mut quiet = 0;
+    while quiet < 50 {
+        match ours.write(&[0; 65536]) {
+            Ok(_) => quiet = 0,
+            Err(_) => {
+                quiet += 1;
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+    let options = AdoptOptions::new().unwritten(pattern(100_000));
+    let seen = adopt(&system, ours, options);
+    assert_eq!(seen.addr.queued(), Some(100_000));
+    assert_eq!(system.stats().output_waiting, 100_000);
+}

@@ -55,16 +55,20 @@ fn what_waits_is_seen_from_any_thread_and_falls_as_the_peer_takes_it() {
     let done = is_done.clone();
     let watcher = std::thread::spawn(move || {
         let mut last = usize::MAX;
-        while !done.load(Ordering::Relaxed) {
+        loop {
+            // Before the last look: this thread may wait for a processor between the two.
+            let is_last = done.load(Ordering::Acquire);
             let now = addr.queued().unwrap_or(0);
             assert!(now <= last, "{last}, then {now}, and nothing was written");
             last = now;
+            if is_last {
+                return last;
+            }
         }
-        last
     });
     read(&client, MORE_THAN_THE_KERNEL_TAKES + 1000);
     wait_until("nothing waits", || seen.addr.queued() == Some(0));
-    is_done.store(true, Ordering::Relaxed);
+    is_done.store(true, Ordering::Release);
     assert_eq!(watcher.join().unwrap(), 0);
     assert_eq!(stage.system.stats().output_waiting, 0);
 

@@ -169,6 +169,7 @@ impl Hosts {
             // As if the socket had just refused them, which it probably has.
             self.slots[index].flags.set(Flags::BLOCKED);
             self.watch_output(index);
+            self.set_counted(index, true);
         }
         if !carried.unread.is_empty() {
             let now = self.call.now();

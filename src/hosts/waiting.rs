@@ -84,7 +84,9 @@ impl Hosts {
 
     /// Drops what may be dropped for this connection, or ends it.
     fn crowd_out(&mut self, index: usize, queued: usize) {
-        if self.drop_old_writes(index) {
+        // One that was adopted with its output in this very turn is told its end behind `opened`, so
+        // later.
+        if self.slots[index].flags.has(Flags::OPENING) || self.drop_old_writes(index) {
             return;
         }
         let limit = self.output_budget;
