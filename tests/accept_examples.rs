@@ -91,6 +91,11 @@ fn many_listeners_are_paused_resumed_and_closed_by_command() {
     waits.say("connections go on");
     waits.expect("connections go on");
     example.signal("TERM");
+    for mut talker in [shout, echo, waits] {
+        talker.expect_end();
+    }
+    control.expect_end();
+    drop(control);
     assert_eq!(example.last_line(), "stopped after 4 connections");
     assert!(!path.exists());
 }

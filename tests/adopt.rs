@@ -347,7 +347,7 @@ fn a_stopping_system_takes_no_more() {
     let stage = Stage::with(ConnectionOptions::new(), |probe| {
         probe.on_stopping(|_| Ok(()))
     });
-    let (_client, seen) = stage.pair();
+    let (client, seen) = stage.pair();
     stage.system.handle().stop(Duration::from_secs(3600));
     seen.until(|event| matches!(event, Event::Stopping).then_some(()));
     let (ours, mut peer) = tcp_pair();
@@ -357,6 +357,7 @@ fn a_stopping_system_takes_no_more() {
     ours.write_all(b"x").unwrap();
     peer.read_exact(&mut [0]).unwrap();
     seen.addr.close();
+    drop(client);
     stage.system.run().unwrap();
 }
 

@@ -333,6 +333,10 @@ fn connections_beyond_the_smallest_number_close_when_they_are_idle_for_long() {
     for answer in &answers {
         assert_eq!(next(answer), text("y"));
     }
+    for peer in peers {
+        // It closes when the pool does, which waits for that.
+        std::thread::spawn(move || peer.assert_thrown_away());
+    }
     stage.wait_for("one is left", |counts| {
         counts.idle == 1 && counts.lent + counts.connecting == 0
     });
