@@ -570,6 +570,10 @@ impl Model {
             None => bytes.len() + APART,
         };
         self.make_room(grows, max);
+        if find(&self.queue).is_none() {
+            // The older one was among those that were dropped.
+            self.make_room(bytes.len() + APART, max);
+        }
         match find(&self.queue) {
             Some(at) => {
                 self.queue[at] = Waits::Write {
