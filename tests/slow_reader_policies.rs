@@ -118,6 +118,20 @@ fn the_oldest_writes_make_room_whole_and_are_counted_and_told() {
 }
 
 #[test]
+fn a_newer_value_whose_older_one_made_room_needs_room_for_all_of_itself() {
+    let mut stage = stage(SlowReader::DropOldest, 300);
+    tell(&mut stage, |ctx| ctx.write_latest(1, vec![b'a'; 50].into()));
+    tell(&mut stage, |ctx| assert!(ctx.write([b'b'; 50])));
+    // In the place of the older one it would be a hundred bytes more.
+    tell(&mut stage, |ctx| {
+        ctx.write_latest(1, vec![b'c'; 150].into());
+    });
+    let stats = stage.stats();
+    assert_eq!((stats.dropped_writes, stats.replaced_writes), (2, 0));
+    assert_eq!(rest(&mut stage), vec![b'c'; 150]);
+}
+
+#[test]
 fn what_has_begun_to_leave_is_never_dropped() {
     let mut stage = stage(SlowReader::DropOldest, 1000);
     tell(&mut stage, |ctx| assert!(ctx.write([b'a'; 900])));
