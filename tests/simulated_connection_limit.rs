@@ -11,7 +11,7 @@ mod weather;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use greenroom::testing::{Random, Simulation, for_each_seed};
 use greenroom::{Actor, CloseReason, Context, Input, Outcome, TimerKey};
@@ -28,6 +28,12 @@ enum Farewell {
     Abort,
 }
 
+/// How long a listener gives one that it refuses.
+const REFUSED_LINGER: Duration = Duration::from_secs(1);
+
+/// How many that it refuses it waits for at a time.
+const REFUSED_MAX: usize = 256;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Waiting,
@@ -40,10 +46,13 @@ enum Phase {
 struct Book {
     phases: Vec<Phase>,
     max: usize,
+    /// It is the listener that refuses.
+    is_refusing: bool,
     is_rough: bool,
     is_stopping: bool,
     let_in: usize,
     refused: usize,
+    given_up: usize,
 }
 
 type Shared = Rc<RefCell<Book>>;
@@ -69,6 +78,7 @@ struct Guest {
     stay: Duration,
     farewell: Farewell,
     leaves: Option<TimerKey>,
+    since: Option<Instant>,
 }
 
 impl Guest {
@@ -85,6 +95,7 @@ impl Guest {
             stay: random.duration(secs(3)),
             farewell: *random.pick(&[Farewell::HalfClose, Farewell::Close, Farewell::Abort]),
             leaves: None,
+            since: None,
         }
     }
 
@@ -181,20 +192,29 @@ impl Actor for Guest {
         Ok(())
     }
 
-    fn closed(&mut self, reason: &CloseReason, _ctx: &mut Context<'_, Self>) {
+    fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
         let book = self.book.borrow();
         let phase = book.phases[self.id];
+        let waited = self.since.map(|since| ctx.now() - since);
+        // ... nor until it has taken what it is told; and of very many that it refuses at once it
+        // waits for some only.
+        let is_given_up = phase == Phase::Waiting
+            && book.is_refusing
+            && matches!(reason.name(), "reset" | "not connected")
+            && (waited >= Some(REFUSED_LINGER) || book.phases.len() > REFUSED_MAX);
         assert!(
             book.is_rough
                 || book.is_stopping
                 || matches!(reason, CloseReason::Stopped)
                 // A listener does not wait for long until one that it has refused has gone.
                 || phase == Phase::Refused
+                || is_given_up
                 || phase == Phase::Ended && reason.name() != "reset",
             "guest {} was {phase:?}, and then: {reason}",
             self.id
         );
         drop(book);
+        self.book.borrow_mut().given_up += usize::from(is_given_up);
         self.set(Phase::Ended);
     }
 }
@@ -215,14 +235,18 @@ fn scenario(sim: &mut Simulation, weather: Weather, door: Door, guests: u64) {
     let listener = serve(&system, ADDR, max).expect("the address is free");
     let book = Rc::new(RefCell::new(Book {
         max,
+        is_refusing: door == Door::Listener,
         is_rough: weather.is_rough(),
         ..Book::default()
     }));
     let period = *sim.random().pick(&[10, 1_000, 10_000]);
     for _ in 0..guests {
-        let guest = Guest::new(&book, sim.random());
+        let mut guest = Guest::new(&book, sim.random());
         let at = millis(sim.random().below(period));
-        sim.after(at, move |sim| sim.connect(ADDR, guest));
+        sim.after(at, move |sim| {
+            guest.since = Some(sim.now());
+            sim.connect(ADDR, guest);
+        });
     }
     // Holds at each step.
     let limit_holds = || {
@@ -267,7 +291,7 @@ fn scenario(sim: &mut Simulation, weather: Weather, door: Door, guests: u64) {
     });
     sim.run_for(QUIET);
     assert_eq!(listener.connections(), 0);
-    let seen = book.borrow().let_in + book.borrow().refused;
+    let seen = book.borrow().let_in + book.borrow().refused + book.borrow().given_up;
     assert!(weather.is_rough() || seen == guests as usize);
 
     // Every place is there, and no more than that.
