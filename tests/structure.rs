@@ -24,6 +24,9 @@ const LEVELS: [&[&str]; 7] = [
         "activation",
         "handover",
         "testing",
+        "protocol",
+        "websocket",
+        "http",
     ],
     &["poller", "acceptor"],
     &[
@@ -62,6 +65,7 @@ const LEVELS: [&[&str]; 7] = [
         "workers",
         "limits",
         "proxy_protocol",
+        "tls",
     ],
     &["sync"],
     &["sys"],
