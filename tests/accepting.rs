@@ -76,7 +76,8 @@ fn all_connections_of_an_address_go_to_one_poller() {
 
 #[test]
 fn peers_without_an_address_go_where_there_are_fewest() {
-    let path = std::env::temp_dir().join(format!("greenroom-hash-{}", std::process::id()));
+    let dir = TempDir::new();
+    let path = dir.join("socket");
     let system = builder(2).build().unwrap();
     let endpoint = format!("unix:{}", path.display());
     let options = ListenOptions::new().balance(Balance::SourceHash);
@@ -553,7 +554,8 @@ fn a_listener_that_closes_serves_those_who_waited_for_its_pause_or_its_rate() {
 
 #[test]
 fn closing_can_be_waited_for_and_then_the_address_is_free() {
-    let path = std::env::temp_dir().join(format!("greenroom-closed-{}", std::process::id()));
+    let dir = TempDir::new();
+    let path = dir.join("socket");
     for (balance, pollers) in [(Balance::LeastConnections, 1), (Balance::PerPoller, 3)] {
         let stage = serve(pollers, ListenOptions::new().balance(balance));
         let (client, _seen) = stage.pair();

@@ -304,7 +304,8 @@ fn a_udp_socket_is_adopted_bound_and_connected_as_it_is() {
 
 #[test]
 fn an_actor_adopts_a_datagram_socket_and_a_unix_one_keeps_its_file() {
-    let path = std::env::temp_dir().join(format!("greenroom-adopt-{}", std::process::id()));
+    let dir = TempDir::new();
+    let path = dir.join("socket");
     let system = builder(1).build().unwrap();
     let hub = spawn(&system, 0, |probe| probe);
     let ours = UnixDatagram::bind(&path).unwrap();
@@ -323,8 +324,6 @@ fn an_actor_adopts_a_datagram_socket_and_a_unix_one_keeps_its_file() {
     system.handle().stop(Duration::ZERO);
     system.run().unwrap();
     assert!(path.exists(), "somebody else has bound it");
-    std::fs::remove_file(&path).unwrap();
-    std::fs::remove_file(&back).unwrap();
 }
 
 #[test]

@@ -60,15 +60,16 @@ fn bytes_leave_in_order_and_whole_to_a_reader_with_a_tiny_buffer() {
 
 #[test]
 fn bytes_leave_in_order_and_whole_through_a_unix_socket() {
-    let dir = std::env::temp_dir().join(format!("greenroom-bytes-{}", std::process::id()));
+    let dir = TempDir::new();
+    let socket = dir.join("socket");
     let options = ListenOptions::new().connection(ConnectionOptions::new().output_max(2 * LEN));
     let stage = Stage::listen(
         builder(1),
-        &format!("unix:{}", dir.display()),
+        &format!("unix:{}", socket.display()),
         options,
         |probe| probe,
     );
-    let client = UnixStream::connect(&dir).unwrap();
+    let client = UnixStream::connect(&socket).unwrap();
     client.set_read_timeout(Some(TIMEOUT)).unwrap();
     let bytes = write_in_jobs(&stage.accepted());
     assert_same(&read_to_end(client), &bytes);

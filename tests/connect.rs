@@ -105,20 +105,6 @@ fn failure(told: &Receiver<Told>) -> (ConnectErrorKind, Option<Endpoint>, usize,
     (kind, last, tried, text)
 }
 
-fn unix_path(name: &str) -> PathBuf {
-    let name = format!("greenroom-connect-{}-{name}", std::process::id());
-    std::env::temp_dir().join(name)
-}
-
-/// Removes a path when the test is over.
-struct Removed(PathBuf);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 /// A port of 127.0.0.1 that is taken and not listened on: connects to it are refused. Held by a
 /// socket that listens never.
 struct Deaf {
@@ -171,9 +157,9 @@ fn within(timeout: Duration) -> ConnectOptions {
 #[test]
 fn messages_sent_before_opened_wait_for_it_and_come_in_their_order() {
     for over_unix in [false, true] {
-        let path = Removed(unix_path(if over_unix { "order" } else { "none" }));
+        let dir = TempDir::new();
         let endpoint = if over_unix {
-            format!("unix:{}", path.0.display())
+            format!("unix:{}", dir.join("socket").display())
         } else {
             "127.0.0.1:0".to_owned()
         };
@@ -483,23 +469,7 @@ fn a_connect_that_meets_itself_is_refused_and_leaves_its_port_free() {
 /// Whether the port is free without SO_REUSEADDR: that, which std sets, would hide a connection that
 /// has ended and is remembered.
 fn can_be_bound(to: SocketAddr) -> bool {
-    let socket = socket();
-    use std::os::fd::AsRawFd;
-    let SocketAddr::V4(to) = to else {
-        panic!("IPv4")
-    };
-    let addr = libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: to.port().to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from_ne_bytes(to.ip().octets()),
-        },
-        sin_zero: [0; 8],
-    };
-    let len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-    // SAFETY: `addr` is an IPv4 address of that length and outlives the call.
-    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len) };
-    result == 0
+    bind_socket(&socket(), to).is_ok()
 }
 
 #[test]
@@ -543,16 +513,17 @@ fn a_local_address_that_cannot_be_had_is_told_as_such() {
 #[test]
 fn paths_of_unix_sockets_that_lead_nowhere() {
     let system = builder(1).build().unwrap();
-    let dead = Removed(unix_path("dead"));
-    drop(UnixListener::bind(&dead.0).unwrap());
-    let file = Removed(unix_path("file"));
-    std::fs::write(&file.0, "no socket").unwrap();
+    let dir = TempDir::new();
+    let dead = dir.join("dead");
+    drop(UnixListener::bind(&dead).unwrap());
+    let file = dir.join("file");
+    std::fs::write(&file, "no socket").unwrap();
     let long = PathBuf::from("/".repeat(200));
     for (path, expected) in [
-        (unix_path("nobody"), ConnectErrorKind::NoSuchPath),
-        (file.0.join("below"), ConnectErrorKind::NoSuchPath),
-        (dead.0.clone(), ConnectErrorKind::Refused),
-        (file.0.clone(), ConnectErrorKind::Refused),
+        (dir.join("nobody"), ConnectErrorKind::NoSuchPath),
+        (file.join("below"), ConnectErrorKind::NoSuchPath),
+        (dead.clone(), ConnectErrorKind::Refused),
+        (file.clone(), ConnectErrorKind::Refused),
         (long, ConnectErrorKind::InvalidPath),
         (PathBuf::new(), ConnectErrorKind::InvalidPath),
     ] {
@@ -565,9 +536,10 @@ fn paths_of_unix_sockets_that_lead_nowhere() {
 
 #[test]
 fn a_unix_socket_whose_backlog_is_full_is_tried_again_until_it_has_room() {
-    let path = Removed(unix_path("full"));
+    let dir = TempDir::new();
+    let path = dir.join("socket");
     let options = ListenOptions::new().backlog(0).max_connections(1);
-    let endpoint = format!("unix:{}", path.0.display());
+    let endpoint = format!("unix:{}", path.display());
     let server = Stage::listen(builder(1), &endpoint, options, |probe| probe);
     let system = builder(1).build().unwrap();
     let to = server.listener.local_addr();
@@ -594,9 +566,10 @@ fn connects_that_wait_take_no_time_of_the_processor() {
         "connects_that_wait_take_no_time_of_the_processor",
         1024,
         || {
-            let path = Removed(unix_path("waits"));
+            let dir = TempDir::new();
+            let path = dir.join("socket");
             let options = ListenOptions::new().backlog(0).max_connections(1);
-            let endpoint = format!("unix:{}", path.0.display());
+            let endpoint = format!("unix:{}", path.display());
             let server = Stage::listen(builder(1), &endpoint, options, |probe| probe);
             let (full, system) = (Full::new(), builder(1).build().unwrap());
             let there = [

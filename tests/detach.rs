@@ -198,10 +198,11 @@ fn a_half_close_that_waits_is_told() {
 
 #[test]
 fn a_detached_socket_is_of_one_kind() {
-    let dir = std::env::temp_dir().join(format!("greenroom-detach-{}", std::process::id()));
-    let path = format!("unix:{}", dir.display());
+    let dir = TempDir::new();
+    let socket = dir.join("socket");
+    let path = format!("unix:{}", socket.display());
     let stage = Stage::listen(builder(1), &path, ListenOptions::new(), keeping);
-    let mut client = std::os::unix::net::UnixStream::connect(&dir).unwrap();
+    let mut client = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     let detached = detach(&stage.accepted());
     assert_eq!(detached.peer, Peer::Unix);
     let error = detached.into_tcp_stream().unwrap_err();

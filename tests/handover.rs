@@ -8,9 +8,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,31 +17,7 @@ use std::time::Duration;
 use greenroom::handover::{Handover, HandoverError, Inherited, Successor};
 use greenroom::testing::Simulation;
 use greenroom::*;
-use util::{TIMEOUT, builder, descriptors, in_child, next, read, read_to_end, wait_until};
-
-/// A directory of a test's own, removed at its end.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new() -> Dir {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("greenroom-handover-{}-{count}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        fs::create_dir(&dir).unwrap();
-        Dir(dir)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
+use util::{TIMEOUT, TempDir, builder, descriptors, in_child, next, read, read_to_end, wait_until};
 
 /// Says who it is, and echoes. Stays when the system stops, until its client leaves.
 struct Server(&'static str);
@@ -107,8 +82,8 @@ fn a_listener_of_std_is_served_with_whoever_waits_on_it() {
 
 #[test]
 fn the_file_of_a_unix_listener_is_left_to_whoever_bound_it() {
-    let dir = Dir::new();
-    let path = dir.path("socket");
+    let dir = TempDir::new();
+    let path = dir.join("socket");
     let bound = UnixListener::bind(&path).unwrap();
     let system = builder(1).build().unwrap();
     let listener = system
@@ -298,8 +273,8 @@ fn take(path: &Path) -> Inherited {
 
 #[test]
 fn nobody_there_is_a_first_start() {
-    let dir = Dir::new();
-    let path = dir.path("handover");
+    let dir = TempDir::new();
+    let path = dir.join("handover");
     assert!(Handover::take(&path, TIMEOUT).unwrap().is_none());
     // A dead one's leftover is another.
     drop(UnixListener::bind(&path).unwrap());
@@ -321,8 +296,8 @@ fn every_socket_goes_over_with_whoever_waits_and_the_old_one_drains() {
         ListenOptions::new(),
         ListenOptions::new().balance(Balance::PerPoller),
     ] {
-        let dir = Dir::new();
-        let path = dir.path("handover");
+        let dir = TempDir::new();
+        let path = dir.join("handover");
         let (old, addr) = first(&path, options.clone(), 3);
         let mut guest = connect(addr);
         assert_eq!(read(&guest, 3), b"one");
@@ -367,8 +342,8 @@ fn connects_that_nobody_has_accepted_are_served_by_the_next() {
         ListenOptions::new(),
         ListenOptions::new().balance(Balance::PerPoller),
     ] {
-        let dir = Dir::new();
-        let path = dir.path("handover");
+        let dir = TempDir::new();
+        let path = dir.join("handover");
         // At its limit, so that they wait in the backlogs of all its sockets.
         let full = options.clone().max_connections(1);
         let (old, addr) = first(&path, full, 3);
@@ -393,8 +368,8 @@ fn connects_that_nobody_has_accepted_are_served_by_the_next() {
 
 #[test]
 fn a_unix_socket_keeps_its_file_and_the_last_one_removes_it() {
-    let dir = Dir::new();
-    let (path, socket) = (dir.path("handover"), dir.path("socket"));
+    let dir = TempDir::new();
+    let (path, socket) = (dir.join("handover"), dir.join("socket"));
     let system = builder(1).build().unwrap();
     let listener = system.listen(socket.clone(), |_| Server("one")).unwrap();
     let mut old = offer(
@@ -438,8 +413,8 @@ fn a_unix_socket_keeps_its_file_and_the_last_one_removes_it() {
 
 #[test]
 fn a_successor_that_dies_leaves_all_as_it_was() {
-    let dir = Dir::new();
-    let path = dir.path("handover");
+    let dir = TempDir::new();
+    let path = dir.join("handover");
     let (old, addr) = first(&path, ListenOptions::new(), 2);
     // At once, after the sockets, and with a listener that accepts.
     drop(UnixStream::connect(&path).unwrap());
@@ -465,8 +440,8 @@ fn a_successor_that_dies_leaves_all_as_it_was() {
 
 #[test]
 fn what_nobody_has_taken_is_not_confirmed() {
-    let dir = Dir::new();
-    let path = dir.path("handover");
+    let dir = TempDir::new();
+    let path = dir.join("handover");
     let (old, addr) = first(&path, ListenOptions::new(), 1);
     let error = take(&path).confirm().unwrap_err();
     assert!(matches!(&error, HandoverError::Untaken(names) if names == &["web"]));
@@ -482,8 +457,8 @@ fn what_nobody_has_taken_is_not_confirmed() {
 
 #[test]
 fn a_successor_that_never_confirms_is_refused() {
-    let dir = Dir::new();
-    let path = dir.path("handover");
+    let dir = TempDir::new();
+    let path = dir.join("handover");
     let system = builder(1).build().unwrap();
     let listener = system.listen("127.0.0.1:0", |_| Server("one")).unwrap();
     let handover = Handover::offer(&path)
@@ -511,8 +486,8 @@ fn frame(body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn another_version_is_an_error_on_both_sides() {
-    let dir = Dir::new();
-    let path = dir.path("handover");
+    let dir = TempDir::new();
+    let path = dir.join("handover");
     let (old, addr) = first(&path, ListenOptions::new(), 1);
     // A successor of the future.
     let mut stream = UnixStream::connect(&path).unwrap();
@@ -551,8 +526,8 @@ fn another_version_is_an_error_on_both_sides() {
 
 #[test]
 fn whoever_is_no_greenroom_is_found_out_on_both_sides() {
-    let dir = Dir::new();
-    let path = dir.path("handover");
+    let dir = TempDir::new();
+    let path = dir.join("handover");
     let (old, addr) = first(&path, ListenOptions::new(), 1);
     for nonsense in [
         &b"GET / HTTP/1.1\r\n\r\n"[..],
@@ -587,8 +562,8 @@ fn whoever_is_no_greenroom_is_found_out_on_both_sides() {
 
 #[test]
 fn a_predecessor_that_dies_is_told_from_one_that_goes_on() {
-    let dir = Dir::new();
-    let path = dir.path("handover");
+    let dir = TempDir::new();
+    let path = dir.join("handover");
     // While the sockets are under way: there is nothing to go on with.
     let listener = UnixListener::bind(&path).unwrap();
     let dying = std::thread::spawn(move || drop(listener.accept()));
@@ -646,8 +621,8 @@ fn the_one_that_is_killed() {
 
 #[test]
 fn a_closed_listener_is_left_out_and_more_sockets_than_fit_one_message_go_over() {
-    let dir = Dir::new();
-    let path = dir.path("handover");
+    let dir = TempDir::new();
+    let path = dir.join("handover");
     let system = builder(70).build().unwrap();
     let options = ListenOptions::new().balance(Balance::PerPoller);
     let many = system
@@ -680,8 +655,8 @@ fn nothing_is_left_open_and_nothing_is_handed_down() {
         "nothing_is_left_open_and_nothing_is_handed_down",
         512,
         || {
-            let dir = Dir::new();
-            let path = dir.path("handover");
+            let dir = TempDir::new();
+            let path = dir.join("handover");
             let before = descriptors();
             let options = ListenOptions::new().balance(Balance::PerPoller);
             let (mut old, addr) = first(&path, options.clone(), 2);
@@ -732,8 +707,8 @@ fn nothing_is_left_open_and_nothing_is_handed_down() {
 
 #[test]
 fn a_stop_of_the_old_one_during_the_handover_loses_nobody() {
-    let dir = Dir::new();
-    let path = dir.path("handover");
+    let dir = TempDir::new();
+    let path = dir.join("handover");
     let (old, addr) = first(&path, ListenOptions::new().max_connections(1), 1);
     let _guest = connect(addr);
     let mut inherited = take(&path);
@@ -760,8 +735,8 @@ fn connect_and_close(addr: SocketAddr) -> TcpStream {
 
 #[test]
 fn cancelling_is_harmless_whenever_it_comes() {
-    let dir = Dir::new();
-    let path = dir.path("handover");
+    let dir = TempDir::new();
+    let path = dir.join("handover");
     let handover = Handover::offer(&path).unwrap();
     let canceller = handover.canceller();
     canceller.cancel();
@@ -806,8 +781,8 @@ fn a_callback_may_not_block_on_a_handover() {
 
 #[test]
 fn a_close_that_comes_while_another_process_has_the_sockets_holds_when_they_come_back() {
-    let dir = Dir::new();
-    let path = dir.path("handover");
+    let dir = TempDir::new();
+    let path = dir.join("handover");
     let system = builder(1).build().unwrap();
     let listener = system.listen("127.0.0.1:0", |_| Server("one")).unwrap();
     let addr = tcp(&listener);

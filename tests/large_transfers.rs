@@ -6,7 +6,6 @@ mod util;
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,29 +14,24 @@ use greenroom::testing::{Faults, Stage as OneActor, for_each_seed};
 use greenroom::*;
 use util::*;
 
-/// A file that is removed with this.
+/// A file, and what is in it.
 struct TestFile {
-    path: PathBuf,
+    _dir: TempDir,
     file: Arc<File>,
     bytes: Vec<u8>,
 }
 
 impl TestFile {
     fn new(len: usize) -> TestFile {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("greenroom-large-{}-{n}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let bytes = pattern(len);
+        let dir = TempDir::new();
+        let (path, bytes) = (dir.join("file"), pattern(len));
         std::fs::write(&path, &bytes).unwrap();
         let file = Arc::new(File::open(&path).unwrap());
-        TestFile { path, file, bytes }
-    }
-}
-
-impl Drop for TestFile {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        TestFile {
+            _dir: dir,
+            file,
+            bytes,
+        }
     }
 }
 
@@ -50,7 +44,8 @@ fn patient() -> ConnectionOptions {
 #[test]
 fn a_file_stands_in_line_with_what_is_written_before_and_after() {
     // TCP and Unix, a client with a small buffer and one with the usual.
-    let unix = std::env::temp_dir().join(format!("greenroom-large-{}.sock", std::process::id()));
+    let dir = TempDir::new();
+    let unix = dir.join("socket");
     let file = TestFile::new(3 << 20);
     for endpoint in ["127.0.0.1:0", &format!("unix:{}", unix.display())] {
         let options = ListenOptions::new().connection(patient());

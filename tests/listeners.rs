@@ -70,7 +70,8 @@ fn ask(mut client: TcpStream, question: &[u8], len: usize) -> Vec<u8> {
 
 #[test]
 fn several_listeners_with_actors_of_different_types_serve_in_one_system() {
-    let path = std::env::temp_dir().join(format!("greenroom-several-{}", std::process::id()));
+    let dir = TempDir::new();
+    let path = dir.join("socket");
     let system = builder(2).build().unwrap();
     let one = system.listen("127.0.0.1:0", |_| Echo("one ")).unwrap();
     let two = system.listen("127.0.0.1:0", |_| Echo("two ")).unwrap();
@@ -145,7 +146,8 @@ fn the_factory_is_given_the_peers_address() {
         .unwrap();
     let client = connect(&listener);
     assert_eq!(next(&peers), Peer::Tcp(client.local_addr().unwrap()));
-    let path = std::env::temp_dir().join(format!("greenroom-peer-{}", std::process::id()));
+    let dir = TempDir::new();
+    let path = dir.join("socket");
     let (sender, peers) = std::sync::mpsc::channel();
     let make = move |peer| {
         let _ = sender.send(peer);

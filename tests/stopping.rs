@@ -216,8 +216,8 @@ fn dropping_a_system_inside_one_of_its_callbacks_does_not_deadlock() {
 #[test]
 fn the_file_of_a_unix_socket_is_removed() {
     for drops in [true, false] {
-        let path =
-            std::env::temp_dir().join(format!("greenroom-stop-{}-{drops}", std::process::id()));
+        let dir = TempDir::new();
+        let path = dir.join("socket");
         let system = builder(1).build().unwrap();
         let (_listener, _) = listen(
             &system,

@@ -148,11 +148,11 @@ fn who_is_refused_and_does_not_read_why_is_not_waited_for() {
 #[test]
 fn a_close_behind_a_file_waits_for_a_reader_that_keeps_on() {
     const LEN: usize = 24 << 20;
-    let path = std::env::temp_dir().join(format!("greenroom-{}-close", std::process::id()));
+    let dir = TempDir::new();
+    let path = dir.join("zeros");
     let file = std::fs::File::create_new(&path).unwrap();
     file.set_len(LEN as u64).unwrap();
     let file = std::fs::File::open(&path).unwrap();
-    std::fs::remove_file(&path).unwrap();
     let options = ConnectionOptions::new()
         .output_max(4096)
         .watermarks(1024, 4096)

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use greenroom::testing::Simulation;
 use greenroom::*;
-use util::{assert_quiet, builder, descriptors, hold, in_child, next, settle, spawn, wait_until};
+use util::{
+    TempDir, assert_quiet, builder, descriptors, hold, in_child, next, settle, spawn, wait_until,
+};
 
 #[derive(Debug)]
 enum Event {
@@ -336,11 +338,10 @@ fn owned(fd: i32) -> OwnedFd {
 
 #[test]
 fn an_inotify_tells_of_a_new_file() {
-    let dir = std::env::temp_dir().join(format!("greenroom-watch-{}", std::process::id()));
-    std::fs::create_dir(&dir).unwrap();
+    let dir = TempDir::new();
     // SAFETY: takes no pointer.
     let inotify = owned(unsafe { libc::inotify_init1(libc::IN_CLOEXEC) });
-    let path = std::ffi::CString::new(dir.to_str().unwrap()).unwrap();
+    let path = std::ffi::CString::new(dir.path().to_str().unwrap()).unwrap();
     // SAFETY: the path ends with a NUL and outlives the call.
     let watching =
         unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), path.as_ptr(), libc::IN_CREATE) };
@@ -350,7 +351,6 @@ fn an_inotify_tells_of_a_new_file() {
     File::create(dir.join("a-new-file")).unwrap();
     let (_, bytes) = seen.ready();
     assert!(String::from_utf8_lossy(&bytes).contains("a-new-file"));
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]

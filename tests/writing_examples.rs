@@ -3,15 +3,17 @@
 
 #[path = "util/process.rs"]
 mod process;
+#[path = "util/temp_dir.rs"]
+mod temp_dir;
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use process::{DEADLINE, Example, program};
+use temp_dir::TempDir;
 
 const EXAMPLES: [(&str, &[&str]); 5] = [
     ("send_with_completion", &[]),
@@ -331,33 +333,26 @@ fn its_client_mode_talks_to_it() {
 
 // ---- file_server --------------------------------------------------------------------------------
 
-/// A directory that is removed with this.
-struct Dir(PathBuf);
+/// A directory with files to serve, and one beside it.
+struct Files(TempDir);
 
-impl Dir {
-    fn new(name: &str) -> Dir {
-        let dir = format!("greenroom-files-{}-{name}", std::process::id());
-        let dir = std::env::temp_dir().join(dir);
-        fs::create_dir_all(dir.join("served/sub")).unwrap();
-        fs::write(dir.join("secret"), "not for you").unwrap();
+impl Files {
+    fn new() -> Files {
+        let dir = TempDir::new();
         let served = dir.join("served");
+        fs::create_dir_all(served.join("sub")).unwrap();
+        fs::write(dir.join("secret"), "not for you").unwrap();
         fs::write(served.join("small.txt"), "0123456789").unwrap();
         fs::write(served.join("a & b <c>.txt"), "odd").unwrap();
         fs::write(served.join("empty"), "").unwrap();
         fs::write(served.join("large"), pattern(20 << 20)).unwrap();
         std::os::unix::fs::symlink("../secret", served.join("way out")).unwrap();
         std::os::unix::fs::symlink("small.txt", served.join("link")).unwrap();
-        Dir(dir)
+        Files(dir)
     }
 
     fn served(&self) -> String {
         self.0.join("served").to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -396,7 +391,7 @@ fn body(example: &Example, path: &str, headers: &str) -> (String, Vec<u8>) {
 
 #[test]
 fn files_are_served_whole_or_in_parts_and_nothing_outside_of_the_directory() {
-    let dir = Dir::new("parts");
+    let dir = Files::new();
     let example = Example::start("file_server", &["--dir", &dir.served(), "--pollers", "2"]);
     let get_body = |path: &str, headers: &str| body(&example, path, headers);
     for (path, headers, status, expected) in [
@@ -509,7 +504,7 @@ fn files_are_served_whole_or_in_parts_and_nothing_outside_of_the_directory() {
 
 #[test]
 fn the_highest_rate_is_as_good_as_none() {
-    let dir = Dir::new("highest");
+    let dir = Files::new();
     let rate = u64::MAX.to_string();
     let args = ["--dir", &dir.served(), "--rate", &rate, "--pollers", "1"];
     let example = Example::start("file_server", &args);
@@ -522,7 +517,7 @@ fn the_highest_rate_is_as_good_as_none() {
 
 #[test]
 fn who_half_closes_behind_the_request_gets_all_of_the_file() {
-    let dir = Dir::new("half");
+    let dir = Files::new();
     for rate in [&[][..], &["--rate", "100000000"]] {
         let served = dir.served();
         let args = [&["--dir", &served, "--pollers", "1"], rate].concat();
@@ -542,7 +537,7 @@ fn curl_takes_files_from_it() {
         println!("skipped: there is no curl");
         return;
     }
-    let dir = Dir::new("curl");
+    let dir = Files::new();
     let example = Example::start("file_server", &["--dir", &dir.served()]);
     let url = format!("http://{}/large", example.addr());
     let output = Command::new("curl")
@@ -554,7 +549,7 @@ fn curl_takes_files_from_it() {
 
 #[test]
 fn a_rate_is_kept_for_each_connection_and_slow_readers_cost_no_memory() {
-    let dir = Dir::new("rate");
+    let dir = Files::new();
     let args = ["--dir", &dir.served(), "--rate", "400000", "--pollers", "1"];
     let example = Example::start("file_server", &args);
     body(&example, "/small.txt", "");

@@ -14,12 +14,16 @@ use std::fmt;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use greenroom::*;
+
+#[path = "temp_dir.rs"]
+mod temp_dir;
+#[allow(unused_imports, reason = "as all of this")]
+pub use temp_dir::TempDir;
 
 /// After this a test that still waits has failed. Long, because it is only ever waited for by a
 /// test that fails.
@@ -579,21 +583,38 @@ pub fn socket() -> OwnedFd {
     }
 }
 
-/// Connects such a socket.
+/// An IPv4 address as the kernel wants it.
 #[track_caller]
-pub fn connect_socket(socket: OwnedFd, to: SocketAddr) -> TcpStream {
-    let SocketAddr::V4(to) = to else {
-        panic!("an IPv4 listener is wanted")
+fn sockaddr(addr: SocketAddr) -> (libc::sockaddr_in, libc::socklen_t) {
+    let SocketAddr::V4(addr) = addr else {
+        panic!("an IPv4 address is wanted")
     };
     let addr = libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: to.port().to_be(),
+        sin_port: addr.port().to_be(),
         sin_addr: libc::in_addr {
-            s_addr: u32::from_ne_bytes(to.ip().octets()),
+            s_addr: u32::from_ne_bytes(addr.ip().octets()),
         },
         sin_zero: [0; 8],
     };
-    let len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    (addr, size_of::<libc::sockaddr_in>() as libc::socklen_t)
+}
+
+/// Gives such a socket an address of ours; without SO_REUSEADDR, which std sets.
+#[track_caller]
+pub fn bind_socket(socket: &OwnedFd, to: SocketAddr) -> io::Result<()> {
+    let (addr, len) = sockaddr(to);
+    // SAFETY: `addr` is an IPv4 address of that length and outlives the call.
+    match unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Connects such a socket.
+#[track_caller]
+pub fn connect_socket(socket: OwnedFd, to: SocketAddr) -> TcpStream {
+    let (addr, len) = sockaddr(to);
     // SAFETY: `addr` is an IPv4 address of that length and outlives the call.
     let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const addr).cast(), len) };
     assert_eq!(result, 0, "connect: {}", io::Error::last_os_error());
@@ -958,46 +979,11 @@ impl Actor for Silent {
     }
 }
 
-/// A directory of a test's own, for its files and Unix sockets; removed at its end.
-pub struct TempDir(PathBuf);
-
-impl TempDir {
-    pub fn new() -> TempDir {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("greenroom-test-{}-{count}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap();
-        TempDir(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Connects from this address of the loopback network, 127.0.0.0/8.
 #[track_caller]
 pub fn connect_from(from: std::net::Ipv4Addr, to: SocketAddr) -> TcpStream {
     let socket = socket();
-    let addr = libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: 0,
-        sin_addr: libc::in_addr {
-            s_addr: u32::from_ne_bytes(from.octets()),
-        },
-        sin_zero: [0; 8],
-    };
-    let len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-    // SAFETY: `addr` is an IPv4 address of that length and outlives the call.
-    let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len) };
-    assert_eq!(result, 0, "bind: {}", io::Error::last_os_error());
+    bind_socket(&socket, SocketAddr::new(from.into(), 0)).expect("an address of the loopback");
     connect_socket(socket, to)
 }
 
