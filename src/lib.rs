@@ -140,6 +140,8 @@ mod output;
 mod presence;
 mod proxy_protocol;
 mod timers;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[allow(unreachable_pub)]
 mod waker;
 mod workers;

@@ -1,0 +1,18 @@
+//! TLS for listeners and for outgoing connections, by [rustls], versions 1.2 and 1.3.
+
+mod client;
+mod error;
+mod identity;
+mod pem;
+mod server;
+mod version;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Client, ClientBuilder};
+pub use error::{ConfigError, Place};
+pub use identity::{Identity, Roots};
+pub use rustls;
+pub use server::{Server, ServerBuilder};
+pub use version::Version;
