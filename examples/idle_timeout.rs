@@ -131,9 +131,10 @@ fn main() -> Result<(), support::Error> {
     let (ends, to_print) = sync_channel(ENDS_MAX);
     let printer = thread::spawn(move || to_print.into_iter().for_each(|end| println!("{end}")));
     let listener = serve(&system, &options.common.addr, options.limits(), ends)?;
-    let stopped = support::run_until_signal(system, &listener, ", and say nothing");
+    let accepted = support::serve_until_signal(system, &listener, ", and say nothing")?;
     // It ends with the last who could send.
     drop(listener);
     drop(printer.join());
-    stopped
+    println!("stopped after {accepted} connections");
+    Ok(())
 }

@@ -55,14 +55,25 @@ pub(crate) fn run_until_signal(
     listener: &Listener,
     then: &str,
 ) -> Result<(), Error> {
+    let accepted = serve_until_signal(system, listener, then)?;
+    println!("stopped after {accepted} connections");
+    Ok(())
+}
+
+/// The same, but how many there were is left to be said, behind what else is still to be.
+#[allow(dead_code, reason = "most have no more to say")]
+pub(crate) fn serve_until_signal(
+    system: System,
+    listener: &Listener,
+    then: &str,
+) -> Result<u64, Error> {
     // Before the start line: whoever has read that may send a signal.
     signals::stop_on(&system.handle(), Duration::from_secs(5))?;
     let addr = listener.local_addr();
     println!("listening on {addr}; try: nc {}{then}", for_nc(addr));
     let handle = system.handle();
     system.run()?;
-    println!("stopped after {} connections", handle.stats().accepted);
-    Ok(())
+    Ok(handle.stats().accepted)
 }
 
 /// An address as `nc` wants it: host and port apart.
