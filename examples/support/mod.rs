@@ -1,5 +1,8 @@
 //! What all examples have in common: two options, a start line, and a clean end.
 
+#[allow(dead_code, reason = "most examples speak plainly")]
+pub(crate) mod self_signed;
+
 use std::fmt;
 use std::io;
 use std::time::Duration;
