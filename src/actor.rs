@@ -35,7 +35,9 @@ pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 /// 2. `readable`, `datagram`, `datagram_failed`, `message`, `timer`, `drained`, `written`, `room`,
 ///    `option_failed` in any number and order; `read_closed` at most once, after the last byte that
 ///    the peer sent; `stopping` at most once.
-/// 3. `closed`, last and once, for every actor that was opened, whatever ended it. One whose
+/// 3. `closing` at most once, where a connection closes in an orderly way; behind it `written`
+///    alone.
+/// 4. `closed`, last and once, for every actor that was opened, whatever ended it. One whose
 ///    connect comes to nothing ([`Context::connect`]) gets `closed` alone.
 ///
 /// # Panics in a callback
@@ -203,6 +205,50 @@ pub trait Actor: Sized + 'static {
             ctx.close();
         }
         Ok(())
+    }
+
+    /// The connection is about to close in an orderly way, for this reason: what is written here
+    /// still leaves, in front of the end of the stream and behind all that was written before. For a
+    /// farewell that a protocol wants said whatever ends it.
+    ///
+    /// Called at most once, before [`closed`](Actor::closed): where the actor closes
+    /// ([`Context::close`], an error returned), its [`Addr::close`](crate::Addr::close) is called,
+    /// the peer has half-closed and that closes it, it was [idle](CloseReason::Idle), its input came
+    /// [too slowly](CloseReason::SlowSender) or was [too long](CloseReason::InputTooLong), or the
+    /// system's deadline has come and nothing waits in front of the farewell. Not after an abort, a
+    /// reset, a panic, a failure of the socket or a reader that is stuck or too slow, not where the
+    /// writing side was shut down, nor for an actor that is no connection.
+    ///
+    /// The close goes on whatever is asked for here, within the time that it has: of an actor that
+    /// closes, no input, timer or message follows, only what [`written`](Actor::written) is owed. A
+    /// farewell for which the [budget](crate::ConnectionOptions::output_max) has no room is dropped
+    /// whole. After a panic here the peer sees a reset.
+    ///
+    /// ```
+    /// use greenroom::testing::Stage;
+    /// use greenroom::*;
+    ///
+    /// struct Polite;
+    ///
+    /// impl Actor for Polite {
+    ///     type Message = ();
+    ///
+    ///     fn readable(&mut self, input: &mut Input<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         input.line(3)?;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn closing(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+    ///         ctx.write(format!("bye: {reason}"));
+    ///     }
+    /// }
+    ///
+    /// let mut stage = Stage::new(Polite);
+    /// stage.receive("hello\n");
+    /// assert_eq!(stage.output(), "bye: line or frame longer than its limit of 3 bytes");
+    /// ```
+    fn closing(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+        let _ = (reason, ctx);
     }
 
     /// The actor has ended, for this reason. There is no socket any more: writing here panics.

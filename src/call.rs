@@ -158,6 +158,10 @@ pub(crate) struct Call {
     pub(crate) over: usize,
     pub(crate) wants: Wants,
     pub(crate) staged: Staged,
+    /// What stands around a frame that is being written: see `context/framing.rs`.
+    pub(crate) around: Vec<u8>,
+    /// Where a codec puts what it decodes, see [`Codec`](crate::protocol::Codec).
+    pub(crate) decoded: Vec<u8>,
     /// How long its close may take to flush.
     pub(crate) close_within: Option<Duration>,
     /// Options of its socket to be set.
@@ -226,6 +230,8 @@ impl Call {
             over: 0,
             wants: Wants::default(),
             staged: Staged::default(),
+            around: Vec::new(),
+            decoded: Vec::new(),
             close_within: None,
             socket_options: Vec::new(),
             marks: Vec::new(),
@@ -391,6 +397,7 @@ pub(crate) trait Hosted: Any {
     fn datagram(&mut self, datagram: Datagram<'_>, call: &mut Call) -> Outcome;
     fn datagram_failed(&mut self, failure: DatagramFailure, call: &mut Call) -> Outcome;
     fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome;
+    fn closing(&mut self, reason: &CloseReason, call: &mut Call);
     fn closed(&mut self, reason: &CloseReason, call: &mut Call);
     fn revive(&mut self, reason: &CloseReason, call: &mut Call) -> bool;
     fn type_name(&self) -> &'static str;
@@ -448,6 +455,10 @@ impl<A: Actor> Hosted for A {
 
     fn stopping(&mut self, deadline: Instant, call: &mut Call) -> Outcome {
         Actor::stopping(self, deadline, &mut Context::new(call))
+    }
+
+    fn closing(&mut self, reason: &CloseReason, call: &mut Call) {
+        Actor::closing(self, reason, &mut Context::new(call));
     }
 
     fn closed(&mut self, reason: &CloseReason, call: &mut Call) {

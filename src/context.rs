@@ -5,6 +5,7 @@
 //! re-entrancy impossible, actors testable without sockets, and the poller's back end exchangeable.
 
 mod adopt;
+mod framing;
 mod writing;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use crate::ask::{AskError, Asked, Reply};
 use crate::call::{Call, Spawned, TimerFor, Wants};
 use crate::connect::{ConnectOptions, Remote, Target};
 use crate::flags::Flags;
+use crate::frames::Framer;
 use crate::handle::Handle;
 use crate::output::Staged;
 use crate::registry::{ActorId, ActorKey, Registry};
@@ -37,6 +39,8 @@ pub struct Context<'a, A: Actor> {
     pub(crate) call: &'a mut Call,
     /// The type that hosts the actor: its own, or that of the outermost adapter around it.
     host: fn(&Registry) -> Arc<Post<A::Message>>,
+    /// How frames are written here.
+    framer: Option<&'a dyn Framer>,
     actor: PhantomData<fn(&mut A)>,
 }
 
@@ -45,6 +49,7 @@ impl<'a, A: Actor> Context<'a, A> {
         Context {
             call,
             host: Registry::post::<A>,
+            framer: None,
             actor: PhantomData,
         }
     }
@@ -505,6 +510,7 @@ impl<'a, A: Actor> Context<'a, A> {
         let result = callback(&mut Context {
             call: inside.call,
             host: self.host,
+            framer: self.framer,
             actor: PhantomData,
         });
         // Behind all that the outer actor makes of it.
@@ -522,6 +528,7 @@ impl<'a, A: Actor> Context<'a, A> {
         Context {
             call: self.call,
             host: self.host,
+            framer: self.framer,
             actor: PhantomData,
         }
     }
@@ -534,6 +541,28 @@ impl<'a, A: Actor> Context<'a, A> {
     pub fn is_closing(&self) -> bool {
         let flags = self.call.flags;
         self.call.wants.has(Wants::ENDS) || flags.has(Flags::CLOSING) && flags.has(Flags::SOCKET)
+    }
+
+    /// Whether the actor goes on being shown input: not where it has [paused](Context::pause),
+    /// [waits for room](Context::wait_for_room) or [closes](Context::is_closing).
+    ///
+    /// An adapter that takes several frames out of one input asks this before each, and leaves the
+    /// rest where the actor inside has had enough: it is shown again when that goes on. (The
+    /// framework asks the same between two calls of [`readable`](Actor::readable).)
+    #[inline]
+    pub fn is_reading(&self) -> bool {
+        let (flags, wants) = (self.call.flags, self.call.wants);
+        let resumes = wants.has(Wants::RESUME);
+        !wants.has(Wants::STOPS_INPUT)
+            && !flags.has(Flags::WAITING | Flags::CLOSING | Flags::EOF_TOLD)
+            && (resumes || !flags.has(Flags::PAUSED))
+    }
+
+    /// Whether [`shutdown_write`](Context::shutdown_write) was called, in this callback or before:
+    /// in an earlier one, nothing can be written any more.
+    #[inline]
+    pub fn is_shutting_down_write(&self) -> bool {
+        self.call.wants.has(Wants::SHUTDOWN_WRITE) || self.call.flags.has(Flags::WRITE_SHUT)
     }
 }
 

@@ -33,6 +33,7 @@ pub struct Input<'buf> {
     bytes: &'buf [u8],
     consumed: usize,
     needed: usize,
+    held: usize,
     at_end: bool,
 }
 
@@ -46,6 +47,7 @@ impl<'buf> Input<'buf> {
             bytes,
             consumed: 0,
             needed: 0,
+            held: 0,
             at_end,
         }
     }
@@ -135,6 +137,60 @@ impl<'buf> Input<'buf> {
         self.needed
     }
 
+    /// Says that of the bytes consumed, now and in earlier calls, `n` are kept by the actor itself
+    /// and are part of a frame that is not complete. They count as if they had been left here: for
+    /// [`input_max`](crate::ConnectionOptions::input_max),
+    /// [`incomplete_timeout`](crate::ConnectionOptions::incomplete_timeout) and
+    /// [`least_input_rate`](crate::ConnectionOptions::least_input_rate).
+    ///
+    /// For adapters that have to take bytes out before a frame is whole: a message in fragments, a
+    /// decompression. What the last call of `readable` said holds until the next, so it is said in
+    /// each. To count all bytes that came of the frame, headers among them, makes its time run on;
+    /// where `n` grows by less than was consumed, a new frame has begun.
+    ///
+    /// At the peer's half-close an actor that holds bytes is called once more, if only with an empty
+    /// input.
+    ///
+    /// ```
+    /// use greenroom::testing::Stage;
+    /// use greenroom::*;
+    ///
+    /// /// Takes what comes, up to a full stop.
+    /// struct Sentence(Vec<u8>);
+    ///
+    /// impl Actor for Sentence {
+    ///     type Message = ();
+    ///
+    ///     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         for byte in input.take_all() {
+    ///             self.0.push(*byte);
+    ///             if *byte == b'.' {
+    ///                 ctx.write(std::mem::take(&mut self.0));
+    ///             }
+    ///         }
+    ///         input.hold(self.0.len());
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let options = ConnectionOptions::new().input_max(20);
+    /// let mut stage = Stage::with_options(Sentence(Vec::new()), options);
+    /// stage.receive("This is it. And this");
+    /// assert_eq!(stage.output(), "This is it.");
+    /// stage.receive(" is far too long");
+    /// assert!(matches!(stage.reason(), Some(CloseReason::InputTooLong { len: 25, limit: 20 })));
+    /// ```
+    #[inline]
+    pub fn hold(&mut self, n: usize) {
+        self.held = n;
+    }
+
+    /// What `hold` said last; 0 if nothing.
+    #[inline]
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
     /// Consumes a line: returns the bytes before its `\n`, without a `\r` at their end. None while
     /// it is incomplete; at the end of input, what no `\n` follows is left in
     /// [`bytes`](Self::bytes).
@@ -147,18 +203,98 @@ impl<'buf> Input<'buf> {
     /// included. Nothing is consumed.
     #[inline]
     pub fn line(&mut self, max: usize) -> Result<Option<&'buf [u8]>, FrameError> {
-        let mut searched = &self.bytes[..self.len().min(max.saturating_add(1))];
-        // std's only way to libc's memchr: six times as fast on long lines as a search with
-        // `position`. A slice gives no read error.
-        let found = searched.skip_until(b'\n').unwrap_or(0);
-        match self.bytes[..found].strip_suffix(b"\n") {
-            Some(line) => {
-                self.consume(found);
+        self.line_from(max, &mut 0)
+    }
+
+    /// The same for who remembers how much of an incomplete line has been looked through, from 0 on.
+    #[inline]
+    pub(crate) fn line_from(
+        &mut self,
+        max: usize,
+        searched: &mut usize,
+    ) -> Result<Option<&'buf [u8]>, FrameError> {
+        let end = self.len().min(max.saturating_add(1));
+        let from = (*searched).min(end);
+        match position(&self.bytes[from..end], b'\n') {
+            Some(at) => {
+                let line = &self.bytes[..from + at];
+                self.consume(line.len() + 1);
+                *searched = 0;
                 Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
             }
             None if self.len() > max => Err(FrameError::TooLong { limit: max }),
-            None => Ok(None),
+            None => {
+                *searched = end;
+                Ok(None)
+            }
         }
+    }
+
+    /// Consumes a frame and the delimiter behind it, any bytes; returns the frame without it. None
+    /// while it is incomplete.
+    ///
+    /// Each call looks through an incomplete frame again, up to the limit.
+    ///
+    /// # Errors
+    ///
+    /// [`FrameError::TooLong`] as soon as no delimiter can stand within or right behind the first
+    /// `max` bytes any more. Nothing is consumed.
+    ///
+    /// # Panics
+    ///
+    /// If the delimiter is empty.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let mut input = greenroom::Input::new(b"one--two--thr", false);
+    /// assert_eq!(input.delimited(b"--", 80)?, Some(&b"one"[..]));
+    /// assert_eq!(input.delimited(b"--", 80)?, Some(&b"two"[..]));
+    /// assert_eq!(input.delimited(b"--", 80)?, None);
+    /// # Ok::<(), greenroom::FrameError>(())
+    /// ```
+    pub fn delimited(
+        &mut self,
+        delimiter: &[u8],
+        max: usize,
+    ) -> Result<Option<&'buf [u8]>, FrameError> {
+        self.delimited_from(delimiter, max, &mut 0)
+    }
+
+    /// The same for who remembers how much of an incomplete frame has been looked through, from 0
+    /// on.
+    pub(crate) fn delimited_from(
+        &mut self,
+        delimiter: &[u8],
+        max: usize,
+        searched: &mut usize,
+    ) -> Result<Option<&'buf [u8]>, FrameError> {
+        let Some(&first) = delimiter.first() else {
+            panic!("delimited: the delimiter is empty");
+        };
+        let end = self.len().min(max.saturating_add(delimiter.len()));
+        let window = &self.bytes[..end];
+        let mut from = (*searched).min(end);
+        while let Some(at) = position(&window[from..], first) {
+            let start = from + at;
+            let here = &window[start..];
+            if here.starts_with(delimiter) {
+                self.consume(start + delimiter.len());
+                *searched = 0;
+                return Ok(Some(&window[..start]));
+            }
+            if delimiter.starts_with(here) && start <= max {
+                // The rest of the delimiter may be still to come.
+                *searched = start;
+                return Ok(None);
+            }
+            from = start + 1;
+        }
+        if self.len() > max {
+            return Err(FrameError::TooLong { limit: max });
+        }
+        *searched = end;
+        Ok(None)
     }
 
     /// Consumes a frame of `n` bytes. If it is incomplete, consumes nothing and calls
@@ -203,22 +339,35 @@ impl<'buf> Input<'buf> {
         prefix: Prefix,
         max: usize,
     ) -> Result<Option<&'buf [u8]>, FrameError> {
-        let Some((header, rest)) = self.bytes.split_at_checked(prefix.size()) else {
-            self.need(prefix.size());
-            return Ok(None);
-        };
         let too_long = FrameError::TooLong { limit: max };
-        let n = usize::try_from(prefix.decode(header)).map_err(|_| too_long)?;
+        let (size, n) = match prefix.read(self.bytes, max)? {
+            Ok(header) => header,
+            Err(size) => {
+                self.need(size);
+                return Ok(None);
+            }
+        };
+        let n = usize::try_from(n).map_err(|_| too_long)?;
         if n > max {
             return Err(too_long);
         }
-        let Some(frame) = rest.get(..n) else {
-            self.need(n.saturating_add(prefix.size()));
+        let Some(frame) = self.bytes[size..].get(..n) else {
+            self.need(n.saturating_add(size));
             return Ok(None);
         };
-        self.consume(prefix.size() + n);
+        self.consume(size + n);
         Ok(Some(frame))
     }
+}
+
+/// Where `byte` is first.
+#[inline]
+pub(crate) fn position(mut bytes: &[u8], byte: u8) -> Option<usize> {
+    let all = bytes;
+    // std's only way to libc's memchr: six times as fast on long lines as a search with `position`.
+    // A slice gives no read error.
+    let found = bytes.skip_until(byte).unwrap_or(0).checked_sub(1)?;
+    (all[found] == byte).then_some(found)
 }
 
 /// Shows lengths only: the bytes may be secret, and many.
@@ -228,6 +377,7 @@ impl fmt::Debug for Input<'_> {
             .field("len", &self.len())
             .field("consumed", &self.consumed)
             .field("needed", &self.needed)
+            .field("held", &self.held)
             .field("at_end", &self.at_end)
             .finish()
     }
@@ -250,7 +400,7 @@ impl Buf for Input<'_> {
 }
 
 /// How the length before a frame is written: its size in bits, and its byte order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Prefix {
     /// One byte.
     U8,
@@ -266,28 +416,104 @@ pub enum Prefix {
     U64Be,
     /// Eight bytes, little-endian.
     U64Le,
+    /// One to ten bytes of seven bits each, the lowest first, the highest bit of a byte saying that
+    /// another follows (LEB128): as protobuf delimits messages.
+    Varint,
 }
 
 impl Prefix {
-    /// The bytes that the length takes.
+    /// The bytes that the length takes; of a [`Varint`](Prefix::Varint) the most that it may.
     pub const fn size(self) -> usize {
         match self {
             Self::U8 => 1,
             Self::U16Be | Self::U16Le => 2,
             Self::U32Be | Self::U32Le => 4,
             Self::U64Be | Self::U64Le => 8,
+            Self::Varint => 10,
         }
     }
 
-    fn decode(self, mut header: &[u8]) -> u64 {
+    /// The longest frame that this can tell of.
+    pub const fn max(self) -> u64 {
         match self {
-            Self::U8 | Self::U16Be | Self::U32Be | Self::U64Be => header.get_uint(self.size()),
-            Self::U16Le | Self::U32Le | Self::U64Le => header.get_uint_le(self.size()),
+            Self::Varint => u64::MAX,
+            _ => u64::MAX >> (64 - 8 * self.size()),
         }
+    }
+
+    /// Writes the length `n` as it stands before a frame: the bytes, and how many of them.
+    ///
+    /// `None` where it does not fit.
+    pub fn write(self, n: u64) -> Option<([u8; 10], usize)> {
+        if n > self.max() {
+            return None;
+        }
+        let mut header = [0; 10];
+        let mut size = self.size();
+        match self {
+            Self::U8 | Self::U16Be | Self::U32Be | Self::U64Be => {
+                header[..size].copy_from_slice(&n.to_be_bytes()[8 - size..]);
+            }
+            Self::U16Le | Self::U32Le | Self::U64Le => {
+                header[..size].copy_from_slice(&n.to_le_bytes()[..size]);
+            }
+            Self::Varint => {
+                size = 0;
+                let mut rest = n;
+                loop {
+                    let more = rest >= 0x80;
+                    header[size] = (rest as u8 & 0x7f) | u8::from(more) << 7;
+                    rest >>= 7;
+                    size += 1;
+                    if !more {
+                        break;
+                    }
+                }
+            }
+        }
+        Some((header, size))
+    }
+
+    /// Reads the length at the front of `bytes`: how many bytes it took, and it; or how many bytes
+    /// are needed.
+    fn read(self, bytes: &[u8], max: usize) -> Result<Result<(usize, u64), usize>, FrameError> {
+        if self == Self::Varint {
+            return read_varint(bytes, max);
+        }
+        let size = self.size();
+        Ok(match bytes.get(..size) {
+            Some(mut header) => Ok((
+                size,
+                match self {
+                    Self::U16Le | Self::U32Le | Self::U64Le => header.get_uint_le(size),
+                    _ => header.get_uint(size),
+                },
+            )),
+            None => Err(size),
+        })
     }
 }
 
-/// Why the bytes that have arrived cannot be framed.
+/// What is longer than `max` is told before the rest of the length has come.
+fn read_varint(bytes: &[u8], max: usize) -> Result<Result<(usize, u64), usize>, FrameError> {
+    let mut value = 0;
+    for (place, byte) in bytes.iter().take(10).enumerate() {
+        let bits = u64::from(byte & 0x7f);
+        if place == 9 && *byte > 1 {
+            return Err(FrameError::BadLength);
+        }
+        value |= bits << (7 * place);
+        if value > max as u64 {
+            return Err(FrameError::TooLong { limit: max });
+        }
+        if byte & 0x80 == 0 {
+            return Ok(Ok((place + 1, value)));
+        }
+    }
+    Ok(Err(bytes.len() + 1))
+}
+
+/// Why bytes that have arrived cannot be framed, or a frame not be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
@@ -297,6 +523,25 @@ pub enum FrameError {
         /// That limit, in bytes.
         limit: usize,
     },
+    /// The length before a frame is none: a varint of more than 64 bits.
+    BadLength,
+    /// The input ended within a frame.
+    #[non_exhaustive]
+    Incomplete {
+        /// How many bytes of it had come.
+        len: usize,
+    },
+    /// A frame that was to be written holds what ends one: its delimiter, or, as a line, a line
+    /// break.
+    HoldsDelimiter,
+    /// A frame that was to be written has another size than all frames have.
+    #[non_exhaustive]
+    WrongSize {
+        /// Its size, in bytes.
+        len: usize,
+        /// What all have.
+        size: usize,
+    },
 }
 
 impl fmt::Display for FrameError {
@@ -304,6 +549,22 @@ impl fmt::Display for FrameError {
         match self {
             Self::TooLong { limit } => {
                 write!(f, "line or frame longer than its limit of {limit} bytes")
+            }
+            Self::BadLength => f.write_str("the length of a frame takes more than 64 bits"),
+            Self::Incomplete { len } => {
+                write!(
+                    f,
+                    "the input ended within a frame of which {len} bytes had come"
+                )
+            }
+            Self::HoldsDelimiter => {
+                f.write_str("a frame to be written holds the delimiter that would end it")
+            }
+            Self::WrongSize { len, size } => {
+                write!(
+                    f,
+                    "a frame to be written has {len} bytes where all have {size}"
+                )
             }
         }
     }

@@ -97,6 +97,7 @@ mod context;
 mod datagram;
 mod directory;
 mod entrance;
+mod frames;
 mod gone;
 mod handle;
 pub mod handover;
@@ -107,6 +108,7 @@ mod local;
 mod offload;
 mod origin;
 mod pool;
+pub mod protocol;
 mod reconnect;
 #[cfg(feature = "signals")]
 pub mod signals;

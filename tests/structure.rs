@@ -60,6 +60,7 @@ const LEVELS: [&[&str]; 7] = [
         "output",
         "outbox",
         "input",
+        "frames",
         "flags",
         "watch",
         "workers",

@@ -4,12 +4,13 @@
 //! `end` does it at once. Both come down to `retire` (the actor's end) and `free` (the socket's and
 //! the slot's).
 
+use std::any::Any;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::actor::CloseReason;
-use crate::call::{Hosted, Noted};
+use crate::call::{Hosted, Noted, Wants};
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::special::Special;
@@ -49,17 +50,17 @@ impl Hosts {
         if !self.slots[index].flags.has(Flags::SOCKET) {
             return self.end(index, reason);
         }
-        self.slots[index].flags.set(Flags::CLOSING);
+        if let Some(reason) = self.begin_close(index, reason) {
+            self.flush_to_close(index, reason, within);
+        }
+    }
+
+    /// The rest of a close that has begun.
+    fn flush_to_close(&mut self, index: usize, reason: CloseReason, within: Option<Duration>) {
         let key = self.key(index);
         let now = self.call.now();
         let extra = self.extra(index, now);
         extra.reason = Some(reason);
-        // Nothing is shown to the actor any more.
-        extra.kept = bytes::BytesMut::new();
-        extra.need = 0;
-        if let Some(error) = extra.broken.take() {
-            return self.fail(index, error);
-        }
         if within.is_none() {
             extra.begin_flush();
         }
@@ -82,6 +83,119 @@ impl Hosts {
             }
             self.watch_flush(index, within);
         }
+    }
+
+    /// An idle connection lingers only for a farewell.
+    pub(super) fn close_idle(&mut self, index: usize, after: Duration) {
+        let reason = CloseReason::Idle(after);
+        let flags = self.slots[index].flags;
+        if self.queued_at(index) > 0 || flags.has(Flags::SPECIAL) || !flags.has(Flags::SOCKET) {
+            // Its peer takes nothing.
+            return self.end(index, reason);
+        }
+        if let Some(reason) = self.begin_close(index, reason) {
+            if self.queued_at(index) > 0 {
+                self.flush_to_close(index, reason, None);
+            } else {
+                self.end(index, reason);
+            }
+        }
+    }
+
+    /// The poller ends: a farewell leaves now or not at all. `None` where there is one; then the
+    /// connection is still to be ended, or freed.
+    fn close_at_end(&mut self, index: usize, reason: CloseReason) -> Option<CloseReason> {
+        let flags = self.slots[index].flags;
+        if !flags.has(Flags::SOCKET)
+            || flags.has(Flags::CLOSING | Flags::SPECIAL)
+            || self.queued_at(index) > 0
+        {
+            return Some(reason);
+        }
+        let reason = self.begin_close(index, reason)?;
+        if self.queued_at(index) == 0 {
+            return Some(reason);
+        }
+        let now = self.call.now();
+        self.extra(index, now).reason = Some(reason);
+        self.flush(index);
+        None
+    }
+
+    /// From here on the actor of a stream is shown nothing any more, and it says its farewell, which
+    /// is kept behind all that waits. `None` where it has ended over that.
+    pub(super) fn begin_close(&mut self, index: usize, reason: CloseReason) -> Option<CloseReason> {
+        self.slots[index].flags.set(Flags::CLOSING);
+        if let Some(extra) = self.extras.get_mut(self.slots[index].extra) {
+            extra.kept = bytes::BytesMut::new();
+            extra.need = 0;
+            extra.held = 0;
+            if let Some(error) = extra.broken.take() {
+                extra.reason = Some(reason);
+                self.fail(index, error);
+                return None;
+            }
+        }
+        let slot = &mut self.slots[index];
+        if !slot.flags.has(Flags::OPENED) || slot.flags.has(Flags::WRITE_SHUT) {
+            return Some(reason);
+        }
+        begin(&mut self.call, slot, index, &self.extras);
+        let Some(actor) = slot.actor.as_deref_mut() else {
+            return Some(reason);
+        };
+        let called = guard(|| actor.closing(&reason, &mut self.call));
+        let wants = self.call.wants;
+        if wants.is_empty() && called.is_ok() && self.call.spawned.is_empty() {
+            self.keep_staged(index, 0);
+            return Some(reason);
+        }
+        self.after_farewell(index, called, reason)
+    }
+
+    /// Of what else was asked for in a farewell only an abort is more than the close that is under
+    /// way.
+    #[cold]
+    fn after_farewell(
+        &mut self,
+        index: usize,
+        called: Result<(), Box<dyn Any + Send>>,
+        reason: CloseReason,
+    ) -> Option<CloseReason> {
+        let wants = self.call.wants;
+        let ends = match called {
+            Err(panic) => {
+                let what = self.note_panic(index, &*panic);
+                self.drop_guarded(panic);
+                self.slots[index].flags.set(Flags::ABORT);
+                Some(CloseReason::Panicked(what))
+            }
+            Ok(()) if wants.has(Wants::ABORT) => Some(CloseReason::Aborted),
+            Ok(()) => None,
+        };
+        if ends.is_some() || wants.has(Wants::OVERFLOW) {
+            // No part of a farewell is to look like all of it.
+            self.call.staged.clear();
+            self.call.marks.clear();
+        }
+        if wants.has(Wants::OPTIONS) && ends.is_none() {
+            self.set_options(index);
+        }
+        self.call.drop_requests();
+        let unused = self.call.detach.take();
+        self.drop_guarded(unused);
+        let kept = ends.is_none() && self.keep_all(index);
+        self.call.marks.clear();
+        self.call.pieces = 0;
+        self.place_spawned();
+        if kept {
+            return Some(reason);
+        }
+        self.drop_guarded(reason);
+        if let Some(ends) = ends {
+            self.end(index, ends);
+        }
+        None
     }
 
     /// A close under way keeps its reason, but for an error of the actor's own.
@@ -375,7 +489,9 @@ impl Hosts {
                         Some(reason @ CloseReason::Error(_)) => reason,
                         _ => CloseReason::Stopped,
                     };
-                    self.end(index, reason);
+                    if let Some(reason) = self.close_at_end(index, reason) {
+                        self.end(index, reason);
+                    }
                 }
             }
         }

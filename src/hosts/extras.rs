@@ -23,6 +23,8 @@ pub(super) struct Extra {
     pub(super) kept: BytesMut,
     /// How many bytes the actor wants to see before it is called again.
     pub(super) need: usize,
+    /// How many bytes of an incomplete frame it keeps itself, which count as if they were in `kept`.
+    pub(super) held: usize,
     /// Output that waits for the end of the turn or for the socket.
     pub(super) output: Output,
     /// What most connections do not need.
@@ -56,6 +58,7 @@ impl Extra {
         Extra {
             kept: BytesMut::new(),
             need: 0,
+            held: 0,
             output: Output::default(),
             apart: None,
             counted: 0,
@@ -76,8 +79,14 @@ impl Extra {
         self.kept.is_empty()
             && self.queued() == 0
             && self.need == 0
+            && self.held == 0
             && self.reason.is_none()
             && self.apart.as_deref().is_none_or(Apart::is_idle)
+    }
+
+    /// How many bytes of input count as kept.
+    pub(super) fn unread(&self) -> usize {
+        self.kept.len() + self.held
     }
 
     /// From here on it is counted how much of the output is taken.
@@ -198,6 +207,7 @@ impl Extras {
             extra.kept.clear();
             extra.output.clear();
             extra.need = 0;
+            extra.held = 0;
             extra.paused_since = None;
             extra.flush_from = 0;
             extra.broken = None;
@@ -280,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extra_is_idle_when_none_of_its_five_things_is_there() {
+    fn an_extra_is_idle_when_none_of_its_six_things_is_there() {
         let new = || Extra::new(Instant::now());
         assert!(new().is_idle());
         let mut extra = new();
@@ -290,6 +300,7 @@ mod tests {
         extra.output.push_slice(b"waits");
         assert!(!extra.is_idle());
         assert!(!Extra { need: 1, ..new() }.is_idle());
+        assert!(!Extra { held: 1, ..new() }.is_idle());
         let apart = Some(Box::default());
         let mut extra = Extra { apart, ..new() };
         assert!(extra.is_idle(), "with nothing in it");
@@ -309,6 +320,7 @@ mod tests {
         extra.kept.extend_from_slice(b"kept");
         extra.output.push_slice(b"waits");
         extra.need = 9;
+        extra.held = 9;
         extra.apart = Some(Box::default());
         extra.reason = Some(CloseReason::Finished);
         extras.give_back(id.expect("taken"));

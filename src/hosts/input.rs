@@ -20,6 +20,19 @@ enum Shown {
     Kept,
 }
 
+/// What an actor said of the frame that it could not take yet.
+#[derive(Clone, Copy)]
+struct Rest {
+    need: usize,
+    held: usize,
+}
+
+impl Rest {
+    fn is_nothing(self) -> bool {
+        self.need | self.held == 0
+    }
+}
+
 impl Hosts {
     /// Reads once, as much as the buffer holds behind what was kept, and shows what has come. If there is more, the
     /// selector reports it in the next turn, after everybody else's.
@@ -87,7 +100,7 @@ impl Hosts {
     fn show_end(&mut self, index: usize) {
         let key = self.key(index);
         let extra = self.extras.get(self.slots[index].extra);
-        if extra.is_some_and(|extra| !extra.kept.is_empty()) {
+        if extra.is_some_and(|extra| extra.unread() > 0) {
             self.show(index, Shown::Kept, true);
         }
         if self.find(key).is_none() {
@@ -99,6 +112,7 @@ impl Hosts {
             if let Some(extra) = self.extras.get_mut(self.slots[index].extra) {
                 extra.kept.clear();
                 extra.need = 0;
+                extra.held = 0;
             }
             self.tidy(index);
             let called = self.enter(index, |actor, call| actor.read_closed(call));
@@ -114,13 +128,15 @@ impl Hosts {
     fn show(&mut self, index: usize, shown: Shown, at_end: bool) {
         let slot = &mut self.slots[index];
         let extra = self.extras.get(slot.extra);
-        let (need, kept) = extra.map_or((0, 0), |extra| (extra.need, extra.kept.len()));
+        let (need, kept, held) = extra.map_or((0, 0, 0), |extra| {
+            (extra.need, extra.kept.len(), extra.held)
+        });
         let len = match shown {
             Shown::Buffer(len) => len,
             Shown::Kept => kept,
         };
         if len < need && !at_end {
-            self.keep(index, shown, 0, need, true);
+            self.keep(index, shown, 0, Rest { need, held }, true);
             return self.check_kept(index, false);
         }
         begin(&mut self.call, slot, index, &self.extras);
@@ -137,10 +153,14 @@ impl Hosts {
             self.call.shown = addrs.start.addr()..addrs.end.addr();
         }
         let mut consumed = 0;
-        let (called, needed) = loop {
+        let (called, rest) = loop {
             let mut input = Input::new(&bytes[consumed..], at_end);
             let called = guard(|| actor.readable(&mut input, &mut self.call));
             let (step, needed) = (input.consumed(), input.needed());
+            let rest = Rest {
+                need: needed,
+                held: input.held(),
+            };
             consumed += step;
             let again = step > 0
                 && consumed < bytes.len()
@@ -148,16 +168,16 @@ impl Hosts {
                 && !self.call.wants.has(Wants::STOPS_INPUT)
                 && matches!(called, Ok(Ok(())));
             if !again {
-                break (called, needed);
+                break (called, rest);
             }
         };
-        if extra.is_none() && consumed == bytes.len() && needed == 0 {
+        if extra.is_none() && consumed == bytes.len() && rest.is_nothing() {
             // Nothing was kept, and nothing is.
             return self.after(index, called, Flush::Now);
         }
         let key = self.key(index);
         let paused = self.call.wants.has(Wants::STOPS_INPUT);
-        self.keep(index, shown, consumed, needed, false);
+        self.keep(index, shown, consumed, rest, false);
         self.after(index, called, Flush::Now);
         if self.find(key).is_some() {
             self.check_kept(index, paused);
@@ -165,46 +185,57 @@ impl Hosts {
     }
 
     /// Keeps what follows the first `consumed` of the bytes shown.
-    fn keep(&mut self, index: usize, shown: Shown, consumed: usize, need: usize, unseen: bool) {
+    fn keep(&mut self, index: usize, shown: Shown, consumed: usize, rest: Rest, unseen: bool) {
         // Held back, that is: what is in the same turn is still read.
         let is_paused = self.slots[index].flags.has(Flags::NOT_READING);
         let extra = self.extras.get_mut(self.slots[index].extra);
+        let held = extra.as_ref().map_or(0, |extra| extra.held);
+        // Of a frame that the actor keeps part of itself, too, only what it has let go of.
+        let consumed_any = consumed + held > rest.held;
         match shown {
-            Shown::Buffer(len) if consumed == len && need == 0 => {
+            Shown::Buffer(len) if consumed == len && rest.is_nothing() => {
                 let Some(extra) = extra else { return };
                 extra.kept.clear();
                 extra.need = 0;
+                extra.held = 0;
                 self.tidy(index);
             }
             Shown::Buffer(len) => {
                 let now = self.call.now();
                 let was = extra.map_or(0, |extra| extra.kept.len());
-                let rest = std::mem::take(&mut self.read_buf);
+                let buffer = std::mem::take(&mut self.read_buf);
                 let extra = self.extra(index, now);
-                if was == 0 || consumed > 0 {
+                if was + held == 0 || consumed_any {
                     extra.input_since = now;
                     extra.paused_since = is_paused.then_some(now);
                 }
                 if unseen {
-                    extra.kept.extend_from_slice(&rest[was..len]);
+                    extra.kept.extend_from_slice(&buffer[was..len]);
                 } else {
                     extra.kept.clear();
-                    extra.kept.extend_from_slice(&rest[consumed..len]);
+                    extra.kept.extend_from_slice(&buffer[consumed..len]);
                 }
-                extra.need = need;
-                self.read_buf = rest;
+                extra.need = rest.need;
+                extra.held = rest.held;
+                self.read_buf = buffer;
                 self.watch_input(index);
             }
             Shown::Kept => {
-                let Some(extra) = extra else { return };
+                if extra.is_none() && rest.is_nothing() {
+                    return;
+                }
+                let now = self.call.now();
+                let extra = self.extra(index, now);
                 extra.kept.advance(consumed);
-                extra.need = need;
+                extra.need = rest.need;
+                extra.held = rest.held;
                 if extra.kept.is_empty() {
                     // `advance` alone would hold on to the space of what was consumed.
                     extra.kept = bytes::BytesMut::new();
+                }
+                if extra.unread() == 0 {
                     self.tidy(index);
-                } else if consumed > 0 {
-                    let now = self.call.now();
+                } else if consumed_any {
                     extra.input_since = now;
                     extra.paused_since = is_paused.then_some(now);
                 }
@@ -222,7 +253,7 @@ impl Hosts {
         let limit = self.call.origins[usize::from(slot.origin)]
             .options
             .input_max;
-        let len = extra.kept.len().max(extra.need);
+        let len = extra.held + extra.kept.len().max(extra.need);
         if len > limit && !paused && !slot.flags.has(Flags::NOT_READING | Flags::CLOSING) {
             self.close(index, CloseReason::InputTooLong { len, limit });
         }

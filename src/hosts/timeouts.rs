@@ -88,7 +88,7 @@ impl Hosts {
     /// Reading stops, and with it the time of a frame that is not whole.
     pub(super) fn pause_frame(&mut self, index: usize) {
         if let Some(extra) = self.extras.get_mut(self.slots[index].extra)
-            && !extra.kept.is_empty()
+            && extra.unread() > 0
             && extra.paused_since.is_none()
         {
             extra.paused_since = Some(self.call.now());
@@ -148,7 +148,7 @@ impl Hosts {
                 let last = self.active_ms[index];
                 let idle = Duration::from_millis(u64::from(self.stamp().wrapping_sub(last)));
                 if idle >= after {
-                    self.end(index, CloseReason::Idle(after));
+                    self.close_idle(index, after);
                 } else {
                     self.watch(index, watch, now + (after - idle));
                 }
@@ -169,8 +169,7 @@ impl Hosts {
                 }
                 let extra = self.extras.get(slot.extra);
                 // What is left of a pause's frame is watched from its end on.
-                let watches =
-                    |extra: &&Extra| !extra.kept.is_empty() && extra.paused_since.is_none();
+                let watches = |extra: &&Extra| extra.unread() > 0 && extra.paused_since.is_none();
                 let Some(extra) = extra.filter(watches) else {
                     return;
                 };
@@ -259,7 +258,7 @@ fn look_at_input(
     now: Instant,
 ) -> Result<Option<Duration>, CloseReason> {
     let waited = now.saturating_duration_since(extra.input_since);
-    let kept = extra.kept.len();
+    let kept = extra.unread();
     let mut left = None;
     if let Some(after) = options.incomplete_timeout {
         if waited >= after {

@@ -114,6 +114,10 @@ impl<A: Actor> Actor for Line<A> {
         self.actor.stopping(deadline, &mut ctx.of_type())
     }
 
+    fn closing(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+        self.actor.closing(reason, &mut ctx.of_type());
+    }
+
     fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
         // First: the actor's may panic.
         self.word.reason = reason.name();

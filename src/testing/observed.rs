@@ -121,6 +121,15 @@ impl<A: Actor> Actor for Observed<A> {
         self.pass(ctx, |actor, ctx| actor.stopping(deadline, ctx))
     }
 
+    fn closing(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+        let Seen { actor, error, .. } = &mut *self.seen.borrow_mut();
+        let reason = to_owned(reason, error.take());
+        actor.closing(&reason, &mut ctx.of_type());
+        if let CloseReason::Error(kept) = reason {
+            *error = Some(kept);
+        }
+    }
+
     fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
         let Seen {
             actor,
