@@ -185,8 +185,10 @@ mutants! {
 
     /// A close does not wait for the output.
     close_without_flush breaks 5 {
-        "hosts/close.rs": "if self.queued_at(index) == 0 {"
-            => "if self.queued_at(index) == 0 || MUTANT {",
+        "hosts/close.rs": "if self.queued_at(index) == 0 {
+            self.finish_close(index);"
+            => "if self.queued_at(index) == 0 || MUTANT {
+            self.finish_close(index);",
     }
 
     /// A half-close does not wait for the output.
@@ -233,16 +235,16 @@ mutants! {
 
     /// The half-close is told before what was kept is shown.
     kept_input_is_dropped_at_the_end breaks 5 {
-        "hosts/input.rs": "if extra.is_some_and(|extra| !extra.kept.is_empty()) {
+        "hosts/input.rs": "if extra.is_some_and(|extra| extra.unread() > 0) {
             self.show(index, Shown::Kept, true);"
-            => "if extra.is_some_and(|extra| !extra.kept.is_empty()) && !MUTANT {
+            => "if extra.is_some_and(|extra| extra.unread() > 0) && !MUTANT {
             self.show(index, Shown::Kept, true);",
     }
 
     /// Kept input stands behind what is read next.
     kept_input_is_forgotten breaks 5 {
-        "hosts/input.rs": "extra.kept.extend_from_slice(&rest[consumed..len]);"
-            => "extra.kept.extend_from_slice(&rest[(consumed + usize::from(MUTANT)).min(len)..len]);",
+        "hosts/input.rs": "extra.kept.extend_from_slice(&buffer[consumed..len]);"
+            => "extra.kept.extend_from_slice(&buffer[(consumed + usize::from(MUTANT)).min(len)..len]);",
     }
 
     /// A write where there is no socket leads nowhere, and nobody is told.
