@@ -504,7 +504,7 @@ impl Listener {
             if ticket.is_none() {
                 entrance.give(&hosts.call.shared);
                 count_refused(Cause::Source, hosts);
-                let farewell = entrance.source_farewell.clone();
+                let farewell = entrance.source_farewell().clone();
                 return hosts.refuse(&self.opened.origin, socket, peer, farewell);
             }
         }

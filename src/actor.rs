@@ -12,6 +12,7 @@ use crate::datagram::{Datagram, DatagramFailure};
 use crate::input::Input;
 use crate::sys::SocketOption;
 use crate::timers::TimerKey;
+use crate::tls::TlsError;
 
 /// What a callback returns: `Ok(())` to go on, an error to close this one connection.
 ///
@@ -369,11 +370,14 @@ pub enum CloseReason {
     },
     /// The connection that the actor was made for was not made: `closed` is all that it is told.
     NotConnected(ConnectError),
+    /// TLS failed on a connection that it had secured: a record was bad, the peer sent an alert, or it
+    /// ended without saying so. What had come before in order was shown.
+    Tls(TlsError),
 }
 
 impl CloseReason {
     /// The names of all reasons, for the counters.
-    pub(crate) const NAMES: [&'static str; 21] = [
+    pub(crate) const NAMES: [&'static str; 22] = [
         "peer closed",
         "finished",
         "aborted",
@@ -395,6 +399,7 @@ impl CloseReason {
         "output rate",
         "not flushed",
         "not connected",
+        "tls",
     ];
 
     /// The place of this reason in [`NAMES`](CloseReason::NAMES).
@@ -421,6 +426,7 @@ impl CloseReason {
             CloseReason::OutputRate { .. } => 18,
             CloseReason::NotFlushed { .. } => 19,
             CloseReason::NotConnected(_) => 20,
+            CloseReason::Tls(_) => 21,
         }
     }
 
@@ -496,6 +502,7 @@ impl fmt::Display for CloseReason {
                 )
             }
             CloseReason::NotConnected(error) => error.fmt(f),
+            CloseReason::Tls(error) => error.fmt(f),
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::output::{Mark, Staged};
 use crate::registry::{ActorKey, Counters, Registry};
 use crate::sys::{Endpoint, Interest, Peer, Socket, SocketOption, clock};
 use crate::timers::{TimerKey, Timers, deadline_after};
+use crate::tls::Session;
 use crate::watch::Watch;
 
 pub(crate) use marks::Noted;
@@ -197,6 +198,8 @@ pub(crate) struct Call {
     pub(crate) locals: HashMap<u32, Endpoint>,
     /// What is kept of datagram sockets, by slot.
     pub(crate) datagrams: HashMap<u32, Datagrams>,
+    /// TLS of the connections that have it, by slot.
+    pub(crate) sessions: HashMap<u32, Box<Session>>,
     /// Datagram sockets to be bound.
     pub(crate) bindings: VecDeque<Binding>,
     pub(crate) registry: Arc<Registry>,
@@ -251,6 +254,7 @@ impl Call {
             peers: HashMap::default(),
             locals: HashMap::default(),
             datagrams: HashMap::default(),
+            sessions: HashMap::default(),
             bindings: VecDeque::new(),
             registry,
             shared,

@@ -14,6 +14,7 @@ use crate::sys::{
     CannotConnect, Endpoint, LookupError, SocketOptions, Step, check_path, is_out_of_descriptors,
     is_out_of_memory, is_out_of_ports,
 };
+use crate::tls::{Client, TlsError};
 
 /// The longest name of a host that the domain name system has room for.
 const HOST_MAX: usize = 253;
@@ -222,6 +223,7 @@ pub struct ConnectOptions {
     pub(crate) timeout: Duration,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) socket: SocketOptions,
+    pub(crate) tls: Option<Client>,
 }
 
 impl Default for ConnectOptions {
@@ -231,6 +233,7 @@ impl Default for ConnectOptions {
             timeout: Duration::from_secs(10),
             local: None,
             socket: SocketOptions::new(),
+            tls: None,
         }
     }
 }
@@ -279,6 +282,20 @@ impl ConnectOptions {
     /// nobody does is told as for a connection that is lost.
     pub fn socket(mut self, options: SocketOptions) -> Self {
         self.socket.extend(options);
+        self
+    }
+
+    /// Secures the connection by TLS. [`opened`](crate::Actor::opened) comes when the handshake is done,
+    /// which is to be within the [timeout](ConnectOptions::timeout) of the whole; from then on the actor
+    /// is one like on a plain connection, and [`Context::tls`](crate::Context::tls) tells what was agreed
+    /// on. By default no connection is secured.
+    ///
+    /// Where it comes to nothing, because the server's certificate is not accepted or for another
+    /// reason, no other address of the name is tried; the reason is [`ConnectErrorKind::Tls`], and its
+    /// source a [`TlsError`].
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, client: Client) -> Self {
+        self.tls = Some(client);
         self
     }
 }
@@ -343,6 +360,9 @@ pub enum ConnectErrorKind {
     Closed,
     /// The system stops. To connect again is in vain.
     Stopped,
+    /// The connection was made, and [TLS](crate::TlsError) was not agreed on. [`source`](Error::source)
+    /// tells why.
+    Tls,
     /// Something else: [`source`](Error::source) tells.
     Other,
 }
@@ -351,7 +371,7 @@ impl ConnectErrorKind {
     /// Whether another address may do better.
     pub(crate) fn is_of_one_address(self) -> bool {
         use ConnectErrorKind::*;
-        !matches!(self, NoDescriptors | NoMemory)
+        !matches!(self, NoDescriptors | NoMemory | Tls)
     }
 
     fn of_error(error: &io::Error) -> ConnectErrorKind {
@@ -398,6 +418,7 @@ impl ConnectErrorKind {
             ConnectErrorKind::PermissionDenied => "not permitted",
             ConnectErrorKind::Closed => "closed meanwhile",
             ConnectErrorKind::Stopped => "the system stops",
+            ConnectErrorKind::Tls => "not secured",
             ConnectErrorKind::Other => "failed",
         }
     }
@@ -510,6 +531,15 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn of(kind: ConnectErrorKind) -> Failure {
         Failure { kind, source: None }
+    }
+}
+
+impl From<TlsError> for Failure {
+    fn from(error: TlsError) -> Failure {
+        Failure {
+            kind: ConnectErrorKind::Tls,
+            source: Some(io::Error::other(error)),
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod adopt;
 mod framing;
+#[cfg(feature = "tls")]
+mod tls;
 mod writing;
 
 use std::fmt;

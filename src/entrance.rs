@@ -16,6 +16,7 @@ use crate::proxy_protocol::ProxyProtocol;
 use crate::registry::Registry;
 use crate::sync::lock;
 use crate::sys::Peer;
+use crate::tls::Server;
 
 /// A user's own choice of a poller.
 #[derive(Clone)]
@@ -128,6 +129,8 @@ pub(crate) struct Entrance {
     pub(crate) accepts_per_turn: usize,
     /// Who says whose its connections are.
     pub(crate) proxies: Option<ProxyProtocol>,
+    /// How its connections are secured, if they are.
+    pub(crate) tls: Option<Server>,
     /// Pollers that accept, to be told when there is room again. The same one twice where it has
     /// several sockets.
     pub(crate) homes: Vec<usize>,
@@ -194,8 +197,22 @@ impl Entrance {
     /// The bytes for those who are turned away at a limit; `None` if they wait in the backlog.
     pub(crate) fn farewell(&self) -> Option<&Bytes> {
         match &self.at_limit {
-            AtLimit::Refuse(farewell) => Some(farewell),
+            AtLimit::Refuse(farewell) => Some(self.readable(farewell)),
             AtLimit::Wait => None,
+        }
+    }
+
+    /// The bytes for those whose source has no place left.
+    pub(crate) fn source_farewell(&self) -> &Bytes {
+        self.readable(&self.source_farewell)
+    }
+
+    /// Who speaks TLS can read nothing that comes before it.
+    fn readable<'a>(&self, farewell: &'a Bytes) -> &'a Bytes {
+        static NOTHING: Bytes = Bytes::new();
+        match self.tls {
+            Some(_) => &NOTHING,
+            None => farewell,
         }
     }
 }

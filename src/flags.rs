@@ -81,6 +81,17 @@ impl Flags {
     pub(crate) const NOT_READING: u32 = Flags::PAUSED | Flags::WAITING | Flags::HELD;
     pub(crate) const REGISTERED: u32 = Flags::REG_READ | Flags::REG_WRITE;
 
+    /// As an actor is to see them: a connection under TLS is a stream. The other special slots that
+    /// have an actor are no connections.
+    #[inline]
+    pub(crate) fn seen(self) -> Flags {
+        const BOTH: u32 = Flags::SPECIAL | Flags::CONNECTION;
+        if self.0 & BOTH == BOTH {
+            return Flags(self.0 & !Flags::SPECIAL);
+        }
+        self
+    }
+
     /// Whether any of `bits` holds.
     #[inline]
     pub(crate) fn has(self, bits: u32) -> bool {

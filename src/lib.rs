@@ -144,6 +144,9 @@ mod proxy_protocol;
 mod timers;
 #[cfg(feature = "tls")]
 pub mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls/absent.rs"]
+mod tls;
 #[allow(unreachable_pub)]
 mod waker;
 mod workers;
@@ -188,3 +191,4 @@ pub use sys::{
 pub use system::{Builder, System};
 pub use tick::Tick;
 pub use timers::TimerKey;
+pub use tls::{TlsError, TlsErrorKind};

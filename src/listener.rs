@@ -16,6 +16,7 @@ use crate::origin::{AtLimit, ConnectionOptions, Origin};
 use crate::proxy_protocol::ProxyProtocol;
 use crate::sys::{Endpoint, Peer, SocketOption, SocketOptions, clock};
 use crate::timers::deadline_after;
+use crate::tls::Server;
 
 /// How a listener spreads its connections over the [pollers that it serves](ListenOptions::pollers).
 ///
@@ -69,6 +70,7 @@ pub struct ListenOptions {
     pub(crate) socket: SocketOptions,
     pub(crate) proxies: Option<ProxyProtocol>,
     pub(crate) by_processor: bool,
+    pub(crate) tls: Option<Server>,
 }
 
 impl Default for ListenOptions {
@@ -88,6 +90,7 @@ impl Default for ListenOptions {
             socket: SocketOptions::new(),
             proxies: None,
             by_processor: false,
+            tls: None,
         }
     }
 }
@@ -291,6 +294,22 @@ impl ListenOptions {
     /// proxies. By default none does.
     pub fn proxy_protocol(mut self, proxies: ProxyProtocol) -> Self {
         self.proxies = Some(proxies);
+        self
+    }
+
+    /// Each connection is secured by TLS before its actor is made: `server` says how, in what time, and
+    /// how many handshakes a turn of a poller has time for. By default none is.
+    ///
+    /// From [`opened`](crate::Actor::opened) on the actor is one like on a plain connection: what it
+    /// writes is encrypted on the way to the socket, limits and watermarks are of what it reads and
+    /// writes, and [`Context::tls`](crate::Context::tls) tells what was agreed on. A connection whose
+    /// handshake fails never has an actor; it is told to the log, at the level of debugging, and
+    /// [counted](crate::Stats::handshakes_failed). Meanwhile it counts for all limits. Behind a
+    /// [proxy](ListenOptions::proxy_protocol) the header comes first, in the clear. Who is turned away
+    /// at a limit is sent nothing, as nobody could read it.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, server: Server) -> Self {
+        self.tls = Some(server);
         self
     }
 

@@ -23,6 +23,7 @@ use crate::mailbox::Mailbox;
 use crate::presence::Presence;
 use crate::sync::lock;
 use crate::sys::WakeFd;
+use crate::tls::TlsErrorKind;
 use crate::waker::Waker;
 
 slotmap::new_key_type! {
@@ -160,6 +161,14 @@ pub struct Stats {
     /// Connections closed because they did not begin with a header of the
     /// [PROXY protocol](crate::ProxyProtocol) as their listener asks for.
     pub headers_refused: u64,
+    /// Handshakes of TLS that were done, of connections accepted and made.
+    pub handshakes: u64,
+    /// Handshakes of TLS that came to nothing. No actor was made for those of connections that were
+    /// accepted; those of connects count as [failed](Stats::connect_failed), too.
+    pub handshakes_failed: u64,
+    /// The same by [name of what was wrong](crate::TlsErrorKind::name), all of them, also those of which
+    /// there was none.
+    pub handshakes_failed_by: BTreeMap<&'static str, u64>,
     /// Times that a listener had to wait for the next token of its
     /// [rate](crate::ListenOptions::accept_rate).
     pub rate_waits: u64,
@@ -191,6 +200,9 @@ pub(crate) struct Counters {
     pub(crate) datagrams: DatagramCounters,
     pub(crate) options_failed: AtomicU64,
     pub(crate) headers_refused: AtomicU64,
+    pub(crate) handshakes: AtomicU64,
+    /// By [`TlsErrorKind::place`].
+    pub(crate) handshakes_failed: [AtomicU64; TlsErrorKind::NAMES.len()],
     pub(crate) rate_waits: AtomicU64,
     pub(crate) misdirected: AtomicU64,
 }
@@ -233,6 +245,12 @@ impl Counters {
         stats.datagram_errors += get(&self.datagrams.errors);
         stats.options_failed += get(&self.options_failed);
         stats.headers_refused += get(&self.headers_refused);
+        stats.handshakes += get(&self.handshakes);
+        for (name, counter) in TlsErrorKind::NAMES.iter().zip(&self.handshakes_failed) {
+            let count = get(counter);
+            stats.handshakes_failed += count;
+            *stats.handshakes_failed_by.entry(name).or_default() += count;
+        }
         stats.rate_waits += get(&self.rate_waits);
         stats.misdirected += get(&self.misdirected);
     }
@@ -462,6 +480,12 @@ mod tests {
                 (&counters.options_failed, 16),
                 (&counters.headers_refused, 40),
                 (&counters.rate_waits, 14),
+                (&counters.handshakes, 41),
+                (
+                    &counters.handshakes_failed[TlsErrorKind::Deadline.place()],
+                    42,
+                ),
+                (&counters.handshakes_failed[TlsErrorKind::Local.place()], 43),
                 (&counters.misdirected, 15),
                 (&counters.datagrams.received, 21),
                 (&counters.datagrams.truncated, 22),
@@ -492,6 +516,10 @@ mod tests {
         let mut refused_by: BTreeMap<_, _> = Cause::NAMES.map(|name| (name, 0)).into();
         refused_by.insert("listener limit", 2 * 1001);
         refused_by.insert("descriptors", 13 * 1001);
+        let mut handshakes_failed_by: BTreeMap<_, _> =
+            TlsErrorKind::NAMES.map(|name| (name, 0)).into();
+        handshakes_failed_by.insert("deadline", 42 * 1001);
+        handshakes_failed_by.insert("local", 43 * 1001);
         let expected = Stats {
             accepted: 1001,
             refused: 15 * 1001,
@@ -508,6 +536,9 @@ mod tests {
             unclaimed_work: 17 * 1001,
             restarts: 31 * 1001,
             rate_waits: 14 * 1001,
+            handshakes: 41 * 1001,
+            handshakes_failed: 85 * 1001,
+            handshakes_failed_by,
             misdirected: 15 * 1001,
             datagrams_received: 21 * 1001,
             datagrams_truncated: 22 * 1001,

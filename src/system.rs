@@ -515,6 +515,7 @@ impl System {
                     .map(|(per_second, burst)| Rate::new(per_second, burst, clock::now())),
                 accepts_per_turn: options.accepts_per_turn,
                 proxies: options.proxies,
+                tls: options.tls,
                 homes,
                 pollers,
                 spread: options.spread,

@@ -22,6 +22,8 @@ pub(crate) enum Watch {
     },
     /// A connection whose proxy has not said whose it is.
     Header,
+    /// A connection that is not secured.
+    Handshake,
     /// A lingering close whose peer does not close.
     Linger,
     /// Datagrams wait for receivers that took nothing more.

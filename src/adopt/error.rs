@@ -18,6 +18,8 @@ pub enum DetachError {
     Twice,
     /// The socket is not a stream.
     NotAStream,
+    /// The connection is under TLS: whoever got the socket could make nothing of what is on it.
+    Secured,
 }
 
 impl fmt::Display for DetachError {
@@ -27,6 +29,7 @@ impl fmt::Display for DetachError {
             DetachError::Closing => "detach: this callback has closed the connection before",
             DetachError::Twice => "detach: this callback has detached the socket before",
             DetachError::NotAStream => "detach: only a stream can be detached",
+            DetachError::Secured => "detach: a connection under TLS cannot be detached",
         })
     }
 }

@@ -67,6 +67,9 @@ impl<A: Actor> Context<'_, A> {
         if self.call.flags.has(Flags::SPECIAL) {
             return Err(DetachError::NotAStream);
         }
+        if self.call.sessions.contains_key(&self.call.key.index()) {
+            return Err(DetachError::Secured);
+        }
         if self.call.wants.has(Wants::DETACH) {
             return Err(DetachError::Twice);
         }

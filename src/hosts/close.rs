@@ -13,7 +13,6 @@ use crate::actor::CloseReason;
 use crate::call::{Hosted, Noted, Wants};
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
-use crate::hosts::special::Special;
 use crate::hosts::{Hosts, Slot, begin, is_reset};
 use crate::registry::{ActorId, Counters};
 use crate::sys::{Network, Socket, clock};
@@ -44,7 +43,7 @@ impl Hosts {
         if self.slots[index].flags.has(Flags::CLOSING) {
             return self.close_again(index, reason);
         }
-        if self.slots[index].flags.has(Flags::SPECIAL) {
+        if self.slots[index].flags.has(Flags::SPECIAL) && !self.is_secured(index) {
             return self.close_special(index, reason, within);
         }
         if !self.slots[index].flags.has(Flags::SOCKET) {
@@ -88,7 +87,7 @@ impl Hosts {
     /// An idle connection lingers only for a farewell.
     pub(super) fn close_idle(&mut self, index: usize, after: Duration) {
         let reason = CloseReason::Idle(after);
-        let flags = self.slots[index].flags;
+        let flags = self.slots[index].flags.seen();
         if self.queued_at(index) > 0 || flags.has(Flags::SPECIAL) || !flags.has(Flags::SOCKET) {
             // Its peer takes nothing.
             return self.end(index, reason);
@@ -105,7 +104,7 @@ impl Hosts {
     /// The poller ends: a farewell leaves now or not at all. `None` where there is one; then the
     /// connection is still to be ended, or freed.
     fn close_at_end(&mut self, index: usize, reason: CloseReason) -> Option<CloseReason> {
-        let flags = self.slots[index].flags;
+        let flags = self.slots[index].flags.seen();
         if !flags.has(Flags::SOCKET)
             || flags.has(Flags::CLOSING | Flags::SPECIAL)
             || self.queued_at(index) > 0
@@ -217,6 +216,11 @@ impl Hosts {
             // It goes on when the actor has been told, which is shown nothing any more meanwhile.
             return self.sync_interest(index);
         }
+        if self.slots[index].flags.has(Flags::SPECIAL) && !self.has_said_end(index) {
+            // It comes back here.
+            self.flush(index);
+            return;
+        }
         let reason = self.take_reason(index).unwrap_or(CloseReason::Finished);
         let slot = &self.slots[index];
         // Where the peer has ended already, nothing is under way that a close could reset.
@@ -228,8 +232,16 @@ impl Hosts {
         if !lingers {
             return self.end(index, reason);
         }
+        self.linger(index, reason);
+    }
+
+    /// The writing side is shut down: the actor's end has come, and the peer's is waited for.
+    pub(super) fn linger(&mut self, index: usize, reason: CloseReason) {
         self.retire(index, &reason);
         self.drop_guarded(reason);
+        if let Some(special) = self.take_special(index) {
+            self.forget_special(index, special);
+        }
         let options = &self.call.origins[usize::from(self.slots[index].origin)].options;
         let (mut timeout, mut bytes) = (options.linger_timeout, options.linger_bytes);
         if self.slots[index].flags.has(Flags::REFUSED) {
@@ -277,7 +289,7 @@ impl Hosts {
             self.slots[index].flags.set(Flags::ABORT);
         }
         if self.slots[index].flags.has(Flags::SPECIAL) {
-            self.flush_last(index, &reason);
+            self.send_last_of_special(index, &reason, is_cut);
         }
         self.retire(index, &reason);
         self.drop_guarded(reason);
@@ -386,14 +398,10 @@ impl Hosts {
     pub(super) fn free(&mut self, index: usize) {
         let key = self.key(index);
         let unheard = self.take_reason(index);
-        let special = self.take_special(index);
-        if let Some(Special::Watched(watched)) = &special {
-            self.forget_watched(index, watched);
+        if let Some(special) = self.take_special(index) {
+            self.forget_special(index, special);
         }
-        if let Some(Special::Datagrams(_)) = &special {
-            self.forget_socket(index);
-        }
-        self.drop_guarded((unheard, special));
+        self.drop_guarded(unheard);
         if self.slots[index].flags.has(Flags::WAITING) {
             self.waits_here.remove(&key);
         }

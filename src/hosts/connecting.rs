@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
+
 use crate::actor::CloseReason;
 use crate::call::{Hosted, TimerFor};
 use crate::command::Command;
@@ -24,6 +26,7 @@ use crate::sys::{
     Begun, Endpoint, HowToConnect, LookupError, Peer, Process, Socket, clock, look_up,
 };
 use crate::timers::deadline_after;
+use crate::tls::{Session, TlsError, TlsErrorKind};
 use crate::watch::Watch;
 use crate::workers::{Refusal, Work};
 
@@ -83,6 +86,25 @@ pub(super) struct Connecting {
     failure: Option<Failure>,
     /// For how long the next wait for a Unix socket's backlog is.
     pause: Duration,
+}
+
+impl Connecting {
+    /// The beginning of TLS with whom it has been connected to.
+    pub(super) fn new_session(&self) -> Result<Session, TlsError> {
+        let Some(client) = &self.options.tls else {
+            return Err(TlsError::new(TlsErrorKind::Local));
+        };
+        match &self.to {
+            Remote::Tcp(addr) => Session::of_client(client, Some(&addr.ip().to_string())),
+            Remote::Name { host, .. } => Session::of_client(client, Some(host)),
+            Remote::Unix(_) => Session::of_client(client, None),
+        }
+    }
+
+    /// How long it may take in all.
+    pub(super) fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
 }
 
 impl Hosts {
@@ -300,6 +322,7 @@ impl Hosts {
 
     /// Closes the socket of an attempt.
     fn let_go(&mut self, index: usize) {
+        self.forget_secured(index);
         let slot = &mut self.slots[index];
         let Some(socket) = slot.socket.take() else {
             return;
@@ -348,6 +371,9 @@ impl Hosts {
             return;
         };
         let is_over = connecting.deadline <= now;
+        if is_over && self.is_securing(index) {
+            return self.handshake_is_late(index);
+        }
         // Else it waited for a backlog.
         if self.slots[index].socket.is_some() || is_over {
             let timed_out = Failure::of(ConnectErrorKind::TimedOut);
@@ -383,8 +409,21 @@ impl Hosts {
         }
     }
 
-    /// From here on the actor is a connection like any other.
     fn connected(&mut self, index: usize, peer: Peer) {
+        let Some(connecting) = self.connecting(index) else {
+            return;
+        };
+        if connecting.options.tls.is_none() {
+            return self.settle(index, peer, None);
+        }
+        let deadline = connecting.deadline;
+        self.wake_at(index, deadline);
+        self.connect_securely(index, peer);
+    }
+
+    /// From here on the actor is a connection like any other; one that TLS secures may have been sent
+    /// something already.
+    pub(super) fn settle(&mut self, index: usize, peer: Peer, secured: Option<BytesMut>) {
         let Some(Special::Connecting(connecting)) = self.take_special(index) else {
             return;
         };
@@ -404,6 +443,9 @@ impl Hosts {
         }
         self.set_peer(index, peer);
         self.watch_idle(index);
+        if let Some(early) = secured {
+            self.make_secured(index, early);
+        }
         self.open(index);
     }
 

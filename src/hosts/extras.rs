@@ -10,7 +10,10 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use crate::actor::CloseReason;
-use crate::output::{Notices, Output, Pieces};
+use crate::call::Noted;
+use crate::flags::Flags;
+use crate::hosts::{Hosts, Slot};
+use crate::output::{Change, Notices, Output, Pieces};
 
 /// How many extras are held in reserve, and how much buffer each may hold: 1 MiB per poller in all,
 /// enough for the connections that are written to in one turn.
@@ -29,6 +32,9 @@ pub(super) struct Extra {
     pub(super) output: Output,
     /// What most connections do not need.
     pub(super) apart: Option<Box<Apart>>,
+    /// How much was taken out of the output to be sent by TLS, and has not left: it waits like the
+    /// rest, in front of it. See `hosts/secured.rs`.
+    pub(super) sealed: usize,
     /// How much of it is in the poller's count, and for which slot.
     pub(super) counted: usize,
     pub(super) owner: u32,
@@ -61,6 +67,7 @@ impl Extra {
             held: 0,
             output: Output::default(),
             apart: None,
+            sealed: 0,
             counted: 0,
             owner: 0,
             input_since: now,
@@ -105,27 +112,59 @@ impl Extra {
     pub(super) fn queued(&self) -> usize {
         let apart = self.apart.as_deref();
         let in_pieces = apart.map_or(0, |apart| apart.pieces.len());
-        self.output.len() + in_pieces
+        self.sealed + self.output.len() + in_pieces
     }
 
     /// What they count as against the budget.
     pub(super) fn cost(&self) -> usize {
         let apart = self.apart.as_deref();
-        self.output.len() + apart.map_or(0, |apart| apart.pieces.cost())
+        self.sealed + self.output.len() + apart.map_or(0, |apart| apart.pieces.cost())
     }
 
     /// Drops the first `n` bytes of output, which the socket has taken; whether that makes a notice
     /// due.
     pub(super) fn advance(&mut self, n: usize) -> bool {
-        self.taken += n;
+        self.take_out(n);
+        self.count_taken(n)
+    }
+
+    fn take_out(&mut self, n: usize) {
         let Some(apart) = &mut self.apart else {
-            self.output.advance(n);
-            return false;
+            return self.output.advance(n);
         };
         let in_bytes = n.min(self.output.len());
         self.output.advance(in_bytes);
         apart.pieces.advance(n - in_bytes);
-        apart.notices.advance(n)
+    }
+
+    fn count_taken(&mut self, n: usize) -> bool {
+        self.taken += n;
+        let apart = self.apart.as_deref_mut();
+        apart.is_some_and(|apart| apart.notices.advance(n))
+    }
+
+    /// The first `n` bytes have been sealed; they wait as before.
+    pub(super) fn seal(&mut self, n: usize) {
+        self.take_out(n);
+        self.sealed += n;
+    }
+
+    /// So much that was never written waits behind what is sealed.
+    pub(super) fn insert_sealed(&mut self, n: usize) {
+        if let Some(apart) = &mut self.apart {
+            apart.notices.shift(Change {
+                behind: self.sealed,
+                was: 0,
+                is: n,
+            });
+        }
+        self.sealed += n;
+    }
+
+    /// As [`advance`](Extra::advance), of what is sealed.
+    pub(super) fn count_sent(&mut self, n: usize) -> bool {
+        self.sealed -= n;
+        self.count_taken(n)
     }
 }
 
@@ -206,6 +245,7 @@ impl Extras {
         if self.spare.len() < SPARE_MAX && held <= SPARE_BYTES_MAX {
             extra.kept.clear();
             extra.output.clear();
+            extra.sealed = 0;
             extra.need = 0;
             extra.held = 0;
             extra.paused_since = None;
@@ -225,6 +265,53 @@ impl Extras {
             // A burst is over: its numbers, too, are given back.
             *self = Extras::default();
         }
+    }
+}
+
+impl Hosts {
+    pub(super) fn extra(&mut self, index: usize, now: Instant) -> &mut Extra {
+        self.extras.get_or_take(&mut self.slots[index].extra, now)
+    }
+
+    /// Whether anything is kept for this connection.
+    #[cfg(test)]
+    pub(crate) fn keeps(&self, key: crate::registry::ActorKey) -> bool {
+        self.find(key)
+            .is_some_and(|index| self.slots[index].extra.is_some())
+    }
+
+    /// How many connections have something kept in which nothing is.
+    pub(crate) fn idle_extras(&self) -> usize {
+        let is_idle = |slot: &&Slot| {
+            !slot.flags.has(Flags::LINGERING)
+                && self.extras.get(slot.extra).is_some_and(Extra::is_idle)
+        };
+        self.slots.iter().filter(is_idle).count()
+    }
+
+    /// Takes the extra back when nothing is in it.
+    pub(super) fn tidy(&mut self, index: usize) {
+        let extra = self.extras.get(self.slots[index].extra);
+        if extra.is_some_and(Extra::is_idle) {
+            self.recycle(index);
+        }
+    }
+
+    pub(super) fn recycle(&mut self, index: usize) {
+        let extra = self.extras.get(self.slots[index].extra);
+        if extra.is_some_and(|extra| extra.counted > 0 || extra.apart.is_some()) {
+            self.forget_apart(index);
+        }
+        if let Some(id) = self.slots[index].extra.take() {
+            self.extras.give_back(id);
+        }
+    }
+
+    /// What few have beside is no more.
+    #[cold]
+    fn forget_apart(&mut self, index: usize) {
+        self.uncount_output(index);
+        self.call.noted = Noted::default();
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Instant;
 use crate::actor::CloseReason;
 use crate::entrance::Cause;
 use crate::flags::Flags;
-use crate::hosts::guard::guard;
 use crate::hosts::place::REFUSED_MAX;
+use crate::hosts::secured::tls_of;
 use crate::hosts::special::Special;
 use crate::hosts::{FRONT_MAX, Hosts};
 use crate::origin::Origin;
@@ -117,16 +117,11 @@ impl Hosts {
         if !self.has_room_for(index, origin, peer) {
             return;
         }
-        match guard(|| (origin.make)(peer)) {
-            Ok(actor) => {
-                self.slots[index].actor = Some(actor);
-                self.welcome(index, origin);
-            }
-            Err(panic) => {
-                let what = self.count_panic("a listener's factory", &*panic);
-                self.drop_guarded(panic);
-                self.end(index, CloseReason::Panicked(what));
-            }
+        if let Some(server) = tls_of(origin) {
+            return self.await_handshake(index, server, peer);
+        }
+        if self.is_made(index, origin, peer) {
+            self.welcome(index, origin);
         }
     }
 
@@ -150,7 +145,7 @@ impl Hosts {
         origin.leave(&self.call.shared);
         self.slots[index].flags.set(Flags::REFUSED);
         self.refused += 1;
-        let farewell = entrance.source_farewell.clone();
+        let farewell = entrance.source_farewell().clone();
         if farewell.is_empty() || self.refused > REFUSED_MAX {
             self.end(index, CloseReason::Finished);
         } else {

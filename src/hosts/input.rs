@@ -13,7 +13,7 @@ use crate::input::Input;
 
 /// Where the bytes are that an actor is shown.
 #[derive(Clone, Copy)]
-enum Shown {
+pub(super) enum Shown {
     /// In the poller's buffer, this many: what was kept, and behind it what has just been read.
     Buffer(usize),
     /// All in what is kept.
@@ -73,7 +73,7 @@ impl Hosts {
         if flags.has(Flags::NOT_READING) || !flags.has(Flags::SOCKET) {
             return;
         }
-        if flags.has(Flags::SPECIAL) {
+        if flags.seen().has(Flags::SPECIAL) {
             return self.show_held(index);
         }
         self.go_on_with_frame(index);
@@ -87,7 +87,7 @@ impl Hosts {
         }
     }
 
-    fn end_of_input(&mut self, index: usize) {
+    pub(super) fn end_of_input(&mut self, index: usize) {
         // A send had failed, and this was the last that the peer sent.
         if let Some(error) = self.take_broken(index) {
             return self.fail(index, error);
@@ -125,7 +125,7 @@ impl Hosts {
 
     /// Calls `readable` for as long as it consumes something and something is left, then keeps the
     /// rest.
-    fn show(&mut self, index: usize, shown: Shown, at_end: bool) {
+    pub(super) fn show(&mut self, index: usize, shown: Shown, at_end: bool) {
         let slot = &mut self.slots[index];
         let extra = self.extras.get(slot.extra);
         let (need, kept, held) = extra.map_or((0, 0, 0), |extra| {

@@ -6,7 +6,7 @@ use crate::flags::Flags;
 use crate::hosts::extras::{Apart, Extra};
 use crate::hosts::{Flush, Hosts};
 use crate::origin::SlowReader;
-use crate::output::{Change, Mark, Marked, PIECE_BYTES};
+use crate::output::{Change, FilePart, Mark, Marked, PIECE_BYTES};
 use crate::registry::Counters;
 
 /// Room that is kept between two callbacks for what they mark.
@@ -171,6 +171,11 @@ impl Extra {
         apart.is_some_and(|apart| apart.pieces.has_file())
     }
 
+    /// The part of a file that is the first to be sent, if one is.
+    pub(super) fn first_file(&self) -> Option<&FilePart> {
+        self.apart.as_deref()?.pieces.first_file()
+    }
+
     /// Takes all bytes out that wait.
     ///
     /// # Panics
@@ -202,7 +207,7 @@ impl Extra {
 
     /// Drops the oldest write that may be dropped, if there is one.
     fn drop_first(&mut self) -> bool {
-        let in_front = self.output.len();
+        let in_front = self.sealed + self.output.len();
         let apart = self.apart();
         let Some(change) = apart.pieces.drop_first() else {
             return false;
@@ -245,7 +250,7 @@ impl Extra {
                 SlowReader::Close | SlowReader::PauseSource => {}
             }
         }
-        let in_front = self.output.len();
+        let in_front = self.sealed + self.output.len();
         let apart = self.apart();
         let is_counted = !apart.notices.is_empty();
         if let Some(change) = apart.pieces.put(key, bytes, may_drop, is_counted) {

@@ -20,6 +20,7 @@ mod options;
 mod output;
 mod place;
 mod readiness;
+mod secured;
 mod silent;
 mod special;
 mod timeouts;
@@ -39,6 +40,7 @@ use crate::flags::Flags;
 use crate::handle::Shared;
 use crate::hosts::datagrams::DatagramRoom;
 use crate::hosts::extras::{Extra, ExtraId, Extras};
+use crate::hosts::secured::Securing;
 use crate::hosts::silent::Silent;
 use crate::hosts::special::Special;
 use crate::limits::Ticket;
@@ -131,6 +133,7 @@ pub(crate) struct Hosts {
     silent: Silent,
     /// What the special slots are, by slot.
     special: HashMap<u32, Special>,
+    secured: Securing,
     /// Actors that were opened with messages set aside: their inboxes are to be told.
     pub(crate) let_in: Vec<ActorKey>,
     /// Actors that wait for the mailbox of their own type on this poller.
@@ -175,6 +178,7 @@ impl Hosts {
             active_ms: Vec::new(),
             silent: Silent::default(),
             special: HashMap::default(),
+            secured: Securing::default(),
             let_in: Vec::new(),
             waits_here: HashSet::default(),
             failed_options: VecDeque::new(),
@@ -462,6 +466,7 @@ impl Hosts {
         !self.ready.is_empty()
             || !self.failed_options.is_empty()
             || !self.call.bindings.is_empty()
+            || self.secured.owes()
             || self.owes_failures()
     }
 
@@ -474,6 +479,7 @@ impl Hosts {
     }
 
     fn pay_all(&mut self, most: usize) {
+        self.go_on_with_handshakes();
         self.tell_failed_options(most);
         self.tell_failures();
         self.bind_wanted(most);
@@ -554,60 +560,13 @@ impl Hosts {
         }
         self.place_spawned();
     }
-
-    // ---- what is kept ---------------------------------------------------------------------------
-
-    fn extra(&mut self, index: usize, now: Instant) -> &mut Extra {
-        self.extras.get_or_take(&mut self.slots[index].extra, now)
-    }
-
-    /// Whether anything is kept for this connection.
-    #[cfg(test)]
-    pub(crate) fn keeps(&self, key: ActorKey) -> bool {
-        self.find(key)
-            .is_some_and(|index| self.slots[index].extra.is_some())
-    }
-
-    /// How many connections have something kept in which nothing is.
-    pub(crate) fn idle_extras(&self) -> usize {
-        let is_idle = |slot: &&Slot| {
-            !slot.flags.has(Flags::LINGERING)
-                && self.extras.get(slot.extra).is_some_and(Extra::is_idle)
-        };
-        self.slots.iter().filter(is_idle).count()
-    }
-
-    /// Takes the extra back when nothing is in it.
-    fn tidy(&mut self, index: usize) {
-        let extra = self.extras.get(self.slots[index].extra);
-        if extra.is_some_and(Extra::is_idle) {
-            self.recycle(index);
-        }
-    }
-
-    fn recycle(&mut self, index: usize) {
-        let extra = self.extras.get(self.slots[index].extra);
-        if extra.is_some_and(|extra| extra.counted > 0 || extra.apart.is_some()) {
-            self.forget_apart(index);
-        }
-        if let Some(id) = self.slots[index].extra.take() {
-            self.extras.give_back(id);
-        }
-    }
-
-    /// What few have beside is no more.
-    #[cold]
-    fn forget_apart(&mut self, index: usize) {
-        self.uncount_output(index);
-        self.call.noted = Noted::default();
-    }
 }
 
 /// Lays out the desk for a callback of the actor in `slot`.
 fn begin(call: &mut Call, slot: &Slot, index: usize, extras: &Extras) {
     debug_assert!(call.staged.is_empty());
     call.key = ActorKey::new(index as u32, slot.generation);
-    call.flags = slot.flags;
+    call.flags = slot.flags.seen();
     call.origin = slot.origin;
     call.peer = slot.peer;
     call.queued = match extras.get(slot.extra) {

@@ -14,6 +14,14 @@ const PIECES_PER_SEND: usize = 256;
 /// Bytes of a file that one connection sends before the others have their turn.
 const FILE_MAX: usize = 256 << 10;
 
+/// A file ends so many bytes too early.
+pub(super) fn file_is_cut(left: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        format!("write_file: the file ends {left} bytes before what was to be sent"),
+    )
+}
+
 /// Sends the first pieces: bytes, or a part of a file; how many bytes there were, and were taken.
 ///
 /// Of a large file no more is sent at once than [`FILE_MAX`]. The socket then counts as one that has
@@ -25,10 +33,7 @@ fn send_piece(socket: &Socket, pieces: &Pieces, scratch: &mut [u8]) -> (usize, i
         let most = left.min(FILE_MAX);
         let sent = socket.send_file(&part.file, part.at, most, scratch);
         let sent = sent.and_then(|sent| match sent {
-            0 => Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!("write_file: the file ends {left} bytes before what was to be sent"),
-            )),
+            0 => Err(file_is_cut(left)),
             sent => Ok(sent),
         });
         return (left, sent);
@@ -50,7 +55,8 @@ impl Hosts {
         if queued + len >= self.call.options().high_watermark {
             self.reach_high(index);
         }
-        if flush == Flush::EndOfTurn || queued > 0 {
+        let is_secured = self.slots[index].flags.has(Flags::SPECIAL);
+        if flush == Flush::EndOfTurn || queued > 0 || is_secured {
             self.keep_staged(index, 0);
             // A reader that reads is not to run over its budget only because the turn is long.
             let is_little = queued + len < self.call.options().high_watermark;
@@ -115,7 +121,7 @@ impl Hosts {
     ///
     /// An actor that has paused gets as long as a stuck reader to read on.
     #[cold]
-    fn fail_to_send(&mut self, index: usize, error: io::Error) -> bool {
+    pub(super) fn fail_to_send(&mut self, index: usize, error: io::Error) -> bool {
         let slot = &self.slots[index];
         let has_unread = || slot.socket.as_ref().is_some_and(Socket::has_unread);
         if slot.flags.has(Flags::EOF | Flags::CLOSING) || !has_unread() {
@@ -248,6 +254,11 @@ impl Hosts {
                 Err(error) => return self.fail_to_send(index, error),
             }
         }
+        self.has_flushed(index)
+    }
+
+    /// Nothing waits any more; `false` when the connection has ended.
+    pub(super) fn has_flushed(&mut self, index: usize) -> bool {
         let key = self.key(index);
         // Also off the list of those to be flushed: a close that is finished here must not be
         // finished again from there.
@@ -281,10 +292,16 @@ impl Hosts {
     /// connection has ended over it.
     pub(super) fn shut_if_flushed(&mut self, index: usize) -> bool {
         let queued = self.queued_at(index);
-        let slot = &mut self.slots[index];
-        if queued > 0 || !slot.flags.take(Flags::SHUT_PENDING) {
+        let flags = self.slots[index].flags;
+        if queued > 0 || !flags.has(Flags::SHUT_PENDING) {
             return true;
         }
+        if flags.has(Flags::SPECIAL) && !self.has_said_end(index) {
+            // It comes back here.
+            return self.flush(index);
+        }
+        let slot = &mut self.slots[index];
+        slot.flags.clear(Flags::SHUT_PENDING);
         match slot.socket.as_ref().map(|socket| socket.shutdown_write()) {
             Some(Err(error)) => {
                 self.fail(index, error);
@@ -321,7 +338,7 @@ impl Hosts {
 
     /// `drained` is owed when the output, having been at the high watermark, is at the low one or
     /// below.
-    fn fall_low(&mut self, index: usize) {
+    pub(super) fn fall_low(&mut self, index: usize) {
         let slot = &self.slots[index];
         if !slot.flags.has(Flags::ABOVE_HIGH) {
             return;

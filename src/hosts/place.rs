@@ -10,6 +10,7 @@ use crate::call::{Hosted, Spawned};
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::header::proxies;
+use crate::hosts::secured::tls_of;
 use crate::hosts::{Hosts, Slot};
 use crate::origin::Origin;
 use crate::registry::{ActorKey, Counters};
@@ -93,15 +94,26 @@ impl Hosts {
         {
             return self.await_header(origin, proxies, socket, peer);
         }
+        let index = self.place_socket(origin, socket, peer, None);
+        if let Some(server) = tls_of(origin) {
+            self.await_handshake(index, server, peer);
+        } else if self.is_made(index, origin, peer) {
+            self.welcome(index, origin);
+        }
+    }
+
+    /// Has the listener make the actor of a connection; where that panics, the connection ends.
+    pub(super) fn is_made(&mut self, index: usize, origin: &Arc<Origin>, peer: Peer) -> bool {
         match guard(|| (origin.make)(peer)) {
             Ok(actor) => {
-                self.host(origin, socket, peer, actor);
+                self.slots[index].actor = Some(actor);
+                true
             }
             Err(panic) => {
                 let what = self.count_panic("a listener's factory", &*panic);
                 self.drop_guarded(panic);
-                let index = self.place_socket(origin, socket, peer, None);
                 self.end(index, CloseReason::Panicked(what));
+                false
             }
         }
     }
@@ -289,7 +301,10 @@ impl Hosts {
         self.stop = Some(deadline);
         for index in 0..self.slots.len() {
             if self.slots[index].actor.is_none() {
-                continue;
+                // Nobody would be told of a stop that comes behind it.
+                if self.is_securing(index) {
+                    self.end(index, CloseReason::Stopped);
+                }
             } else if self.connecting(index).is_some() {
                 self.close_special(index, CloseReason::Stopped, None);
             } else {

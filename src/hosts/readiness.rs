@@ -38,12 +38,7 @@ impl Hosts {
         let wanted = if flags.has(Flags::SPECIAL) {
             self.special_interest(index)
         } else {
-            let reads = !flags.has(Flags::EOF | Flags::CLOSING | Flags::NO_RECEIVE)
-                || flags.has(Flags::LINGERING);
-            // Where a send has failed the selector reports that for ever; it is acted on while the
-            // last bytes are being read.
-            let writes = flags.has(Flags::BLOCKED) && (reads || !self.is_broken(index));
-            (reads, writes)
+            self.stream_interest(index)
         };
         let have = (flags.has(Flags::REG_READ), flags.has(Flags::REG_WRITE));
         if have == wanted {
@@ -73,6 +68,18 @@ impl Hosts {
             slot.flags.clear(Flags::REGISTERED);
             self.fail(index, error);
         }
+    }
+
+    /// Whether readiness for reading is acted on, and for writing.
+    #[inline]
+    pub(super) fn stream_interest(&self, index: usize) -> (bool, bool) {
+        let flags = self.slots[index].flags;
+        let reads = !flags.has(Flags::EOF | Flags::CLOSING | Flags::NO_RECEIVE)
+            || flags.has(Flags::LINGERING);
+        // Where a send has failed the selector reports that for ever; it is acted on while the
+        // last bytes are being read.
+        let writes = flags.has(Flags::BLOCKED) && (reads || !self.is_broken(index));
+        (reads, writes)
     }
 
     pub(super) fn ask_local_addr(&mut self, index: usize) {

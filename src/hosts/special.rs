@@ -25,6 +25,10 @@ pub(super) enum Special {
     Datagrams(#[allow(dead_code, reason = "it is its drop that counts")] Option<UnixPath>),
     /// It is still to be connected.
     Connecting(Box<Connecting>),
+    /// A connection that is still to be secured by TLS.
+    Securing,
+    /// A stream under TLS, which its actor sees as a plain one: see `hosts/secured.rs`.
+    Secured,
 }
 
 impl Hosts {
@@ -48,8 +52,19 @@ impl Hosts {
             Some(Special::Watched(_)) => self.handle_watched(index),
             Some(Special::Header(_)) => self.read_header(index),
             Some(Special::Datagrams(_)) => self.handle_datagrams(index, readable, writable),
+            Some(Special::Connecting(_)) if self.is_securing(index) => self.handshake_is_due(index),
             Some(Special::Connecting(_)) if writable => self.look_whether_connected(index),
             Some(Special::Connecting(_)) => {}
+            Some(Special::Securing) => self.handshake_is_due(index),
+            Some(Special::Secured) => {
+                let key = self.key(index);
+                if writable && self.slots[index].flags.has(Flags::REG_WRITE) {
+                    self.flush(index);
+                }
+                if readable && self.has(key, Flags::REG_READ) {
+                    self.receive_secured(index);
+                }
+            }
             None => debug_assert!(false, "a special slot says what it is"),
         }
     }
@@ -65,7 +80,9 @@ impl Hosts {
                 let reads = !flags.has(Flags::CLOSING | Flags::NO_RECEIVE);
                 (reads, flags.has(Flags::BLOCKED))
             }
-            Some(Special::Connecting(_)) => (false, true),
+            Some(Special::Connecting(_)) if !self.is_securing(index) => (false, true),
+            Some(Special::Connecting(_) | Special::Securing) => self.handshake_interest(index),
+            Some(Special::Secured) => self.stream_interest(index),
             None => (false, false),
         }
     }
@@ -90,12 +107,41 @@ impl Hosts {
         }
     }
 
-    /// Sends what waits in a special slot.
+    /// Sends what waits in a special slot; `false` when it has ended.
     pub(super) fn flush_special(&mut self, index: usize) -> bool {
         let key = self.key(index);
-        if let Some(Special::Datagrams(_)) = self.special.get(&(index as u32)) {
-            self.flush_datagrams(index);
+        match self.special.get(&(index as u32)) {
+            Some(Special::Datagrams(_)) => self.flush_datagrams(index),
+            Some(Special::Secured) => return self.flush_secured(index),
+            _ => {}
         }
         self.find(key).is_some()
+    }
+
+    /// The same of one that ends at once: what the socket takes now.
+    pub(super) fn send_last_of_special(
+        &mut self,
+        index: usize,
+        reason: &CloseReason,
+        is_cut: bool,
+    ) {
+        match self.special.get(&(index as u32)) {
+            Some(Special::Datagrams(_)) => self.flush_last(index, reason),
+            Some(Special::Secured) if !is_cut => self.say_end(index, reason),
+            _ => {}
+        }
+    }
+
+    /// What was kept for a special slot is not needed any more.
+    pub(super) fn forget_special(&mut self, index: usize, special: Special) {
+        match &special {
+            Special::Watched(watched) => self.forget_watched(index, watched),
+            Special::Datagrams(_) => self.forget_socket(index),
+            Special::Connecting(_) | Special::Securing | Special::Secured => {
+                self.forget_secured(index)
+            }
+            Special::Header(_) => {}
+        }
+        self.drop_guarded(special);
     }
 }

@@ -134,6 +134,7 @@ impl Hosts {
         match watch {
             Watch::Linger => self.free(index),
             Watch::Header => self.header_is_late(index),
+            Watch::Handshake => self.handshake_is_late(index),
             Watch::Flush { within } => self.look_at_flush(index, within),
             Watch::DatagramRetry => self.retry_datagrams(index),
             Watch::DatagramClose => self.end_datagrams(index),

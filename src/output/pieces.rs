@@ -174,14 +174,19 @@ impl Pieces {
     /// has got.
     pub(crate) fn io_slices<'a>(&'a self, out: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
-        for (slot, piece) in out.iter_mut().zip(&self.pieces) {
-            let What::Bytes(bytes) = &piece.what else {
-                break;
-            };
-            *slot = IoSlice::new(bytes);
+        for (slot, part) in out.iter_mut().zip(self.parts()) {
+            *slot = IoSlice::new(part);
             filled += 1;
         }
         filled
+    }
+
+    /// The first pieces, up to the first that is in a file.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces.iter().map_while(|piece| match &piece.what {
+            What::Bytes(bytes) => Some(&bytes[..]),
+            What::File(_) => None,
+        })
     }
 
     /// The first piece, if that is in a file.

@@ -24,12 +24,17 @@ impl Socket {
             return sent;
         }
         let most = most.min(scratch.len());
-        let read = retry_interrupted(|| file.read_at(&mut scratch[..most], at))?;
+        let read = read_file_at(file, &mut scratch[..most], at)?;
         if read == 0 {
             return Ok(0);
         }
         self.send(&scratch[..read])
     }
+}
+
+/// Reads from `at` on; says how much, 0 at the end of the file.
+pub(crate) fn read_file_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    retry_interrupted(|| file.read_at(buffer, at))
 }
 
 #[cfg(target_os = "linux")]

@@ -86,6 +86,7 @@ pub(crate) use datagram::{
     SPREADS, SendBatch, is_of_the_past, is_passing,
 };
 pub use datagram::{DatagramAddr, DatagramOption, Interface};
+pub(crate) use file::read_file_at;
 pub(crate) use listen_socket::{Accepted, BindOptions, ListenSocket};
 pub(crate) use lookup::{LookupError, look_up};
 #[allow(unused_imports, reason = "for sockets that are not listened on")]

@@ -198,5 +198,6 @@ fn to_owned(reason: &CloseReason, error: Option<Box<dyn Error + Send + Sync>>) -
         },
         CloseReason::NotFlushed { queued, after } => CloseReason::NotFlushed { queued, after },
         CloseReason::NotConnected(ref error) => CloseReason::NotConnected(error.to_owned()),
+        CloseReason::Tls(ref error) => CloseReason::Tls(error.clone()),
     }
 }

@@ -2,9 +2,12 @@
 
 mod client;
 mod error;
+mod failure;
 mod identity;
+mod info;
 mod pem;
 mod server;
+mod session;
 mod version;
 
 #[cfg(test)]
@@ -12,7 +15,11 @@ mod tests;
 
 pub use client::{Client, ClientBuilder};
 pub use error::{ConfigError, Place};
+pub use failure::{TlsError, TlsErrorKind};
 pub use identity::{Identity, Roots};
+pub use info::TlsInfo;
 pub use rustls;
 pub use server::{Server, ServerBuilder};
 pub use version::Version;
+
+pub(crate) use session::{RECORD, Session};

@@ -325,6 +325,7 @@ pub fn copy_of(reason: &CloseReason) -> CloseReason {
             queued: *queued,
             after: *after,
         },
+        CloseReason::Tls(error) => CloseReason::Tls(error.clone()),
         other => panic!("a reason that this does not know: {other:?}"),
     }
 }
