@@ -166,8 +166,8 @@ mutants! {
 
     /// What is written while output waits goes out in front of it.
     new_output_overtakes breaks 5 {
-        "hosts/output.rs": "if flush == Flush::EndOfTurn || queued > 0 {"
-            => "if flush == Flush::EndOfTurn || queued > 0 && !MUTANT {",
+        "hosts/output.rs": "if flush == Flush::EndOfTurn || queued > 0 || is_secured {"
+            => "if flush == Flush::EndOfTurn || queued > 0 && !MUTANT || is_secured {",
     }
 
     /// What was sent is sent again.
@@ -193,8 +193,8 @@ mutants! {
 
     /// A half-close does not wait for the output.
     half_close_without_flush breaks 5 {
-        "hosts/output.rs": "if queued > 0 || !slot.flags.take(Flags::SHUT_PENDING) {"
-            => "if queued > 0 && !MUTANT || !slot.flags.take(Flags::SHUT_PENDING) {",
+        "hosts/output.rs": "if queued > 0 || !flags.has(Flags::SHUT_PENDING) {"
+            => "if queued > 0 && !MUTANT || !flags.has(Flags::SHUT_PENDING) {",
     }
 
     /// A close does not linger: what the peer still sends makes the kernel reset the connection.
@@ -438,7 +438,7 @@ mutants! {
 
     /// What is empty is kept.
     extra_is_kept breaks 10 {
-        "hosts/mod.rs": "if extra.is_some_and(Extra::is_idle) {"
+        "hosts/extras.rs": "if extra.is_some_and(Extra::is_idle) {"
             => "if extra.is_some_and(Extra::is_idle) && !MUTANT {",
     }
 
