@@ -26,7 +26,7 @@ impl Numbers {
 }
 
 /// How many bytes are cut into single ones; beyond that it would take its time and show nothing.
-const SINGLE_MAX: usize = 2000;
+const SINGLE_MAX: usize = 400;
 
 /// Ways to cut `bytes`: whole, byte by byte, and twice by chance. The first is the whole.
 pub fn cuts(bytes: &[u8]) -> Vec<Vec<&[u8]>> {
