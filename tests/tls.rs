@@ -124,7 +124,7 @@ fn an_end_without_close_notify_is_told_as_such() {
     let stage = Stage::listen(builder(1), "127.0.0.1:0", secured(), |probe| probe);
     let mut client = TlsClient::new(stage.client());
     client.send("cut");
-    drop(client);
+    util::half_close(&client.socket);
     let probe = stage.accepted();
     assert_eq!(probe.read(3), b"cut");
     match probe.until(|event| match event {
