@@ -68,6 +68,10 @@ impl Wants {
     /// An actor that was made anew takes the messages that were set aside meanwhile, unless it asks
     /// to [wait](Wants::WAIT) itself.
     pub(crate) const GO_ON: u32 = 1 << 15;
+    /// With [`Wants::CLOSE`]: it is the peer that closes, in the way of a protocol.
+    pub(crate) const PEER_CLOSED: u32 = 1 << 16;
+    /// In a farewell: the peer is to shut down its writing side first.
+    pub(crate) const PATIENT: u32 = 1 << 17;
 
     /// Datagrams are to be sent, or options of their socket to be set.
     pub(crate) const DATAGRAMS: u32 = 1 << 20;

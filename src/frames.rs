@@ -1,6 +1,6 @@
 //! Whole frames on their way in and out, and what stands between them and the bytes of a stream.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::error::Error;
 use std::fmt;
 use std::ops::Deref;
@@ -110,6 +110,25 @@ impl fmt::Debug for Frame<'_> {
             .field("len", &self.len())
             .finish()
     }
+}
+
+/// What a peer says beside its frames, where the framing has such: what
+/// [`FrameActor::control`](crate::protocol::FrameActor::control) is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Control<'a> {
+    /// A Pong of a WebSocket, with the payload of the Ping that it answers.
+    Pong(&'a [u8]),
+    /// The peer closes, in the way of the protocol, and nothing follows: the Close frame of a
+    /// WebSocket, with its code, if there is one, and what it gives as the reason. The connection is
+    /// closed behind this.
+    #[non_exhaustive]
+    Close {
+        /// As 1000 (all is said) or 1001 (the page is left).
+        code: Option<u16>,
+        /// In words; empty if none was given.
+        reason: &'a str,
+    },
 }
 
 /// What [`Context::write_frame`](crate::Context::write_frame) is given: a payload, and whether it is
@@ -383,6 +402,12 @@ pub trait Framer {
     /// name must make the same bytes of the same payload. `None`, the default, where each connection
     /// makes its own, as with a WebSocket client's masks.
     fn shared_as(&self) -> Option<Framing> {
+        None
+    }
+
+    /// For a framing that has more to offer than frames.
+    #[doc(hidden)]
+    fn as_any(&self) -> Option<&dyn Any> {
         None
     }
 }

@@ -76,6 +76,8 @@
 //! None is on by default.
 //!
 //! - `signals`: the module `signals`, by the crate `signal-hook`.
+//! - `websocket`: the module `websocket`, by the crates `httparse`, `sha1_smol`, `base64` and `getrandom`; its defaults are
+//!   in the table of `websocket::Options`.
 //!
 //! # Panics
 //!
@@ -116,6 +118,8 @@ mod supervise;
 mod system;
 pub mod testing;
 mod tick;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 mod acceptor;
 mod poller;

@@ -53,7 +53,7 @@ pub use codecs::{Delimited, Fixed, LengthPrefixed, Lines};
 pub use framed::Framed;
 
 pub use crate::frames::{
-    Encoder, Frame, FrameKind, Framer, Framing, FramingError, OutFrame, SharedFrame,
+    Control, Encoder, Frame, FrameKind, Framer, Framing, FramingError, OutFrame, SharedFrame,
 };
 #[doc(no_inline)]
 pub use crate::input::{FrameError, Prefix};
@@ -73,6 +73,13 @@ use crate::input::Input;
 pub trait FrameActor: Actor {
     /// A frame has come. An error closes the connection, as from any callback.
     fn frame(&mut self, frame: Frame<'_>, ctx: &mut Context<'_, Self>) -> Outcome;
+
+    /// The peer has said something beside its frames: only behind a framing that has such, as a
+    /// WebSocket. The default passes over it.
+    fn control(&mut self, control: Control<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        let _ = (control, ctx);
+        Ok(())
+    }
 }
 
 /// How frames lie in a stream of bytes: what [`Framed`] is made with. To take them apart is here, to

@@ -169,6 +169,9 @@ pub struct Stats {
     /// The same by [name of what was wrong](crate::TlsErrorKind::name), all of them, also those of which
     /// there was none.
     pub handshakes_failed_by: BTreeMap<&'static str, u64>,
+    /// Connections that were to become WebSockets and did not: whose handshake was refused, malformed,
+    /// cut short or late, as a server and as a client.
+    pub upgrades_refused: u64,
     /// Times that a listener had to wait for the next token of its
     /// [rate](crate::ListenOptions::accept_rate).
     pub rate_waits: u64,
@@ -203,6 +206,7 @@ pub(crate) struct Counters {
     pub(crate) handshakes: AtomicU64,
     /// By [`TlsErrorKind::place`].
     pub(crate) handshakes_failed: [AtomicU64; TlsErrorKind::NAMES.len()],
+    pub(crate) upgrades_refused: AtomicU64,
     pub(crate) rate_waits: AtomicU64,
     pub(crate) misdirected: AtomicU64,
 }
@@ -251,6 +255,7 @@ impl Counters {
             stats.handshakes_failed += count;
             *stats.handshakes_failed_by.entry(name).or_default() += count;
         }
+        stats.upgrades_refused += get(&self.upgrades_refused);
         stats.rate_waits += get(&self.rate_waits);
         stats.misdirected += get(&self.misdirected);
     }
@@ -479,6 +484,7 @@ mod tests {
                 (&counters.restarts, 31),
                 (&counters.options_failed, 16),
                 (&counters.headers_refused, 40),
+                (&counters.upgrades_refused, 44),
                 (&counters.rate_waits, 14),
                 (&counters.handshakes, 41),
                 (
@@ -550,6 +556,7 @@ mod tests {
             wakes: 12 * 1001,
             options_failed: 16 * 1001,
             headers_refused: 40 * 1001,
+            upgrades_refused: 44 * 1001,
             output_waiting: 13 * 1001,
             connected: 18 * 1001,
             connect_failed: 19 * 1001,

@@ -4,7 +4,7 @@
 #[path = "util/process.rs"]
 mod process;
 
-use std::io::{BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Output};
@@ -37,6 +37,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "--flush",
         ],
     ),
+    ("websocket_echo", &["--connect"]),
 ];
 
 /// Runs an example that is expected to end by itself.
@@ -110,7 +111,10 @@ fn each_ends_at_a_signal_with_the_count_of_connections() {
             };
             let example = Example::start(name, &[&["--pollers", "2"], every].concat());
             let addr = example.socket_addr();
-            let command = format!("try: nc {} {}", addr.ip(), addr.port());
+            let command = match name {
+                "websocket_echo" => format!("try: python3 -m websockets ws://{addr}/"),
+                _ => format!("try: nc {} {}", addr.ip(), addr.port()),
+            };
             assert!(
                 example.start_line.contains(&command),
                 "{name}: {:?}",
@@ -175,6 +179,15 @@ fn speak(name: &str, talker: &mut Talker<TcpStream>) {
         "connection_pool" => {
             talker.say("hello");
             talker.expect("1: olleh");
+        }
+        "websocket_echo" => {
+            talker
+                .say("GET / HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r");
+            talker.say(
+                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r",
+            );
+            talker.expect("HTTP/1.1 101 Switching Protocols\r");
+            talker.lines_until("\r");
         }
         other => panic!("{other}"),
     }
@@ -366,4 +379,66 @@ fn nothing_waits_for_a_client_that_connects_and_says_nothing() {
     drop((silent, talker));
     example.signal("TERM");
     assert_eq!(example.last_line(), "stopped after 51 connections");
+}
+
+/// One of them speaks to the other: what the client is told it sends back.
+#[test]
+fn websocket_echo_is_a_client_too() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = server.local_addr().expect("its address");
+    let url = format!("ws://{addr}/chat?room=1");
+    let client = Command::new(program("websocket_echo"))
+        .args(["--connect", &url])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let (stream, _) = server.accept().expect("it connects");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a time");
+    let mut stream = BufReader::new(stream);
+    let mut key = String::new();
+    let mut line = String::new();
+    while line != "\r\n" {
+        line.clear();
+        stream.read_line(&mut line).expect("a request");
+        if let Some(sent) = line.strip_prefix("Sec-WebSocket-Key: ") {
+            key = sent.trim().to_owned();
+        }
+    }
+    // A server of the crate's says what the answer is to be.
+    let example = Example::start("websocket_echo", &[]);
+    let mut asked = TcpStream::connect(example.socket_addr()).expect("it listens");
+    write!(
+        asked,
+        "GET / HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    )
+    .expect("it reads");
+    let mut asked = BufReader::new(asked);
+    let mut answer = String::new();
+    while !answer.ends_with("\r\n\r\n") {
+        asked.read_line(&mut answer).expect("an answer");
+    }
+    let mut bytes = answer.into_bytes();
+    bytes.extend(b"\x81\x05hello");
+    stream.get_mut().write_all(&bytes).expect("it reads");
+    let mut frame = [0; 11];
+    stream.read_exact(&mut frame).expect("an echo");
+    let [first, second, mask @ .., a, b, c, d, e] = frame;
+    let echo: Vec<u8> = [a, b, c, d, e]
+        .iter()
+        .zip(mask.iter().cycle())
+        .map(|(byte, mask)| byte ^ mask)
+        .collect();
+    assert_eq!((first, second, &echo[..]), (0x81, 0x85, &b"hello"[..]));
+    stream
+        .get_mut()
+        .write_all(b"\x88\x02\x03\xe8")
+        .expect("it reads");
+    let mut frame = [0; 8];
+    stream.read_exact(&mut frame).expect("its close");
+    assert_eq!(frame[..2], [0x88, 0x82]);
+    drop(stream);
+    let output = client.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n");
 }

@@ -70,10 +70,31 @@ pub(crate) fn serve_until_signal(
     listener: &Listener,
     then: &str,
 ) -> Result<u64, Error> {
+    let command = format!("nc {}{then}", for_nc(listener.local_addr()));
+    serve_until_signal_saying(system, listener, &command)
+}
+
+/// [`run_until_signal`] for what speaks another language than `nc`: with a command of its own to be
+/// tried.
+#[allow(dead_code, reason = "most are spoken to with nc")]
+pub(crate) fn run_until_signal_saying(
+    system: System,
+    listener: &Listener,
+    command: &str,
+) -> Result<(), Error> {
+    let accepted = serve_until_signal_saying(system, listener, command)?;
+    println!("stopped after {accepted} connections");
+    Ok(())
+}
+
+fn serve_until_signal_saying(
+    system: System,
+    listener: &Listener,
+    command: &str,
+) -> Result<u64, Error> {
     // Before the start line: whoever has read that may send a signal.
     signals::stop_on(&system.handle(), Duration::from_secs(5))?;
-    let addr = listener.local_addr();
-    println!("listening on {addr}; try: nc {}{then}", for_nc(addr));
+    println!("listening on {}; try: {command}", listener.local_addr());
     let handle = system.handle();
     system.run()?;
     Ok(handle.stats().accepted)

@@ -62,6 +62,12 @@ impl<A: Actor> Context<'_, A> {
         self.call.write_frame(self.framer, frame.into())
     }
 
+    /// How frames are written here.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn framer(&self) -> Option<&dyn Framer> {
+        self.framer
+    }
+
     /// The same context for an actor inside this one, which writes its frames through `framer`. For
     /// adapters: unlike with [`nested`](Context::nested), what that writes goes straight out.
     #[inline]

@@ -188,6 +188,10 @@ impl Hosts {
         self.call.pieces = 0;
         self.place_spawned();
         if kept {
+            if wants.has(Wants::PATIENT) {
+                let now = self.call.now();
+                self.extra(index, now).patient = true;
+            }
             return Some(reason);
         }
         self.drop_guarded(reason);
@@ -224,11 +228,14 @@ impl Hosts {
         let reason = self.take_reason(index).unwrap_or(CloseReason::Finished);
         let slot = &self.slots[index];
         // Where the peer has ended already, nothing is under way that a close could reset.
+        let extra = self.extras.get(slot.extra);
+        let is_patient = extra.is_some_and(|extra| extra.patient);
         let lingers = !slot.flags.has(Flags::EOF)
-            && matches!(
-                slot.socket.as_ref().map(Socket::shutdown_write),
-                Some(Ok(()))
-            );
+            && (is_patient
+                || matches!(
+                    slot.socket.as_ref().map(Socket::shutdown_write),
+                    Some(Ok(()))
+                ));
         if !lingers {
             return self.end(index, reason);
         }

@@ -57,6 +57,8 @@ pub(super) struct Extra {
     pub(super) reason: Option<CloseReason>,
     /// How many bytes a lingering close may still discard.
     pub(super) linger_left: usize,
+    /// ... during which the peer is to shut down its writing side first.
+    pub(super) patient: bool,
 }
 
 impl Extra {
@@ -79,6 +81,7 @@ impl Extra {
             broken: None,
             reason: None,
             linger_left: 0,
+            patient: false,
         }
     }
 
@@ -250,6 +253,7 @@ impl Extras {
             extra.held = 0;
             extra.paused_since = None;
             extra.flush_from = 0;
+            extra.patient = false;
             extra.broken = None;
             extra.reason = None;
             if extra.apart.is_some() {

@@ -421,7 +421,8 @@ impl Hosts {
         let reason = match outcome {
             Err(error) => CloseReason::Error(error),
             Ok(()) if wants.has(Wants::CLOSE) => {
-                if self.slots[index].flags.has(Flags::EOF) {
+                let flags = self.slots[index].flags;
+                if flags.has(Flags::EOF) || wants.has(Wants::PEER_CLOSED) {
                     CloseReason::PeerClosed
                 } else {
                     CloseReason::Finished

@@ -68,6 +68,8 @@ mod outgoing;
 mod platform;
 mod poll;
 mod primitives;
+#[cfg(feature = "websocket")]
+pub(crate) mod random;
 mod selector;
 mod simulated;
 mod socket;
