@@ -1,22 +1,32 @@
-//! The requests of RESP2, the protocol of Redis: arrays of bulk strings, and lines typed by hand.
+//! The requests of the protocol of Redis, which are the same in RESP2 and RESP3: arrays of bulk
+//! strings, and lines typed by hand.
 //!
-//! Everything is parsed where it lies: arguments are slices of the input. Nothing is kept between
-//! calls either; a command that is incomplete is parsed from its beginning when more of it is
-//! there. What that costs is bounded by asking for as many bytes as the rest takes at least.
+//! A usual command is parsed where it lies: its arguments are slices of the input, and nothing is
+//! kept between calls; if it is incomplete, it is parsed from its beginning when more of it is
+//! there. A large one ([`Partial`]) is taken out of the input as it comes, an argument at a time.
+//! Nothing is allocated for what a length only promises.
 
 use std::fmt;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
-/// Bytes of one argument. Redis takes 512 MiB by default; what a server of values in memory should
-/// take from anybody at all is for its operator to say.
-pub(crate) const BULK_MAX: usize = 8 << 20;
+/// Bytes of one argument, as in Redis (`proto-max-bulk-len`).
+pub(crate) const BULK_MAX: usize = 512 << 20;
 
-/// Bytes of one command: what is kept of it at most until it is complete.
-pub(crate) const COMMAND_MAX: usize = 16 << 20;
+/// Bytes of one command: what is kept of it at most until it is complete. As much as Redis keeps
+/// (`client-query-buffer-limit`).
+pub(crate) const COMMAND_MAX: usize = 1 << 30;
 
 /// Arguments of one command, the limit of Redis before 7.0.
 pub(crate) const ARGUMENTS_MAX: usize = 1 << 20;
+
+/// An argument of so many bytes is received into a piece of memory of its own, which then is the
+/// value.
+pub(crate) const LARGE_MIN: usize = 32 << 10;
+
+/// Bytes of a command that are parsed where they lie. From here on it is taken as it comes.
+pub(crate) const IN_PLACE_MAX: usize = 64 << 10;
 
 /// Bytes of a line typed by hand, as in Redis.
 pub(crate) const INLINE_MAX: usize = 64 << 10;
@@ -37,8 +47,11 @@ pub(crate) enum Request<'a> {
     Command { len: usize },
     /// A line of `len` bytes with its end that has quotes in it: see [`unquote`].
     Quoted { line: &'a [u8], len: usize },
-    /// No less than `need` bytes make it complete.
+    /// No less than `need` bytes make it complete, or large.
     Incomplete { need: usize },
+    /// A large command. The arguments that are there, in `len` bytes, were put into `args`;
+    /// `missing` of them follow: see [`Partial`].
+    Begun { len: usize, missing: usize },
 }
 
 /// After one of these nobody knows where the next command begins, so the connection has to end. The
@@ -98,35 +111,153 @@ fn array<'a>(bytes: &'a [u8], args: &mut Args<'a>) -> Result<Request<'a>, Protoc
         return Err(ProtocolError::ArrayLen);
     }
     for missing in (1..=count).rev() {
-        let rest = &bytes[at..];
-        match rest.first() {
-            None => return incomplete(at + missing * ARGUMENT_MIN),
-            Some(b'$') => {}
-            Some(&found) => return Err(ProtocolError::NotBulk(found)),
+        match argument(&bytes[at..])? {
+            Argument::Whole { arg, len } => {
+                args.push(arg);
+                at += len;
+            }
+            Argument::Part { need, large } => {
+                if large.is_some() || bytes.len() >= IN_PLACE_MAX {
+                    return Ok(Request::Begun { len: at, missing });
+                }
+                return incomplete(at + need + (missing - 1) * ARGUMENT_MIN);
+            }
         }
-        let Some((len, start)) = header(rest).ok_or(ProtocolError::BulkLen)? else {
-            return incomplete(at + missing * ARGUMENT_MIN);
-        };
-        let len = usize::try_from(len).map_err(|_| ProtocolError::BulkLen)?;
-        if len > BULK_MAX {
-            return Err(ProtocolError::BulkLen);
-        }
-        let end = start + len + 2;
-        match rest.get(start..end) {
-            Some([arg @ .., b'\r', b'\n']) => args.push(arg),
-            Some(_) => return Err(ProtocolError::LineEnd),
-            None => return incomplete(at + end + (missing - 1) * ARGUMENT_MIN),
-        }
-        at += end;
     }
     Ok(Request::Command { len: at })
 }
 
 fn incomplete<'a>(need: usize) -> Result<Request<'a>, ProtocolError> {
-    if need > COMMAND_MAX {
-        return Err(ProtocolError::CommandTooLong);
-    }
+    let need = need.min(IN_PLACE_MAX);
     Ok(Request::Incomplete { need })
+}
+
+enum Argument<'a> {
+    /// It takes `len` bytes.
+    Whole { arg: &'a [u8], len: usize },
+    /// It takes `need` bytes at least. A large one begins at a place and has a length.
+    Part {
+        need: usize,
+        large: Option<(usize, usize)>,
+    },
+}
+
+#[inline]
+fn argument(bytes: &[u8]) -> Result<Argument<'_>, ProtocolError> {
+    let part = |need, large| Ok(Argument::Part { need, large });
+    match bytes.first() {
+        None => return part(ARGUMENT_MIN, None),
+        Some(b'$') => {}
+        Some(&found) => return Err(ProtocolError::NotBulk(found)),
+    }
+    let Some((len, start)) = header(bytes).ok_or(ProtocolError::BulkLen)? else {
+        return part(ARGUMENT_MIN.max(bytes.len() + 1), None);
+    };
+    let len = usize::try_from(len).map_err(|_| ProtocolError::BulkLen)?;
+    if len > BULK_MAX {
+        return Err(ProtocolError::BulkLen);
+    }
+    let end = start + len + 2;
+    match bytes.get(start..end) {
+        Some([arg @ .., b'\r', b'\n']) => Ok(Argument::Whole { arg, len: end }),
+        Some(_) => Err(ProtocolError::LineEnd),
+        None => part(end, (len >= LARGE_MIN).then_some((start, len))),
+    }
+}
+
+/// A large command, as far as it has come: what it keeps grows with what has come, and is
+/// [`COMMAND_MAX`] at most.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    args: Vec<Bytes>,
+    missing: usize,
+    /// The large argument that is being received, and its length.
+    large: Option<(Vec<u8>, usize)>,
+    /// Bytes of all arguments, that one in full.
+    total: usize,
+}
+
+impl Partial {
+    pub(crate) fn begin(args: &[&[u8]], missing: usize) -> Partial {
+        Partial {
+            args: args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect(),
+            missing,
+            large: None,
+            total: args.iter().map(|arg| arg.len() + ARGUMENT_MIN).sum(),
+        }
+    }
+
+    /// Takes what it can from the beginning of `bytes`. Returns how many it took, and how many more
+    /// there have to be for it to go on; none when it is complete.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<(usize, Option<usize>), ProtocolError> {
+        let mut at = 0;
+        while self.missing > 0 {
+            if let Some((large, len)) = &mut self.large {
+                let here = bytes.len().min(at + *len - large.len());
+                extend(large, &bytes[at..here], *len);
+                at = here;
+                if large.len() < *len {
+                    return Ok((at, Some(1)));
+                }
+                match bytes[at..] {
+                    [] | [b'\r'] => return Ok((at, Some(2))),
+                    [b'\r', b'\n', ..] => at += 2,
+                    _ => return Err(ProtocolError::LineEnd),
+                }
+                self.args.push(std::mem::take(large).into());
+                self.large = None;
+                self.missing -= 1;
+                continue;
+            }
+            match argument(&bytes[at..])? {
+                Argument::Whole { arg, len } => {
+                    self.count(arg.len())?;
+                    self.args.push(Bytes::copy_from_slice(arg));
+                    self.missing -= 1;
+                    at += len;
+                }
+                Argument::Part {
+                    large: Some((start, len)),
+                    ..
+                } => {
+                    self.count(len)?;
+                    self.large = Some((Vec::new(), len));
+                    at += start;
+                }
+                Argument::Part { need, .. } => return Ok((at, Some(need))),
+            }
+        }
+        Ok((at, None))
+    }
+
+    fn count(&mut self, len: usize) -> Result<(), ProtocolError> {
+        self.total += len + ARGUMENT_MIN;
+        if self.total > COMMAND_MAX {
+            return Err(ProtocolError::CommandTooLong);
+        }
+        Ok(())
+    }
+
+    /// Bytes that have come of it.
+    pub(crate) fn held(&self) -> usize {
+        let missing = self.large.as_ref().map_or(0, |(large, len)| len - large.len());
+        self.total - missing
+    }
+
+    /// The arguments of one that is complete.
+    pub(crate) fn into_args(self) -> Vec<Bytes> {
+        self.args
+    }
+}
+
+/// Twice the room whenever it is full, and none too much in the end: what is left over would stay
+/// with the value.
+fn extend(large: &mut Vec<u8>, bytes: &[u8], len: usize) {
+    if large.capacity() - large.len() < bytes.len() {
+        let room = (large.capacity() * 2).max(large.len() + bytes.len());
+        large.reserve_exact(room.min(len) - large.len());
+    }
+    large.extend_from_slice(bytes);
 }
 
 /// The number behind the first byte of `line`, and where the line ends; the inner `None` while it
