@@ -3,6 +3,7 @@
 import random
 import socket
 import sys
+import threading
 
 OURS, REAL = sys.argv[1:3]
 
@@ -68,7 +69,7 @@ CASES = [
     rb'WATCH a|MULTI|SET a 1|EXEC|WATCH a|SWAPDB 0 1|MULTI|PING|EXEC|SWAPDB 0 1|WATCH a|RENAME a b|MULTI|PING|EXEC|WATCH b|GET b|TTL b|PERSIST b|MULTI|PING|EXEC|WATCH b|APPEND b x|MULTI|PING|EXEC|WATCH c|COPY b c|MULTI|PING|EXEC',
     rb'SUBSCRIBE a|SUBSCRIBE a b|PSUBSCRIBE p*|UNSUBSCRIBE none|UNSUBSCRIBE a|PUNSUBSCRIBE p*|UNSUBSCRIBE|UNSUBSCRIBE|PUNSUBSCRIBE|PING|UNSUBSCRIBE x y|SUBSCRIBE|PSUBSCRIBE|PUBLISH a|PUBLISH none m|PING end',
     rb'SUBSCRIBE a|PING|PING x|PING x y|QUIT',
-    rb'SUBSCRIBE a|GET k|SET|FOO|CLIENT ID|CLIENT foo|PUBLISH|CONFIG GET save|MULTI|UNSUBSCRIBE|GET k',
+    rb'SUBSCRIBE a|GET k|SET|FOO|CLIENT GETNAME|CLIENT foo|PUBLISH|CONFIG GET save|MULTI|UNSUBSCRIBE|GET k',
     rb'SUBSCRIBE a|RESET|GET k|PSUBSCRIBE *|RESET|PUBSUB NUMPAT|PUBSUB CHANNELS|PUBSUB|PUBSUB foo|PUBSUB NUMSUB|PUBSUB NUMSUB a b|PUBSUB CHANNELS a b|PUBSUB NUMPAT x|PUBSUB CHANNELS x*|CLIENT REPLY OFF|SUBSCRIBE a|PING|CLIENT REPLY ON',
     rb'MULTI|SUBSCRIBE a|PING|UNSUBSCRIBE a|PUBLISH none x|EXEC|GET k',
     rb'SET n 1|OBJECT ENCODING n|SET n a|OBJECT ENCODING n|SET n aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|OBJECT ENCODING n|SET n aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa|OBJECT ENCODING n|OBJECT ENCODING none|OBJECT ENCODING|OBJECT foo|OBJECT',
@@ -83,7 +84,6 @@ RAW = [
     *(b'*1\r\n$%d\r\nPING end\r\n' % bad for bad in (-1, 536870913, 2 ** 63)),
     b'*2\r\n$4\r\nECHO\r\n$5\r\na\0\r\nb\r\nPING end\r\n',
     b'*1\r\n$0\r\n\r\n*2\r\n$0\r\n\r\n$1\r\na\r\nPING end\r\n',
-    b'PING ' + b'x' * (1 << 16) + b'\r\nPING end\r\n',
 ]
 
 
@@ -107,18 +107,27 @@ RAW += [
 ]
 
 
+def send(client, bytes_sent):
+    try:
+        client.sendall(bytes_sent)
+    except OSError:
+        pass  # It closed before it had read all.
+
+
 def ask(path, sent, is_resp3):
-    """All that comes until the server closes, which it does when it has answered all."""
+    """All that comes until the server closes, by a word of ours at the end at the latest."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(60)
         client.connect(path)
-        if is_resp3:
-            client.sendall(b'HELLO 3\r\nPING begin\r\n')
-        client.sendall(sent)
-        client.shutdown(socket.SHUT_WR)
+        begin = b'HELLO 3\r\nPING begin\r\n' if is_resp3 else b''
+        # By another hand: a server need not read on while its answers wait.
+        threading.Thread(target=send, args=(client, begin + sent + b'QUIT\r\n'), daemon=True).start()
         received = b''
-        while part := client.recv(1 << 16):
-            received += part
+        try:
+            while part := client.recv(1 << 16):
+                received += part
+        except TimeoutError:
+            sys.exit(f'no end from {path}: {received[-300:]!r} to {sent[:1000]!r}')
         # The greeting says who it is.
         return received.partition(b'begin\r\n')[2] if is_resp3 else received
 
@@ -146,7 +155,7 @@ def made_up(rng):
         lambda: [b'PERSIST', key()], lambda: [b'EXPIRETIME', key()], lambda: [b'PEXPIRETIME', key()], lambda: [b'DBSIZE'], lambda: [b'ECHO', word()],
         lambda: [b'SELECT', rng.choice([b'0', b'1', b'0', b'77'])], lambda: [b'MULTI'], lambda: [b'EXEC'], lambda: [b'EXEC'], lambda: [b'DISCARD'],
         lambda: [b'WATCH', *some(key)], lambda: [b'UNWATCH'], lambda: [b'NOPE', *some(word)], lambda: [b'PING'], lambda: [b'MOVE', key(), b'1'],
-        lambda: [rng.choice([b'GET', b'SET', b'MGET', b'EXPIRE', b'INCRBY', b'RENAME', b'MULTI', b'EXEC', b'SCAN', b'CLIENT', b'CONFIG']), *some(word, 4)][:rng.randrange(1, 3)],
+        lambda: [rng.choice([b'GET', b'SET', b'MGET', b'EXPIRE', b'INCRBY', b'RENAME', b'MULTI', b'EXEC', b'CLIENT', b'CONFIG']), *some(word, 4)][:rng.randrange(1, 3)],
         lambda: [b'UNLINK', key()], lambda: [b'SWAPDB', b'0', b'1'] if rng.random() < .2 else [b'TOUCH', key()], lambda: [b'FLUSHDB'] if rng.random() < .1 else [b'GET', key()],
     ]
     return b''.join(array(*rng.choice(calls)()) for _ in range(100))
@@ -196,7 +205,7 @@ if __name__ == '__main__':
             ours, real = (ask(path, b'FLUSHALL\r\n' + bytes_sent, is_resp3) for path in (OURS, REAL))
             if ours != real:
                 at = next((at for at, pair in enumerate(zip(ours, real)) if pair[0] != pair[1]), min(len(ours), len(real)))
-                print(f'seed {seed}, RESP{2 + is_resp3}: sent {bytes_sent[:1500]!r}\nfrom byte {at}\nours {ours[at:at + 200]!r}\n'
+                print(f'seed {seed}, RESP{2 + is_resp3}: sent {bytes_sent[:1500] if len(bytes_sent) < 100_000 else bytes_sent[:100]!r}\nfrom byte {at}\nours {ours[at:at + 200]!r}\n'
                       f'real {real[at:at + 200]!r}\nafter {real[max(0, at - 100):at]!r}\n')
                 failed += 1
     if failed:

@@ -89,9 +89,15 @@ impl Session {
         card.is_resp3.store(self.is_resp3.into(), set);
         card.channels.store(self.channels.len() as u32, set);
         card.patterns.store(self.patterns.len() as u32, set);
-        let queued = self.transaction.as_ref().map(|open| open.queue.len() as i64);
+        let queued = self
+            .transaction
+            .as_ref()
+            .map(|open| open.queue.len() as i64);
         card.queued.store(queued.unwrap_or(-1), set);
-        let watched = self.watched.as_ref().map_or(0, |watched| watched.keys.len());
+        let watched = self
+            .watched
+            .as_ref()
+            .map_or(0, |watched| watched.keys.len());
         card.watched.store(watched as u32, set);
     }
 }
@@ -142,7 +148,7 @@ impl Client {
             }
             Request::Begun { len, missing } => {
                 input.consume(len);
-                self.partial = Some(Box::new(Partial::begin(args, missing)));
+                self.partial = Some(Box::new(Partial::begin(args, missing, resp::COMMAND_MAX)));
             }
         }
         Ok(true)

@@ -165,8 +165,7 @@ fn argument(bytes: &[u8]) -> Result<Argument<'_>, ProtocolError> {
     }
 }
 
-/// A large command, as far as it has come: what it keeps grows with what has come, and is
-/// [`COMMAND_MAX`] at most.
+/// A large command, as far as it has come: what it keeps grows with what has come, up to a limit.
 #[derive(Debug)]
 pub(crate) struct Partial {
     args: Vec<Bytes>,
@@ -175,15 +174,18 @@ pub(crate) struct Partial {
     large: Option<(Vec<u8>, usize)>,
     /// Bytes of all arguments, that one in full.
     total: usize,
+    max: usize,
 }
 
 impl Partial {
-    pub(crate) fn begin(args: &[&[u8]], missing: usize) -> Partial {
+    /// With the arguments that are there. All together may have `max` bytes.
+    pub(crate) fn begin(args: &[&[u8]], missing: usize, max: usize) -> Partial {
         Partial {
             args: args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect(),
             missing,
             large: None,
             total: args.iter().map(|arg| arg.len() + ARGUMENT_MIN).sum(),
+            max,
         }
     }
 
@@ -231,16 +233,20 @@ impl Partial {
     }
 
     fn count(&mut self, len: usize) -> Result<(), ProtocolError> {
-        self.total += len + ARGUMENT_MIN;
-        if self.total > COMMAND_MAX {
+        let total = self.total + len + ARGUMENT_MIN;
+        if total > self.max {
             return Err(ProtocolError::CommandTooLong);
         }
+        self.total = total;
         Ok(())
     }
 
     /// Bytes that have come of it.
     pub(crate) fn held(&self) -> usize {
-        let missing = self.large.as_ref().map_or(0, |(large, len)| len - large.len());
+        let missing = self
+            .large
+            .as_ref()
+            .map_or(0, |(large, len)| len - large.len());
         self.total - missing
     }
 

@@ -65,7 +65,9 @@ impl Server {
 
     pub(crate) fn commands(&self) -> u64 {
         let counts = self.counts.iter();
-        counts.map(|Count(count)| count.load(Ordering::Relaxed)).sum()
+        counts
+            .map(|Count(count)| count.load(Ordering::Relaxed))
+            .sum()
     }
 
     pub(crate) fn reset_commands(&self) {

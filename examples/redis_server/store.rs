@@ -129,13 +129,21 @@ impl Store {
     pub(crate) fn lock_one(&self, db: usize, key: &[u8]) -> Data<'_> {
         let hash = self.hash(key);
         let shard = shard_of(hash);
-        self.data(db, Locked::One(shard, self.shards[shard].lock()), Some(hash))
+        self.data(
+            db,
+            Locked::One(shard, self.shards[shard].lock()),
+            Some(hash),
+        )
     }
 
     /// For several keys: see [`Store::shard_set`].
     pub(crate) fn lock_set(&self, db: usize, set: u64) -> Data<'_> {
         let lock = |at: usize| (set >> at & 1 == 1).then(|| self.shards[at].lock());
-        self.data(db, Locked::Several(Box::new(std::array::from_fn(lock))), None)
+        self.data(
+            db,
+            Locked::Several(Box::new(std::array::from_fn(lock))),
+            None,
+        )
     }
 
     /// Takes up to `most` keys out of one shard whose time is over, and returns how many.
@@ -233,7 +241,8 @@ impl Table {
             value,
             deadline,
         };
-        self.entries.insert_unique(key.hash, entry, |entry| entry.hash);
+        self.entries
+            .insert_unique(key.hash, entry, |entry| entry.hash);
     }
 
     fn remove(&mut self, bucket: usize) -> Option<Entry> {
@@ -243,7 +252,11 @@ impl Table {
             self.deadlines.remove(&(entry.deadline, hash));
         }
         // Two keys of one hash are next to impossible, and all the same not wrong.
-        if self.entries.find(hash, |other| other.hash == hash).is_none() {
+        if self
+            .entries
+            .find(hash, |other| other.hash == hash)
+            .is_none()
+        {
             self.order.remove(&position(hash));
         }
         Some(entry)
@@ -467,7 +480,9 @@ impl<'a> Data<'a> {
 
     /// Unlocks, and returns what is better freed elsewhere.
     pub(crate) fn unlock(self) -> Vec<Garbage> {
-        let Data { locked, garbage, .. } = self;
+        let Data {
+            locked, garbage, ..
+        } = self;
         drop(locked);
         garbage
     }
@@ -573,8 +588,12 @@ impl Data<'_> {
                 }
                 left -= 1;
                 let hash = position.rotate_right(10);
-                let same = table.entries.iter_hash(hash).filter(|entry| entry.hash == hash);
-                same.filter(|entry| entry.deadline > now).for_each(&mut show);
+                let same = table
+                    .entries
+                    .iter_hash(hash)
+                    .filter(|entry| entry.hash == hash);
+                same.filter(|entry| entry.deadline > now)
+                    .for_each(&mut show);
             }
         }
         0

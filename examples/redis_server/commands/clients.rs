@@ -33,7 +33,8 @@ pub(super) fn client_id(call: &mut Call<'_, '_, '_>) -> Answered {
 
 pub(super) fn client_getname(call: &mut Call<'_, '_, '_>) -> Answered {
     let name = call.session.card.names().client.clone();
-    call.reply.value(Some(&name).filter(|name| !name.is_empty()));
+    call.reply
+        .value(Some(&name).filter(|name| !name.is_empty()));
     Ok(())
 }
 
@@ -137,7 +138,9 @@ pub(super) fn client_list(call: &mut Call<'_, '_, '_>) -> Answered {
     }
     let mut lines = String::new();
     for (_, card) in call.server.clients.all() {
-        let is_asked_for = only.as_ref().is_none_or(|ids| ids.contains(&(card.id as i64)));
+        let is_asked_for = only
+            .as_ref()
+            .is_none_or(|ids| ids.contains(&(card.id as i64)));
         if is_asked_for && of_type.holds(&card) {
             lines += &line(&card, call.server);
         }
@@ -206,7 +209,8 @@ impl<'a> Victims<'a> {
             match &*name.to_ascii_uppercase() {
                 b"ID" => {
                     let id = integer(value).filter(|id| *id > 0);
-                    victims.id = Some(id.ok_or(b"ERR client-id should be greater than 0".as_slice())?);
+                    victims.id =
+                        Some(id.ok_or(b"ERR client-id should be greater than 0".as_slice())?);
                 }
                 b"ADDR" => victims.addr = Some(value),
                 b"LADDR" => victims.local = Some(value),

@@ -23,14 +23,18 @@ impl Only {
                 b"LT" => only.if_earlier = true,
                 _ => {
                     let option = super::shorten(option, usize::MAX);
-                    return Err(super::one_line([b"ERR Unsupported option ", option].concat()));
+                    return Err(super::one_line(
+                        [b"ERR Unsupported option ", option].concat(),
+                    ));
                 }
             }
         }
         if only.if_none && (only.if_some || only.if_later || only.if_earlier) {
-            return Err(b"ERR NX and XX, GT or LT options at the same time are not compatible"
-                .as_slice()
-                .into());
+            return Err(
+                b"ERR NX and XX, GT or LT options at the same time are not compatible"
+                    .as_slice()
+                    .into(),
+            );
         }
         if only.if_later && only.if_earlier {
             return Err(b"ERR GT and LT options at the same time are not compatible"
@@ -53,7 +57,11 @@ fn set(call: &mut Call<'_, '_, '_>, unit: i64, is_relative: bool) -> Answered {
     let only = Only::parse(call)?;
     let number = call.integer(2)?;
     let deadline = number.checked_mul(unit).and_then(|millis| {
-        let from = if is_relative { call.data.clock.now() } else { 0 };
+        let from = if is_relative {
+            call.data.clock.now()
+        } else {
+            0
+        };
         millis.checked_add(from)
     });
     let name = String::from_utf8_lossy(call.args[0]).to_ascii_lowercase();
@@ -126,7 +134,10 @@ pub(super) fn pexpiretime(call: &mut Call<'_, '_, '_>) -> Answered {
 
 pub(super) fn persist(call: &mut Call<'_, '_, '_>) -> Answered {
     let key = call.key();
-    let had_end = call.data.get(&key).is_some_and(|entry| entry.deadline != NEVER);
+    let had_end = call
+        .data
+        .get(&key)
+        .is_some_and(|entry| entry.deadline != NEVER);
     if had_end {
         call.data.set_deadline(&key, NEVER);
     }

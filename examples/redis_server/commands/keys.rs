@@ -157,7 +157,10 @@ pub(super) fn scan(call: &mut Call<'_, '_, '_>) -> Answered {
             [name, value] if is(name, "TYPE") => is_of_type = is(value, "string"),
             [name, value] if is(name, "COUNT") => {
                 let number = integer(value).ok_or(NOT_AN_INTEGER)?;
-                count = usize::try_from(number).ok().filter(|count| *count > 0).ok_or(SYNTAX)?;
+                count = usize::try_from(number)
+                    .ok()
+                    .filter(|count| *count > 0)
+                    .ok_or(SYNTAX)?;
             }
             _ => return Err(SYNTAX),
         }

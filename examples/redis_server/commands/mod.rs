@@ -86,9 +86,11 @@ impl<'a> Call<'a, '_, '_> {
     fn database(&self, at: usize) -> Result<usize, Refusal> {
         let number = self.integer(at)?;
         if i32::try_from(number).is_err() {
-            return Err(b"ERR value is out of range, value must between -2147483648 and 2147483647"
-                .as_slice()
-                .into());
+            return Err(
+                b"ERR value is out of range, value must between -2147483648 and 2147483647"
+                    .as_slice()
+                    .into(),
+            );
         }
         let number = usize::try_from(number).ok();
         let number = number.filter(|number| *number < super::store::DATABASES);
@@ -118,7 +120,7 @@ pub(crate) fn execute(
         is_resp3: session.is_resp3,
         is_muted: session.replies != Replies::On && session.replies != Replies::SkipNext,
     };
-    match admit(args, session) {
+    match admit(args, session, server) {
         Err(refusal) => {
             session.spoil();
             reply.error(&refusal);
@@ -143,12 +145,15 @@ pub(crate) fn execute(
 
 /// Finds a command that may be run as it stands.
 #[inline]
-fn admit(args: &[&[u8]], session: &mut Session) -> Result<Found, Refusal> {
+fn admit(args: &[&[u8]], session: &mut Session, server: &Server) -> Result<Found, Refusal> {
     let found = find(args)?;
     let command = found.command;
     if !command.takes(args.len()) {
         let refusal = wrong_arity(command.name.as_bytes());
-        return Err(transactions::refuse_exec(command, session, refusal));
+        return Err(match command.keys {
+            Keys::Transaction => transactions::refuse_exec(session, server, &refusal),
+            _ => refusal,
+        });
     }
     if !session.is_resp3 && session.subscriptions() > 0 && !command.is_for_subscribers() {
         let name = command.name.as_bytes();

@@ -168,7 +168,9 @@ fn settings(call: &Call<'_, '_, '_>) -> Vec<(&'static str, String)> {
 }
 
 pub(super) fn config_get(call: &mut Call<'_, '_, '_>) -> Answered {
-    let patterns = call.args[2..].iter().map(|pattern| pattern.to_ascii_lowercase());
+    let patterns = call.args[2..]
+        .iter()
+        .map(|pattern| pattern.to_ascii_lowercase());
     let patterns: Vec<_> = patterns.collect();
     let is_asked_for = |name: &str| {
         let mut patterns = patterns.iter();
@@ -187,7 +189,7 @@ pub(super) fn config_get(call: &mut Call<'_, '_, '_>) -> Answered {
 pub(super) fn config_set(call: &mut Call<'_, '_, '_>) -> Answered {
     let settings = settings(call);
     let (pairs, []) = call.args[2..].as_chunks::<2>() else {
-        return Err(wrong_arity(b"config|set"));
+        return Err(super::SYNTAX);
     };
     for [name, value] in pairs {
         let shown = super::shorten(name, super::SHOWN_MAX);
@@ -213,7 +215,9 @@ pub(super) fn config_resetstat(call: &mut Call<'_, '_, '_>) -> Answered {
 }
 
 pub(super) fn config_rewrite(_call: &mut Call<'_, '_, '_>) -> Answered {
-    Err(b"ERR The server is running without a config file".as_slice().into())
+    Err(b"ERR The server is running without a config file"
+        .as_slice()
+        .into())
 }
 
 /// COMMAND alone: as COMMAND INFO of all.
@@ -239,7 +243,7 @@ pub(super) fn command_info(call: &mut Call<'_, '_, '_>) -> Answered {
     for name in names {
         match by_name(name) {
             Some(command) => describe(call, command),
-            None => call.reply.nil_array(),
+            None => call.reply.nil(),
         }
     }
     Ok(())
@@ -270,7 +274,10 @@ fn describe(call: &mut Call<'_, '_, '_>, command: &Command) {
         ("@fast", command.has("fast")),
         ("@slow", !command.has("fast")),
     ];
-    let implied = implied.iter().filter(|(_, is_so)| *is_so).map(|(group, _)| *group);
+    let implied = implied
+        .iter()
+        .filter(|(_, is_so)| *is_so)
+        .map(|(group, _)| *group);
     let groups: Vec<&str> = words().filter(is_group).chain(implied).collect();
     reply.set(groups.len());
     for group in groups {

@@ -66,7 +66,11 @@ impl<'a> Lifetime<'a> {
         let number = integer(number).ok_or(NOT_AN_INTEGER)?;
         let end = (number > 0).then_some(number).and_then(|number| {
             let millis = number.checked_mul(unit)?;
-            let from = if is_relative { call.data.clock.now() } else { 0 };
+            let from = if is_relative {
+                call.data.clock.now()
+            } else {
+                0
+            };
             // The last moment of all is taken for never.
             millis.checked_add(from).map(|end| end.min(NEVER - 1))
         });
@@ -261,8 +265,8 @@ pub(super) fn append(call: &mut Call<'_, '_, '_>) -> Answered {
 pub(super) fn setrange(call: &mut Call<'_, '_, '_>) -> Answered {
     let offset = call.integer(2)?;
     let part = call.args[3];
-    let offset = usize::try_from(offset)
-        .map_err(|_| Refusal::Borrowed(b"ERR offset is out of range"))?;
+    let offset =
+        usize::try_from(offset).map_err(|_| Refusal::Borrowed(b"ERR offset is out of range"))?;
     let key = call.key();
     let len = call.data.get(&key).map_or(0, |entry| entry.value.len());
     if part.is_empty() {
@@ -326,7 +330,13 @@ pub(super) fn getrange(call: &mut Call<'_, '_, '_>) -> Answered {
         if start < 0 && end < 0 && start > end {
             return None;
         }
-        let from_end = |place: i64| if place < 0 { (len + place).max(0) } else { place };
+        let from_end = |place: i64| {
+            if place < 0 {
+                (len + place).max(0)
+            } else {
+                place
+            }
+        };
         let (start, end) = (from_end(start), from_end(end).min(len - 1));
         (start <= end).then(|| value.slice(start as usize..=end as usize))
     });

@@ -94,13 +94,7 @@ impl Command {
     pub(super) fn is_for_subscribers(&self) -> bool {
         matches!(
             self.name,
-            "subscribe"
-                | "unsubscribe"
-                | "psubscribe"
-                | "punsubscribe"
-                | "ping"
-                | "quit"
-                | "reset"
+            "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe" | "ping" | "quit" | "reset"
         )
     }
 }
@@ -468,4 +462,3 @@ static COMMAND: &[Command] = &[
     row("command|help", 2, Keys::None, server::help, "loading stale @connection")
         .of("server", "5.0.0", "Show helpful text about the different subcommands"),
 ];
-

@@ -8,7 +8,7 @@ use super::super::resp::Args;
 use super::super::server::Server;
 use super::super::store::Store;
 use super::super::topics::Kind;
-use super::{Answered, Call, Command, Keys, Refusal, Words};
+use super::{Answered, Call, Refusal, Words};
 
 pub(super) fn multi(call: &mut Call<'_, '_, '_>) -> Answered {
     if call.session.transaction.is_some() {
@@ -60,7 +60,9 @@ pub(super) fn shards(session: &Session, store: &Store) -> u64 {
     let watched = session.watched.iter().flat_map(|watched| &watched.keys);
     let watched = watched.fold(0, |set, (_, key)| set | store.shard_set(key));
     let queue = open.queue.iter();
-    queue.fold(watched, |set, (command, args)| set | command.keys.shards(args, store))
+    queue.fold(watched, |set, (command, args)| {
+        set | command.keys.shards(args, store)
+    })
 }
 
 pub(super) fn exec(call: &mut Call<'_, '_, '_>) -> Answered {
@@ -115,13 +117,16 @@ fn run(call: &mut Call<'_, '_, '_>, open: &Transaction) {
 }
 
 /// EXEC that is itself wrong discards what was queued.
-pub(super) fn refuse_exec(command: &Command, session: &mut Session, refusal: Refusal) -> Refusal {
-    if command.keys != Keys::Transaction || session.transaction.is_none() {
-        return refusal;
-    }
+pub(super) fn refuse_exec(session: &mut Session, server: &Server, refusal: &[u8]) -> Refusal {
     session.transaction = None;
-    let why = refusal.strip_prefix(b"ERR ").unwrap_or(&refusal);
-    [b"EXECABORT Transaction discarded because of: ", why].concat().into()
+    if let Some(watched) = session.watched.take() {
+        server.store.unwatch(&watched);
+    }
+    session.update_card();
+    let why = refusal.strip_prefix(b"ERR ").unwrap_or(refusal);
+    [b"EXECABORT Transaction discarded because of: ", why]
+        .concat()
+        .into()
 }
 
 /// Ends all that a connection has begun: what it queued, watches, and is subscribed to.
