@@ -445,6 +445,9 @@ pub(crate) enum Control {
     Disband(GroupId),
     Monitor(Box<Monitor>),
     Demonitor(MonitorId),
+    /// An adapter has been given something from outside: see [`TimerKey::NUDGE`].
+    #[cfg_attr(not(feature = "http"), allow(dead_code))]
+    Nudge,
 }
 
 thread_local! {

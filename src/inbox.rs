@@ -371,6 +371,7 @@ impl<M: Send + 'static> Inbox<M> {
                 self.letter(Entry::new(key, What::Control(Box::new(control))), hosts);
             }
             Control::Room => self.room(key, hosts),
+            Control::Nudge => hosts.nudge(key),
             Control::WaitHere => self.own.push_back(key),
             Control::Join(id, notice) => {
                 if !matches!(hosts.present(key), Present::No) {

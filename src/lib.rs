@@ -103,6 +103,8 @@ mod frames;
 mod gone;
 mod handle;
 pub mod handover;
+#[cfg(feature = "http")]
+pub mod http;
 mod input;
 mod listen_from;
 mod listener;

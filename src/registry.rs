@@ -178,6 +178,9 @@ pub struct Stats {
     /// Connections whose poller was to be chosen by a
     /// [closure](crate::ListenOptions::balance_by) that panicked, or named none of the listener's.
     pub misdirected: u64,
+    /// HTTP requests that were malformed, too long or too slow, and answered with 4xx or 5xx before
+    /// or instead of their service (feature `http`).
+    pub requests_refused: u64,
 }
 
 /// The counters behind [`Stats`], one set for a poller so that pollers do not write to one cache
@@ -209,6 +212,8 @@ pub(crate) struct Counters {
     pub(crate) upgrades_refused: AtomicU64,
     pub(crate) rate_waits: AtomicU64,
     pub(crate) misdirected: AtomicU64,
+    #[cfg_attr(not(feature = "http"), allow(dead_code))]
+    pub(crate) requests_refused: AtomicU64,
 }
 
 impl Counters {
@@ -258,6 +263,7 @@ impl Counters {
         stats.upgrades_refused += get(&self.upgrades_refused);
         stats.rate_waits += get(&self.rate_waits);
         stats.misdirected += get(&self.misdirected);
+        stats.requests_refused += get(&self.requests_refused);
     }
 }
 

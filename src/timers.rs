@@ -32,6 +32,16 @@ pub struct TimerKey {
     generation: NonZeroU32,
 }
 
+impl TimerKey {
+    /// Of no timer: with it an adapter is told, by `timer`, that it was given something from outside.
+    /// So the word reaches it through whatever stands around it, as all adapters pass on the keys
+    /// that are not their own.
+    pub(crate) const NUDGE: TimerKey = TimerKey {
+        slot: NONE,
+        generation: NonZeroU32::MAX,
+    };
+}
+
 /// A timer that has come due.
 #[derive(Debug)]
 pub(crate) struct Due<T> {

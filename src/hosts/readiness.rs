@@ -4,6 +4,7 @@ use crate::flags::Flags;
 use crate::hosts::Hosts;
 use crate::registry::ActorKey;
 use crate::sys::{Interest, Socket};
+use crate::timers::TimerKey;
 
 impl Hosts {
     /// The socket of this token is ready. A token whose connection has ended in this very turn
@@ -19,6 +20,15 @@ impl Hosts {
         }
         if readable && self.find(key).is_some() && self.slots[index].flags.has(Flags::REG_READ) {
             self.receive(index);
+        }
+    }
+
+    /// Something was left for an adapter around this actor.
+    pub(crate) fn nudge(&mut self, key: ActorKey) {
+        if let Some(index) = self.find(key)
+            && !self.slots[index].flags.has(Flags::CLOSING)
+        {
+            self.call(index, |actor, call| actor.timer(TimerKey::NUDGE, call));
         }
     }
 

@@ -1,0 +1,165 @@
+//! From responders to the connection's output.
+
+use std::mem;
+
+use crate::actor::Outcome;
+use crate::call::Wants;
+use crate::context::Context;
+use crate::http::connection::Http;
+use crate::http::exchange::{Answer, End, Exchange, Pieces, Progress, send_head, send_switch};
+use crate::http::responder::Given;
+use crate::http::response::Response;
+use crate::http::service::Service;
+use crate::http::serving::{Leaving, Reading, Serving};
+
+impl<S: Service> Serving<S> {
+    /// Puts what responders were given to their requests.
+    pub(super) fn take_given(&mut self) {
+        let Some(desk) = &self.desk else { return };
+        let mut given = mem::take(&mut self.given);
+        desk.take(&mut given);
+        for (id, given) in given.drain(..) {
+            let Some(exchange) = self.exchange(id) else {
+                continue;
+            };
+            let is_answered = exchange.answer.is_some();
+            let pieces = exchange.answer.as_mut().and_then(Answer::pieces);
+            match (given, pieces) {
+                (Given::Piece(piece), Some(pieces)) => pieces.waiting.push_back(piece),
+                (Given::End, Some(pieces)) => pieces.end = End::Whole,
+                (Given::Cut, Some(pieces)) => pieces.end = End::Cut,
+                (Given::Piece(_) | Given::End | Given::Cut, None) => {}
+                // Refused meanwhile: the first answer is the one.
+                _ if is_answered => {}
+                (Given::Answer(response), _) => {
+                    exchange.answer = Some(Answer::Given(response, None));
+                }
+                (Given::Stream(response, stream), _) => {
+                    exchange.answer = Some(Answer::Given(response, Some(Pieces::new(stream))));
+                }
+                (Given::Upgrade(response, make), _) => {
+                    exchange.answer = Some(Answer::Upgrade(response, make));
+                }
+                (Given::Nothing, _) => {
+                    let mut response = Response::refusal(500);
+                    response.closes = false;
+                    exchange.answer = Some(Answer::Given(response, None));
+                }
+            }
+        }
+        self.given = given;
+    }
+
+    /// Sends the answers whose turn it is, as far as there is room for them.
+    pub(super) fn flush(&mut self, ctx: &mut Context<'_, Http<S>>) -> Outcome {
+        // Room that one service is told of it may fill at once, so that there is more to send.
+        while self.send_given(ctx) {
+            self.enter(ctx, |service, ctx| service.drained(ctx))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the service is to be told that a body has room again.
+    fn send_given(&mut self, ctx: &mut Context<'_, Http<S>>) -> bool {
+        let mut told = false;
+        if !self.queue.is_empty() {
+            self.take_given();
+            while self.switch.is_none()
+                && !ctx.call().wants.has(Wants::ENDS)
+                && self.send_first(&mut told, ctx)
+            {}
+        }
+        let is_over = match self.leaving {
+            _ if self.switch.is_some() => false,
+            Leaving::No => false,
+            Leaving::Owed => self.queue.is_empty() && !matches!(self.reading, Reading::Body(_)),
+            Leaving::Given => self
+                .queue
+                .front()
+                .is_none_or(|first| first.answer.is_none()),
+        };
+        if is_over && !ctx.is_closing() {
+            self.close(ctx);
+        }
+        told && !ctx.is_closing()
+    }
+
+    pub(super) fn close(&mut self, ctx: &mut Context<'_, Http<S>>) {
+        self.reading = Reading::Nothing;
+        match self.close_within.take() {
+            Some(within) => ctx.close_within(within),
+            None => ctx.close(),
+        }
+    }
+
+    /// Sends what there is of the first answer; whether that was all of it.
+    fn send_first(&mut self, told: &mut bool, ctx: &mut Context<'_, Http<S>>) -> bool {
+        let is_last = self.queue.len() == 1 && self.leaving != Leaving::No;
+        let Some(first) = self.queue.front_mut() else {
+            return false;
+        };
+        let mut left = match first.answer.take() {
+            None => {
+                if mem::take(&mut first.expects) {
+                    ctx.write("HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                return false;
+            }
+            Some(Answer::Upgrade(response, make)) => {
+                if matches!(self.reading, Reading::Upgrade) && first.head.upgrades {
+                    send_switch(&response, ctx);
+                    self.switch = Some(make);
+                    return false;
+                }
+                log::error!("http: an upgrade that was not asked for, or before its body has come");
+                first.answer = Some(Answer::Given(Response::refusal(500), None));
+                return true;
+            }
+            Some(Answer::Given(response, pieces)) => {
+                // Its client has not begun with the body, and may or may not do so now.
+                first.closes |= first.expects || response.closes || !first.head.stays || is_last;
+                // A client of old knows no other end.
+                first.closes |= first.head.is_old && pieces.is_some();
+                let (left, written) = send_head(&first.head, response, pieces, first.closes, ctx);
+                if !written {
+                    ctx.abort();
+                    return false;
+                }
+                left
+            }
+            Some(Answer::Body(left)) => Some(left),
+        };
+        let progress = match &mut left {
+            Some(source) => source.send(told, ctx),
+            None => Progress::Done,
+        };
+        match progress {
+            Progress::Done => {}
+            Progress::Waits => {
+                first.answer = left.map(Answer::Body);
+                return false;
+            }
+            Progress::Broken => {
+                ctx.abort();
+                return false;
+            }
+        }
+        let closes = first.closes;
+        self.queue.pop_front();
+        self.first += 1;
+        if closes {
+            self.queue.clear();
+            self.close(ctx);
+            return false;
+        }
+        if self.queue.is_empty() {
+            if let Reading::Upgrade = self.reading {
+                self.reading = Reading::Head;
+            }
+            if self.seen == 0 {
+                self.since = Some(ctx.now());
+            }
+        }
+        true
+    }
+}
