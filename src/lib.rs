@@ -75,6 +75,8 @@
 //!
 //! None is on by default.
 //!
+//! - `http`: the module `http`, a small HTTP/1.1 server, by the crates `httparse` and `httpdate`. It
+//!   has a table of its own with its defaults.
 //! - `signals`: the module `signals`, by the crate `signal-hook`.
 //! - `websocket`: the module `websocket`, by the crates `httparse`, `sha1_smol`, `base64` and `getrandom`; its defaults are
 //!   in the table of `websocket::Options`.

@@ -1278,6 +1278,19 @@ fn close_errors_and_panics_end_the_connection() {
     let mut stage = site();
     stage.receive([get("/big"), get("/close")].concat());
     assert_eq!(answers(&stage.output())[0].body.len(), 6_000_000);
+    // Whoever asks for the end, what has been answered leaves in front of it.
+    let mut stage = site();
+    stage.stall();
+    stage.receive(post(
+        "/",
+        "Content-Length: 300000\r\n",
+        &"e".repeat(300_000),
+    ));
+    stage.addr().close();
+    stage.run();
+    stage.unstall();
+    assert_eq!(one(&mut stage).body.len(), 300_000);
+    assert!(matches!(stage.reason(), Some(CloseReason::Finished)));
     let mut stage = site();
     stage.receive(get("/later"));
     stage.send(Say::Close);

@@ -201,6 +201,13 @@ impl<S: Service> Actor for Http<S> {
         )
     }
 
+    fn closing(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
+        match &mut self.state {
+            State::Serving(serving) => serving.closing(reason, ctx),
+            State::Upgraded(actor) => actor.closing(reason, &mut ctx.of_type()),
+        }
+    }
+
     fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
         match &mut self.state {
             State::Serving(serving) => {

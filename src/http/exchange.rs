@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::http::date::Date;
 use crate::http::head::Head;
 use crate::http::responder::{Make, Stream};
-use crate::http::response::{Content, Response, reason};
+use crate::http::response::{Begins, Content, Response, Switch, reason};
 use crate::http::service::Service;
 use crate::sys::read_file_at;
 
@@ -41,7 +41,7 @@ pub(super) enum Answer<S: Service> {
     Given(Response, Option<Pieces>),
     /// The head has been sent, and this is left.
     Body(Source),
-    Upgrade(Response, Make<S>),
+    Upgrade(Switch, Make<S>),
 }
 
 impl<S: Service> Answer<S> {
@@ -171,38 +171,57 @@ pub(super) fn send_head<A: Actor>(
     (body, written)
 }
 
-/// Sends the head of an answer with which another protocol begins.
-pub(super) fn send_switch<A: Actor>(response: &Response, ctx: &mut Context<'_, A>) {
-    let date = Date::now(ctx);
-    ctx.write_parts(&[
-        b"HTTP/1.1 101 Switching Protocols\r\nDate: ",
-        date.borrow().text().as_bytes(),
-        b"\r\n",
-        &response.fields,
-        b"\r\n",
-    ]);
+/// Sends the answer with which another protocol begins.
+pub(super) fn send_switch<A: Actor>(answer: Switch, ctx: &mut Context<'_, A>) {
+    match answer.0 {
+        Begins::Bytes(bytes) => drop(ctx.write_bytes(bytes)),
+        Begins::Response(response) => {
+            let date = Date::now(ctx);
+            ctx.write_parts(&[
+                b"HTTP/1.1 101 Switching Protocols\r\nDate: ",
+                date.borrow().text().as_bytes(),
+                b"\r\n",
+                &response.fields,
+                b"\r\n",
+            ]);
+        }
+    }
 }
 
 impl Source {
-    /// Sends on, up to the output's high watermark. `told` is set where whoever writes the body is
-    /// to be told that there is room again.
-    pub(super) fn send<A: Actor>(&mut self, told: &mut bool, ctx: &mut Context<'_, A>) -> Progress {
+    /// Sends on, up to the output's high watermark, or for the `last` time: then as much as may wait.
+    /// `told` is set where whoever writes the body is to be told that there is room again.
+    pub(super) fn send<A: Actor>(
+        &mut self,
+        last: bool,
+        told: &mut bool,
+        ctx: &mut Context<'_, A>,
+    ) -> Progress {
+        let part = PART.min(ctx.call().options().output_max / 2).max(1);
         match self {
             Source::Bytes(bytes) => {
-                let part = PART.min(ctx.call().options().output_max / 2).max(1);
                 while !bytes.is_empty() {
-                    if ctx.is_above_high_watermark() {
+                    let len = part.min(bytes.len());
+                    if !has_room(len, last, ctx) {
                         return Progress::Waits;
                     }
-                    if !ctx.write_bytes(bytes.split_to(part.min(bytes.len()))) {
+                    if !ctx.write_bytes(bytes.split_to(len)) {
                         return Progress::Broken;
                     }
                 }
                 Progress::Done
             }
-            Source::File { file, at, len } => send_file(file, at, len, ctx),
-            Source::Pieces(pieces) => pieces.send(told, ctx),
+            Source::File { file, at, len } => send_file(file, at, len, last, ctx),
+            Source::Pieces(pieces) => pieces.send(last, told, ctx),
         }
+    }
+}
+
+fn has_room<A: Actor>(len: usize, last: bool, ctx: &mut Context<'_, A>) -> bool {
+    match last {
+        // With the lines around a chunk.
+        true => ctx.queued() + len + 32 <= ctx.call().options().output_max,
+        false => !ctx.is_above_high_watermark(),
     }
 }
 
@@ -210,6 +229,7 @@ fn send_file<A: Actor>(
     file: &Arc<File>,
     at: &mut u64,
     len: &mut u64,
+    last: bool,
     ctx: &mut Context<'_, A>,
 ) -> Progress {
     if *len > 0 && ctx.write_file(file.clone(), *at, *len).is_ok() {
@@ -217,10 +237,10 @@ fn send_file<A: Actor>(
     }
     // An adapter stands around this one and is to see all bytes.
     while *len > 0 {
-        if ctx.is_above_high_watermark() {
+        let most = usize::try_from(*len).unwrap_or(READ).min(READ);
+        if !has_room(most, last, ctx) {
             return Progress::Waits;
         }
-        let most = usize::try_from(*len).unwrap_or(READ).min(READ);
         let mut read = vec![0; most];
         match read_file_at(file, &mut read, *at) {
             Ok(0) => {
@@ -245,15 +265,20 @@ fn send_file<A: Actor>(
 }
 
 impl Pieces {
-    fn send<A: Actor>(&mut self, told: &mut bool, ctx: &mut Context<'_, A>) -> Progress {
-        while !self.waiting.is_empty() {
-            if ctx.is_above_high_watermark() {
+    fn send<A: Actor>(
+        &mut self,
+        last: bool,
+        told: &mut bool,
+        ctx: &mut Context<'_, A>,
+    ) -> Progress {
+        while let Some(piece) = self.waiting.front() {
+            let len = piece.len();
+            if !has_room(len, last, ctx) {
                 return Progress::Waits;
             }
             let Some(piece) = self.waiting.pop_front() else {
                 break;
             };
-            let len = piece.len();
             if !self.send_piece(piece, ctx) {
                 return Progress::Broken;
             }

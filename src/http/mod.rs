@@ -153,5 +153,5 @@ pub use connection::Http;
 pub use options::Options;
 pub use request::Request;
 pub use responder::{BodyWriter, NoRoom, Responder};
-pub use response::{HeaderError, HeaderErrorKind, Response};
+pub use response::{HeaderError, HeaderErrorKind, Response, Switch};
 pub use service::{Intake, Never, Service};

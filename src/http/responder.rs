@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use crate::addr::{Control, Controlled};
-use crate::http::response::Response;
+use crate::http::response::{Response, Switch};
 use crate::http::service::Service;
 use crate::registry::ActorKey;
 use crate::sync::lock;
@@ -59,7 +59,7 @@ pub(super) enum Given<S: Service> {
     End,
     /// It will never be.
     Cut,
-    Upgrade(Response, Make<S>),
+    Upgrade(Switch, Make<S>),
     /// Nothing, and it is gone.
     Nothing,
 }
@@ -221,9 +221,10 @@ impl<S: Service> Responder<S> {
     }
 
     /// Answers with 101 and hands the connection over: when all answers before this one have left,
-    /// `response` is sent, which [`Response::switching`] made, and the actor that `make` makes has
-    /// the connection from then on, the address and its messages included. The bytes that came
-    /// behind the request are its first input.
+    /// `answer` is sent, and the actor that `make` makes has the connection from then on, the address
+    /// and its messages included. The bytes that came behind the request are its first input. The
+    /// answer is made by [`Response::switching`], or a whole one as bytes, such as a WebSocket's
+    /// handshake makes.
     ///
     /// The service is told [`CloseReason::Detached`](crate::CloseReason::Detached) and dropped; its
     /// timers go with it. `make` runs on the connection's poller, so the actor need not be `Send`.
@@ -233,19 +234,19 @@ impl<S: Service> Responder<S> {
     ///
     /// # Panics
     ///
-    /// When the status of `response` is not 101.
+    /// When `answer` is not one with the status 101.
     #[track_caller]
-    pub fn upgrade<F>(mut self, response: Response, make: F)
+    pub fn upgrade<F>(mut self, answer: impl Into<Switch>, make: F)
     where
         F: FnOnce() -> S::Upgraded + Send + 'static,
     {
+        let answer = answer.into();
         assert!(
-            response.status == 101,
-            "http: an upgrade is answered with Response::switching, not with {}",
-            response.status
+            answer.is_one(),
+            "http: an upgrade is answered with Response::switching, or a whole answer with the status 101"
         );
         if let Some(desk) = self.desk.take() {
-            desk.put(self.id, Given::Upgrade(response, Box::new(make)));
+            desk.put(self.id, Given::Upgrade(answer, Box::new(make)));
         }
     }
 }

@@ -209,6 +209,44 @@ impl Response {
     }
 }
 
+/// The answer with which another protocol begins: a [`Response`] made by [`Response::switching`], or
+/// all of one as bytes.
+#[derive(Debug)]
+pub struct Switch(pub(super) Begins);
+
+#[derive(Debug)]
+pub(super) enum Begins {
+    Response(Response),
+    Bytes(Bytes),
+}
+
+impl Switch {
+    pub(super) fn is_one(&self) -> bool {
+        match &self.0 {
+            Begins::Response(response) => response.status == 101,
+            Begins::Bytes(bytes) => {
+                let mut ends = bytes.windows(4).filter(|four| *four == b"\r\n\r\n");
+                bytes.starts_with(b"HTTP/1.1 101 ") && bytes.ends_with(b"\r\n\r\n") && {
+                    ends.next();
+                    ends.next().is_none()
+                }
+            }
+        }
+    }
+}
+
+impl From<Response> for Switch {
+    fn from(response: Response) -> Switch {
+        Switch(Begins::Response(response))
+    }
+}
+
+impl From<Bytes> for Switch {
+    fn from(bytes: Bytes) -> Switch {
+        Switch(Begins::Bytes(bytes))
+    }
+}
+
 /// A header field that cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeaderError {

@@ -12,7 +12,7 @@ use crate::call::Wants;
 use crate::context::Context;
 use crate::http::body::{Decoder, Step};
 use crate::http::connection::Http;
-use crate::http::exchange::{Answer, End, Exchange, Pieces, Progress, send_head, send_switch};
+use crate::http::exchange::{Answer, Exchange};
 use crate::http::head::{Fields, Found, Head, Length, fields, find, room};
 use crate::http::options::Options;
 use crate::http::request::Request;
@@ -89,6 +89,8 @@ pub(super) struct Serving<S: Service> {
     paused: bool,
     leaving: Leaving,
     close_within: Option<Duration>,
+    /// Nothing follows what is written now.
+    is_closing: bool,
     /// Set to the earliest time at which something may be due, or before that.
     timer: Option<(TimerKey, Instant)>,
     /// Whoever is to have the connection now.
@@ -112,6 +114,7 @@ impl<S: Service> Serving<S> {
             paused: false,
             leaving: Leaving::No,
             close_within: None,
+            is_closing: false,
             timer: None,
             switch: None,
         }
@@ -155,6 +158,7 @@ impl<S: Service> Serving<S> {
     ) -> R {
         let before = ctx.queued();
         let wanted = ctx.call().wants;
+        ctx.call().wants.clear(Wants::PAUSE | Wants::RESUME);
         let at_work = AtWork::at(self.desk.as_ref());
         let result = callback(&mut self.service, &mut ctx.of_type());
         drop(at_work);
@@ -175,6 +179,11 @@ impl<S: Service> Serving<S> {
             self.rests = false;
         }
         call.wants.clear(Wants::PAUSE | Wants::RESUME);
+        for own in [Wants::PAUSE, Wants::RESUME] {
+            if wanted.has(own) {
+                call.wants.set(own);
+            }
+        }
         if call.wants.has(Wants::CLOSE) && !wanted.has(Wants::CLOSE) {
             call.wants.clear(Wants::CLOSE);
             self.close_within = call.close_within.take();
@@ -205,6 +214,16 @@ impl<S: Service> Serving<S> {
             self.leaving = Leaving::Owed;
         }
         self.settle(outcome, ctx)
+    }
+
+    /// The connection closes, whoever has asked for that: what was answered still leaves, as far as
+    /// there is room for it.
+    pub(super) fn closing(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Http<S>>) {
+        self.enter(ctx, |service, ctx| service.closing(reason, ctx));
+        self.reading = Reading::Nothing;
+        self.is_closing = true;
+        // There will be no room for more.
+        let _ = self.send_given(ctx);
     }
 
     /// The peer sends no more.

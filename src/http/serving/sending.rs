@@ -6,7 +6,7 @@ use crate::actor::Outcome;
 use crate::call::Wants;
 use crate::context::Context;
 use crate::http::connection::Http;
-use crate::http::exchange::{Answer, End, Exchange, Pieces, Progress, send_head, send_switch};
+use crate::http::exchange::{Answer, End, Pieces, Progress, send_head, send_switch};
 use crate::http::responder::Given;
 use crate::http::response::Response;
 use crate::http::service::Service;
@@ -37,8 +37,8 @@ impl<S: Service> Serving<S> {
                 (Given::Stream(response, stream), _) => {
                     exchange.answer = Some(Answer::Given(response, Some(Pieces::new(stream))));
                 }
-                (Given::Upgrade(response, make), _) => {
-                    exchange.answer = Some(Answer::Upgrade(response, make));
+                (Given::Upgrade(answer, make), _) => {
+                    exchange.answer = Some(Answer::Upgrade(answer, make));
                 }
                 (Given::Nothing, _) => {
                     let mut response = Response::refusal(500);
@@ -60,7 +60,7 @@ impl<S: Service> Serving<S> {
     }
 
     /// Whether the service is to be told that a body has room again.
-    fn send_given(&mut self, ctx: &mut Context<'_, Http<S>>) -> bool {
+    pub(super) fn send_given(&mut self, ctx: &mut Context<'_, Http<S>>) -> bool {
         let mut told = false;
         if !self.queue.is_empty() {
             self.take_given();
@@ -105,9 +105,9 @@ impl<S: Service> Serving<S> {
                 }
                 return false;
             }
-            Some(Answer::Upgrade(response, make)) => {
+            Some(Answer::Upgrade(answer, make)) => {
                 if matches!(self.reading, Reading::Upgrade) && first.head.upgrades {
-                    send_switch(&response, ctx);
+                    send_switch(answer, ctx);
                     self.switch = Some(make);
                     return false;
                 }
@@ -130,7 +130,7 @@ impl<S: Service> Serving<S> {
             Some(Answer::Body(left)) => Some(left),
         };
         let progress = match &mut left {
-            Some(source) => source.send(told, ctx),
+            Some(source) => source.send(self.is_closing, told, ctx),
             None => Progress::Done,
         };
         match progress {
