@@ -95,28 +95,34 @@ pub(super) fn fields<'h, 'b>(head: &'b [u8], room: &'h mut Room<'b>) -> Option<F
 }
 
 /// Looks for a head at the beginning of `bytes`.
+///
+/// Whole lines alone are looked at, until a limit is reached: what a client sends in crumbs is read
+/// once for each line.
 pub(super) fn find<'h, 'b>(
     bytes: &'b [u8],
     options: &Options,
     room: &'h mut Room<'b>,
 ) -> Found<'h, 'b> {
-    let line_max = options.target_max + LINE_EXTRA;
-    let (window, limit) = match bytes.get(..line_max) {
-        Some(line) if !line.contains(&b'\n') => (line, 414),
-        _ => (&bytes[..bytes.len().min(options.head_max)], 431),
-    };
-    let is_whole = limit == 431 && window.len() < options.head_max;
-    match window.first() {
-        None => return Found::Part,
-        // Said at once, of a client that speaks another protocol.
-        Some(first) if !is_token(*first) => return Found::Refused(400),
-        Some(_) => {}
+    // Said at once, of a client that speaks another protocol.
+    if bytes.first().is_some_and(|first| !is_token(*first)) {
+        return Found::Refused(400);
     }
+    let (limit, status) = match bytes.get(..line_max(options)) {
+        Some(line) if !line.contains(&b'\n') => (line.len(), 414),
+        _ => (options.head_max, 431),
+    };
+    let lines = match bytes.get(..limit) {
+        Some(window) => window,
+        None => match bytes.iter().rposition(|byte| *byte == b'\n') {
+            Some(feed) => &bytes[..=feed],
+            None => return Found::Part,
+        },
+    };
     let mut request = httparse::Request::new(&mut []);
     let most = options.headers_max.min(HEADERS_MOST);
-    let error = match request.parse_with_uninit_headers(window, &mut room[..most]) {
+    let error = match request.parse_with_uninit_headers(lines, &mut room[..most]) {
         Ok(Status::Complete(len)) => {
-            let head = &window[..len];
+            let head = &lines[..len];
             // Each carriage return stands in front of a line feed, or it would have been refused.
             if count(head, b'\n') != count(head, b'\r') {
                 return Found::Refused(400);
@@ -140,24 +146,35 @@ pub(super) fn find<'h, 'b>(
         Err(error) => Some(error),
     };
     // A bare line feed in front of what is wrong counts first.
-    let error = match bare_feed(window) {
+    let error = match bare_feed(lines) {
         None => error,
-        Some(feed) => match error_in(&window[..feed], most) {
+        Some(feed) => match error_in(&lines[..feed], most) {
             None => return Found::Refused(400),
             found => found,
         },
     };
-    match error {
-        None if is_whole => Found::Part,
-        None => Found::Refused(limit),
-        Some(Error::TooManyHeaders) => Found::Refused(431),
-        Some(Error::Version) => match version(window) {
-            None if is_whole => Found::Part,
-            None => Found::Refused(limit),
-            Some(status) => Found::Refused(status),
-        },
-        Some(_) => Found::Refused(400),
-    }
+    Found::Refused(match error {
+        None if bytes.len() < limit => return Found::Part,
+        None => status,
+        Some(Error::TooManyHeaders) => 431,
+        Some(Error::Version) if is_version(lines) => 505,
+        Some(_) => 400,
+    })
+}
+
+/// Whether [`find`] would say of `bytes` what it said of the first `seen` of them.
+pub(super) fn is_no_further(bytes: &[u8], seen: usize, options: &Options) -> bool {
+    let Some((seen, new)) = bytes.split_at_checked(seen) else {
+        return false;
+    };
+    !seen.is_empty()
+        && bytes.len() < options.head_max
+        && !new.contains(&b'\n')
+        && (bytes.len() < line_max(options) || seen.contains(&b'\n'))
+}
+
+fn line_max(options: &Options) -> usize {
+    options.target_max.saturating_add(LINE_EXTRA)
 }
 
 fn error_in(bytes: &[u8], most: usize) -> Option<Error> {
@@ -167,17 +184,14 @@ fn error_in(bytes: &[u8], most: usize) -> Option<Error> {
     parsed.err()
 }
 
-/// The status for a version that is not spoken here: there may be such a one, or it is none at all.
-/// Nothing where that is still to be seen.
-fn version(window: &[u8]) -> Option<u16> {
-    let word = window.splitn(3, |byte| *byte == b' ').nth(2)?;
-    let form = b"HTTP/0.0";
-    let is_alike =
-        |(byte, form): (&u8, &u8)| byte == form || *form == b'0' && byte.is_ascii_digit();
-    match word.iter().zip(form).all(is_alike) {
-        true if word.len() < form.len() => None,
-        true => Some(505),
-        false => Some(400),
+/// Whether the third word is a version, which is not spoken here, or none at all.
+fn is_version(lines: &[u8]) -> bool {
+    let word = lines.splitn(3, |byte| *byte == b' ').nth(2);
+    match word.unwrap_or_default() {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor, ..] => {
+            major.is_ascii_digit() && minor.is_ascii_digit()
+        }
+        _ => false,
     }
 }
 

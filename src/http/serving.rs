@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::http::body::{Decoder, Step};
 use crate::http::connection::Http;
 use crate::http::exchange::{Answer, Exchange};
-use crate::http::head::{Fields, Found, Head, Length, fields, find, room};
+use crate::http::head::{Fields, Found, Head, Length, fields, find, is_no_further, room};
 use crate::http::options::Options;
 use crate::http::request::Request;
 use crate::http::responder::{AtWork, Desk, Given, Make, Responder};
@@ -341,10 +341,7 @@ impl<S: Service> Serving<S> {
             return (self.skipped && !input.is_empty(), Ok(()));
         }
         let bytes = input.bytes();
-        // A head that comes in crumbs is looked at once a line, not once a crumb.
-        let limit = self.options.head_max.min(self.options.target_max);
-        let unseen = bytes.get(self.seen..).unwrap_or(bytes);
-        if self.seen > 0 && bytes.len() < limit && !unseen.contains(&b'\n') {
+        if is_no_further(bytes, self.seen, &self.options) {
             self.seen = bytes.len();
             return (false, Ok(()));
         }
