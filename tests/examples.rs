@@ -18,6 +18,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("push", &["--every"]),
     ("connection_limit", &["--max", "--by-listener"]),
     ("http_plaintext", &[]),
+    ("http_hello", &[]),
     ("redis_server", &[]),
     ("blocking_work", &["--inline", "--threads", "--measure"]),
     ("reuseport", &["--balance", "own-rule"]),
