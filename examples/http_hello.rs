@@ -1,4 +1,4 @@
-//! A page, a health check, metrics and an upload over HTTP/1.1.
+//! A page, a health check, metrics, an upload and a WebSocket on one port.
 //!
 //!     cargo run --release --example http_hello
 //!     curl -i http://127.0.0.1:9000/
@@ -11,7 +11,9 @@ use std::fmt::Write;
 use std::time::Instant;
 
 use clap::Parser;
-use greenroom::http::{Http, Intake, Never, Request, Responder, Response, Service};
+use greenroom::http::{Http, Intake, Request, Responder, Response, Service};
+use greenroom::protocol::{Frame, FrameActor};
+use greenroom::websocket::{self, WebSocket};
 use greenroom::{Actor, Context, Endpoint, Outcome, Stats};
 
 mod support;
@@ -19,17 +21,27 @@ mod support;
 /// Bytes of an upload. It is counted as it comes and kept nowhere.
 const UPLOAD_MAX: u64 = 1 << 30;
 
-const PAGE: &str = "<!doctype html>
+const PAGE: &str = r"<!doctype html>
 <html lang=en>
 <meta charset=utf-8>
 <title>Hello</title>
 <h1>Hello</h1>
 <p>This is <code>http_hello</code>. There is more at <a href=/health>/health</a> and
-<a href=/metrics>/metrics</a>.</p>
+<a href=/metrics>/metrics</a>, and a WebSocket at <code>/echo</code>:</p>
+<form><input aria-label=Message autofocus> <button>Send</button></form>
+<pre aria-live=polite></pre>
+<script>
+const socket = new WebSocket(location.href.replace(/^http/, 'ws').replace(/\/[^/]*$/, '/echo'));
+const [form, input, log] = ['form', 'input', 'pre'].map(name => document.querySelector(name));
+const say = text => log.append(text + '\n');
+socket.onmessage = message => say(message.data);
+socket.onclose = () => say('(closed)');
+form.onsubmit = event => { event.preventDefault(); socket.send(input.value); input.value = ''; };
+</script>
 </html>
 ";
 
-/// A page, a health check, metrics and an upload over HTTP/1.1.
+/// A page, a health check, metrics, an upload and a WebSocket on one port.
 #[derive(Parser)]
 struct Options {
     #[command(flatten)]
@@ -53,8 +65,22 @@ impl Actor for Site {
     type Message = ();
 }
 
+/// A connection that has become a WebSocket.
+struct Echo;
+
+impl Actor for Echo {
+    type Message = ();
+}
+
+impl FrameActor for Echo {
+    fn frame(&mut self, frame: Frame<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write_frame(frame)?;
+        Ok(())
+    }
+}
+
 impl Service for Site {
-    type Upgraded = Never<()>;
+    type Upgraded = WebSocket<Echo>;
 
     fn intake(&mut self, request: &Request<'_>, _: &mut Context<'_, Self>) -> Intake {
         match (request.method(), request.path()) {
@@ -95,6 +121,14 @@ impl Service for Site {
                 .header("Content-Type", "text/plain; version=0.0.4")
                 .body(metrics(&ctx.system().stats())),
             "/upload" => Response::new(405).header("Allow", "POST, PUT"),
+            "/echo" => match request.websocket() {
+                Ok(upgrade) => {
+                    let options = websocket::Options::new();
+                    responder.upgrade(&upgrade, || WebSocket::upgraded(options, Echo));
+                    return Ok(());
+                }
+                Err(refusal) => refusal.into(),
+            },
             _ => Response::new(404),
         };
         responder.answer(response);

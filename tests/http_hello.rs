@@ -100,3 +100,46 @@ fn an_upload_is_counted() {
     let over = "PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1073741825\r\n\r\n";
     assert!(ask(&server, over.as_bytes()).starts_with("HTTP/1.1 413 "));
 }
+
+#[test]
+fn a_websocket_is_echoed_on_the_same_port() {
+    let server = server();
+    let told = ask(&server, b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(
+        told.starts_with("HTTP/1.1 426 Upgrade Required\r\n"),
+        "{told}"
+    );
+    assert!(told.contains("\r\nUpgrade: websocket\r\n"), "{told}");
+    let mut requests = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
+    requests.extend_from_slice(
+        b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    // A text with a mask of zeros, and a Close frame.
+    requests.extend_from_slice(b"\x81\x85\0\0\0\0hello\x88\x80\0\0\0\0");
+    let mut stream = TcpStream::connect(server.socket_addr()).expect("it listens");
+    stream
+        .set_read_timeout(Some(process::DEADLINE))
+        .expect("it can be set");
+    stream.write_all(&requests).expect("it reads");
+    let mut told = Vec::new();
+    stream.read_to_end(&mut told).expect("it answers");
+    let health = told.windows(5).position(|part| part == b"\r\nok\n");
+    let rest = &told[health.expect("the answer in front") + 5..];
+    assert!(rest.starts_with(b"HTTP/1.1 101 Switching Protocols\r\n"));
+    let end = rest
+        .windows(4)
+        .position(|part| part == b"\r\n\r\n")
+        .expect("a head")
+        + 4;
+    let head = std::str::from_utf8(&rest[..end]).expect("text");
+    assert!(
+        head.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+        "{head}"
+    );
+    assert!(
+        rest[end..].starts_with(b"\x81\x05hello\x88"),
+        "{:?}",
+        &rest[end..]
+    );
+}

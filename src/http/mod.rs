@@ -56,8 +56,9 @@
 //!
 //! # Another protocol on the same port
 //!
-//! [`Responder::upgrade`] hands the connection to another actor with the same messages, for instance
-//! a WebSocket's: the address stays, and what came behind the request is its first input.
+//! [`Responder::upgrade`] hands the connection to another actor with the same messages: the address
+//! stays, and what came behind the request is its first input. With the feature `websocket` requests
+//! have a method `websocket`, whose example shows one.
 //!
 //! ```
 //! use greenroom::http::{Http, Request, Responder, Response, Service};
@@ -148,6 +149,8 @@ mod responder;
 mod response;
 mod service;
 mod serving;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 pub use connection::Http;
 pub use options::Options;

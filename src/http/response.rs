@@ -161,7 +161,7 @@ impl Response {
         Err(HeaderError { name, kind })
     }
 
-    fn field(&mut self, name: &str, value: &[u8]) {
+    pub(super) fn field(&mut self, name: &str, value: &[u8]) {
         self.fields.reserve(name.len() + value.len() + 4);
         self.fields.extend_from_slice(name.as_bytes());
         self.fields.extend_from_slice(b": ");
