@@ -44,6 +44,12 @@ impl From<io::Error> for Error {
     }
 }
 
+impl From<greenroom::tls::ConfigError> for Error {
+    fn from(error: greenroom::tls::ConfigError) -> Error {
+        Error(error.into())
+    }
+}
+
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)

@@ -14,7 +14,7 @@ use super::server::{check_alpn, to_vecs};
 use super::version::{Version, supported};
 use crate::sync::lock;
 
-/// TLS for outgoing connections: for `ConnectOptions::tls`. A handle
+/// TLS for outgoing connections: for [`ConnectOptions::tls`](crate::ConnectOptions::tls). A handle
 /// that is cheap to clone; sessions are resumed among all connections of it.
 ///
 /// Made by [`Client::builder`], or from an `Arc` of a [`rustls::ClientConfig`] for all that the
@@ -95,7 +95,6 @@ impl Client {
         drop(before);
     }
 
-    #[allow(dead_code, reason = "until connects take it")]
     /// For a connection to the host of that name or IP address; `None` where there is none, as with
     /// a Unix socket.
     pub(crate) fn connect(&self, host: Option<&str>) -> Result<ClientConnection, ConfigError> {

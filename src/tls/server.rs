@@ -17,7 +17,7 @@ use super::identity::{Identity, Roots, provider};
 use super::version::{Version, supported};
 use crate::sync::lock;
 
-/// TLS for the connections of a listener: for `ListenOptions::tls`. A
+/// TLS for the connections of a listener: for [`ListenOptions::tls`](crate::ListenOptions::tls). A
 /// handle that is cheap to clone; all clones are told at once by [`reload`](Server::reload).
 ///
 /// Made by [`Server::builder`], or from an `Arc` of a [`rustls::ServerConfig`] for all that the builder
@@ -180,18 +180,15 @@ impl Server {
     }
 
     /// For a connection that was accepted.
-    #[allow(dead_code, reason = "until listeners take it")]
     pub(crate) fn accept(&self) -> Result<ServerConnection, rustls::Error> {
         let config = Arc::clone(&lock(&self.shared).config);
         ServerConnection::new(config)
     }
 
-    #[allow(dead_code, reason = "until listeners take it")]
     pub(crate) fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    #[allow(dead_code, reason = "until listeners take it")]
     pub(crate) fn per_turn(&self) -> usize {
         self.per_turn
     }
