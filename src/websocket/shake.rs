@@ -151,9 +151,9 @@ impl<A: FrameActor> WebSocket<A> {
     /// let request = Request::new("feed.example", "/prices")?.protocol("prices.v1")?;
     /// # let local = system.listen("127.0.0.1:0", |_| websocket::Server::new(|_| Ok(Listen)).accept())?;
     /// # let Endpoint::Tcp(local) = local.local_addr() else { panic!() };
-    /// # let to = local;
+    /// # let to = Remote::from(local);
     /// # /*
-    /// let to = "feed.example:80";
+    /// let to: Remote = "feed.example:80".parse()?;
     /// # */
     /// system.connect(to, || WebSocket::client(request, Listen));
     /// # Ok(())
