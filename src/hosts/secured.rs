@@ -178,10 +178,7 @@ impl Hosts {
             return Ok(false);
         };
         send_pending(session, socket).map_err(Broken::Socket)?;
-        // A peer that does not take what it is sent is not listened to either.
-        if !session.pending().is_empty() {
-            return Ok(false);
-        }
+        // Read in any case: a peer may wait for us to read before it reads on.
         self.secured.wire.resize(WIRE_MAX, 0);
         let mut wire = match socket.recv(&mut self.secured.wire[..HANDSHAKE_READ]) {
             Ok(0) => return Err(Broken::Tls(TlsError::new(TlsErrorKind::Unfinished))),
@@ -215,7 +212,7 @@ impl Hosts {
     pub(super) fn handshake_interest(&self, index: usize) -> (bool, bool) {
         let session = self.call.sessions.get(&(index as u32));
         let waits = session.is_some_and(|session| !session.pending().is_empty());
-        (!waits, waits)
+        (true, waits)
     }
 
     fn new_session(&self, index: usize) -> Result<Session, TlsError> {
