@@ -126,11 +126,13 @@ impl Extra {
 
     /// Drops the first `n` bytes of output, which the socket has taken; whether that makes a notice
     /// due.
+    #[inline]
     pub(super) fn advance(&mut self, n: usize) -> bool {
         self.take_out(n);
         self.count_taken(n)
     }
 
+    #[inline(always)]
     fn take_out(&mut self, n: usize) {
         let Some(apart) = &mut self.apart else {
             return self.output.advance(n);
@@ -140,6 +142,7 @@ impl Extra {
         apart.pieces.advance(n - in_bytes);
     }
 
+    #[inline(always)]
     fn count_taken(&mut self, n: usize) -> bool {
         self.taken += n;
         let apart = self.apart.as_deref_mut();

@@ -564,6 +564,7 @@ impl Hosts {
 }
 
 /// Lays out the desk for a callback of the actor in `slot`.
+#[inline(always)]
 fn begin(call: &mut Call, slot: &Slot, index: usize, extras: &Extras) {
     debug_assert!(call.staged.is_empty());
     call.key = ActorKey::new(index as u32, slot.generation);

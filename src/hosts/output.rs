@@ -258,6 +258,7 @@ impl Hosts {
     }
 
     /// Nothing waits any more; `false` when the connection has ended.
+    #[inline(always)]
     pub(super) fn has_flushed(&mut self, index: usize) -> bool {
         let key = self.key(index);
         // Also off the list of those to be flushed: a close that is finished here must not be

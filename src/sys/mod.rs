@@ -110,6 +110,7 @@ pub(crate) use wake_fd::WakeFd;
 pub(crate) use word_lock::WordLock;
 
 /// Repeats a call for as long as a signal interrupts it.
+#[inline(always)]
 fn retry_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
