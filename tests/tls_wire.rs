@@ -246,8 +246,7 @@ fn a_reset_in_the_handshake_leaves_nothing_behind() {
     let mut first = [0];
     client.read_exact(&mut first).unwrap();
     reset(client);
-    wait_until("all is over", || stage.is_over());
-    assert_eq!(stage.system.stats().opened, 0);
+    until_failed(&stage, "unfinished", 1);
 }
 
 // ---- once it is ---------------------------------------------------------------------------------
@@ -324,6 +323,34 @@ fn an_actor_that_writes_as_it_fails_sends_nothing_behind_the_alert() {
     assert!(error.to_string().contains("alert"), "{error}");
     kind(&probe.closed());
     assert_eq!(stage.system.stats().panics, 0);
+}
+
+#[test]
+fn a_bad_record_ends_a_connection_with_much_to_say_once() {
+    let stage = stage(|probe| {
+        probe.on_readable(|input, ctx| {
+            input.take_all();
+            ctx.write(pattern(4 << 20));
+            Ok(())
+        })
+    });
+    for _ in 0..20 {
+        let mut client = TlsClient::new(stage.client());
+        client.send("go");
+        let probe = stage.accepted();
+        client.read(100_000);
+        client.socket.write_all(&[0; 64]).unwrap();
+        client.read_to_end().expect_err("it does not look whole");
+        let events = probe.to_the_end();
+        let ends = events
+            .iter()
+            .filter(|event| matches!(event, Event::Closed(_)));
+        assert_eq!(ends.count(), 1, "{events:?}");
+        let Some(Event::Closed(CloseReason::Tls(_))) = events.last() else {
+            panic!("{events:?}")
+        };
+    }
+    wait_until("all is over", || stage.is_over());
 }
 
 #[test]

@@ -160,7 +160,13 @@ impl Hosts {
             Ok(true) => self.secure(index, early),
             Ok(false) => self.sync_interest(index),
             Err(Broken::Tls(error)) => self.handshake_failed(index, error),
-            Err(Broken::Socket(error)) => self.fail(index, error),
+            Err(Broken::Socket(error)) if self.connecting(index).is_some() => {
+                // Another address may do better.
+                self.fail(index, error)
+            }
+            Err(Broken::Socket(_)) => {
+                self.handshake_failed(index, TlsError::new(TlsErrorKind::Unfinished))
+            }
         }
     }
 
@@ -236,10 +242,10 @@ impl Hosts {
         if self.connecting(index).is_some() {
             return self.settle(index, peer, Some(early));
         }
-        self.take_special(index);
-        self.call.timers.cancel_all(index as u32);
         let origin: Arc<Origin> = self.call.origins[usize::from(self.slots[index].origin)].clone();
         if self.is_made(index, &origin, peer) {
+            self.take_special(index);
+            self.call.timers.cancel_all(index as u32);
             self.make_secured(index, early);
             self.welcome(index, &origin);
         }
@@ -248,9 +254,10 @@ impl Hosts {
     /// The slot is that of a stream under TLS, of which this has come already.
     pub(super) fn make_secured(&mut self, index: usize, early: BytesMut) {
         self.make_special(index, Special::Secured);
-        let Some(session) = self.call.sessions.get(&(index as u32)) else {
+        let Some(session) = self.call.sessions.get_mut(&(index as u32)) else {
             return;
         };
+        session.give_back(&mut self.secured.room);
         let (waiting, has_closed) = (session.waiting(), session.peer_has_closed());
         let now = self.call.now();
         if waiting > 0 {
@@ -458,6 +465,9 @@ impl Hosts {
         if has_left && matches!(socket.shutdown_write(), Ok(())) {
             // Output that waits goes nowhere; the peer does not take what it has for all there is.
             self.recycle(index);
+            // Nor is it sent later: this close is finished.
+            let flags = &mut self.slots[index].flags;
+            flags.clear(Flags::BLOCKED | Flags::DIRTY);
             self.linger(index, reason);
         } else {
             self.end(index, reason);

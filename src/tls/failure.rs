@@ -27,11 +27,10 @@ struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum TlsErrorKind {
-    /// The handshake was not done within its time
-    /// ([`handshake_deadline`](https://docs.rs/greenroom/latest/greenroom/tls/struct.Server.html);
-    /// of a connect, [`ConnectOptions::timeout`](crate::ConnectOptions::timeout)).
+    /// The handshake was not done within its time: that of `tls::Server::handshake_deadline`, or, of
+    /// a connect, [`ConnectOptions::timeout`](crate::ConnectOptions::timeout).
     Deadline,
-    /// The peer closed the connection before the handshake was done.
+    /// The peer closed or reset the connection before the handshake was done.
     Unfinished,
     /// What the peer sent is no TLS: mostly somebody who speaks plainly to a port for TLS, or the
     /// other way round.

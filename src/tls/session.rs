@@ -231,7 +231,7 @@ impl Session {
 
     /// Lends room for ciphertext that is about to be sealed, to one that has none.
     pub(crate) fn lend(&mut self, room: &mut Vec<u8>) {
-        if self.wire.is_empty() {
+        if self.wire.is_empty() && self.wire.capacity() < room.capacity() {
             std::mem::swap(&mut self.wire, room);
         }
     }
@@ -239,8 +239,10 @@ impl Session {
     /// Gives such room back, once all has left.
     pub(crate) fn give_back(&mut self, room: &mut Vec<u8>) {
         if self.wire.is_empty() {
-            std::mem::swap(&mut self.wire, room);
-            self.wire = Vec::new();
+            let unused = std::mem::take(&mut self.wire);
+            if unused.capacity() > room.capacity() {
+                *room = unused;
+            }
         }
     }
 }
