@@ -56,6 +56,14 @@
 //! | [`ConnectionOptions::flush_timeout`] | 120 s; for a file, as long again for each 4 MiB taken | all of `output_max` at 35 KB a second, a poor mobile line | [`CloseReason::NotFlushed`] |
 //! | [`ConnectionOptions::idle_timeout`] | none | waiting is what a push connection is for, and it costs some dozen bytes | [`CloseReason::Idle`] |
 //! | [`ConnectionOptions::linger`] | 5 s, 64 MiB; 1 s, 64 KiB for a refused connection | a peer that got our end of stream answers within round trips; what it had under way fits twice over | the socket is closed |
+//! | `tls::Server::handshake_deadline` | 10 s, from the accept to the end of the handshake | four round trips, with a packet or two lost and sent again | the connection is closed and [counted](Stats::handshakes_failed) |
+//! | `tls::Server::handshakes_per_turn` | 8 steps of handshakes | some 100 microseconds each: the poller's other connections wait for about a millisecond | the rest go on in the next turns |
+//! | `tls::ServerBuilder::session_tickets` | on; they hold for 12 hours, keys are made anew every 6 | a client that comes back costs less; nothing is kept for it | a full handshake |
+//! | `tls::ServerBuilder::session_cache` | 1,024 sessions | seldom used where there are tickets | the oldest is forgotten |
+//! | `tls::ClientBuilder::session_cache` | 256 servers, of each up to 8 tickets | more than one process talks to | the oldest is forgotten |
+//! | `versions` of either | TLS 1.2 and 1.3 | what came before is broken | the handshake fails |
+//! | certificates asked of clients, protocols of ALPN | none | only the server knows | |
+//! | a file of certificates | 16 MiB | that of all public roots has some hundred KiB | `tls::ConfigError::TooLong` |
 //! | [`Pool::size`] | none to 8 connections | none before one is needed; enough for a server whose answers take milliseconds | calls wait for one in turn |
 //! | [`Pool::idle_limit`] | 60 s | what is in between often forgets a connection after some minutes | those beyond the smallest number close |
 //! | [`Pool::max_waiting`] | 1,024 calls | more than are answered within their deadlines by 8 connections | [`CallError::Full`] |
@@ -78,6 +86,7 @@
 //! - `http`: the module `http`, a small HTTP/1.1 server, by the crates `httparse` and `httpdate`. It
 //!   has a table of its own with its defaults.
 //! - `signals`: the module `signals`, by the crate `signal-hook`.
+//! - `tls`: the module `tls`, by the crate `rustls` with `ring`; its defaults are in the table above.
 //! - `websocket`: the module `websocket`, by the crates `httparse`, `sha1_smol`, `base64` and `getrandom`; its defaults are
 //!   in the table of `websocket::Options`.
 //!

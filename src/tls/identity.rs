@@ -27,7 +27,7 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 /// The chain begins with the certificate itself; what follows are those in between, up to but
 /// without the root. As `fullchain.pem` and `privkey.pem` of an ACME client are. The key is ECDSA on P-256 or P-384,
 /// Ed25519, or RSA of 2048 to 8192 bits, in PKCS #8, SEC 1 or PKCS #1, not encrypted. ECDSA is the
-/// right choice where there is one: a handshake with RSA costs a server some ten times as much.
+/// right choice where there is one: a handshake with RSA costs a server several times as much.
 ///
 /// That the key is the certificate's is checked here. That the certificate has not expired is its
 /// peers' to check. Cheap to clone.

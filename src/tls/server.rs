@@ -109,8 +109,10 @@ impl Server {
         self
     }
 
-    /// How many handshakes a poller goes on with before it turns to its other connections again. An
-    /// option of this handle and of clones made from it.
+    /// How many steps of handshakes a poller goes on with before it turns to its other connections
+    /// again: a step is what one message of the client asks for, and a handshake has two. By default
+    /// 8: the costly one takes some 100 microseconds with an ECDSA key, so that the others wait for
+    /// about a millisecond. An option of this handle and of clones made from it.
     ///
     /// # Panics
     ///
@@ -128,7 +130,8 @@ impl Server {
     /// Shows these certificates in all handshakes that begin from now on, in place of those before;
     /// everything else stays. All at once: no handshake sees some of the old and some of the new.
     /// Connections that are there go on, and so do sessions: a client that resumes one is shown no
-    /// certificate.
+    /// certificate. Where that is not to be, because a key was stolen, there is
+    /// [`replace`](Server::replace).
     ///
     /// To be called from any thread, as often as wanted. Files are read by
     /// [`Identity::from_files`], which fails before anything has changed:
@@ -277,8 +280,8 @@ impl ServerBuilder {
 
     /// How many sessions are kept for clients that resume one without a ticket: those of TLS 1.2 that
     /// know none, and all where [`session_tickets`](ServerBuilder::session_tickets) is off. Past it the oldest is
-    /// forgotten. By default 1,024, some 100 bytes each at once and some 200 more where one is kept,
-    /// besides the certificate that its client has shown. With 0, none.
+    /// forgotten. By default 1,024, some 100 bytes for each from the start and some 200 more where one is
+    /// kept, besides the certificate that its client has shown. With 0, none.
     ///
     /// With 0 and without tickets nobody resumes a session.
     pub fn session_cache(mut self, sessions: usize) -> Self {
