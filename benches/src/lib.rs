@@ -30,7 +30,10 @@ pub mod two;
 mod random;
 mod sys;
 
-pub use sys::{Epoll, EventFd, connect_from, pin_if_many, raise_descriptor_limit, reset_on_close};
+pub use sys::{
+    Epoll, EventFd, connect_from, pin_if_many, raise_descriptor_limit, reduce_timer_slack,
+    reset_on_close, stand_back,
+};
 
 use hdrhistogram::Histogram;
 

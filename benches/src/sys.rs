@@ -305,6 +305,15 @@ pub fn reduce_timer_slack() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets the calling thread stand back behind the others of its process.
+pub fn stand_back() -> io::Result<()> {
+    // SAFETY: no pointer is passed; 0 is the calling thread.
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    // SAFETY: as before.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice + 10) })?;
+    Ok(())
+}
+
 /// Makes the child that `command` will start run on `cpus`, if they are given, and die with the
 /// calling thread.
 pub fn bind_child(command: &mut Command, cpus: Option<&[usize]>) -> io::Result<()> {
