@@ -350,6 +350,16 @@ fn a_codec_that_makes_frames_of_nothing_is_stopped() {
     );
 }
 
+#[test]
+fn frames_of_one_read_are_shown_where_they_lie() {
+    let mut stage = lines();
+    say(&mut stage, "one\r\nthree\n\nfour\n");
+    let places = stage.actor().actor().places.clone();
+    let start = places[0].0;
+    let within: Vec<_> = places.iter().map(|(at, len)| (at - start, *len)).collect();
+    assert_eq!(within, [(0, 3), (5, 5), (11, 0), (12, 4)]);
+}
+
 // ---- input that an adapter keeps ----------------------------------------------------------------
 
 /// Takes all out at once, and keeps what is not a whole frame of eight bytes.

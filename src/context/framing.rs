@@ -171,3 +171,111 @@ fn encode(
     framer.encode(kind, payload, &mut out)?;
     Ok(out.split())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flags::Flags;
+    use crate::hosts::tests::{Idle, hosts};
+    use crate::protocol::{LengthPrefixed, Lines, Prefix};
+
+    /// Has these frames written on a connection; where the parts lie that would be sent.
+    fn parts(
+        framer: &dyn Framer,
+        write: impl FnOnce(&mut Context<'_, Idle>),
+    ) -> Vec<(*const u8, usize)> {
+        let mut hosts = hosts(0);
+        let call = &mut hosts.call;
+        call.flags.set(Flags::SOCKET);
+        let mut ctx = Context::<Idle>::new(call);
+        write(&mut ctx.framing(framer));
+        let parts = hosts.call.staged.parts(&[]);
+        let parts = parts.map(|part| (part.as_ptr(), part.len())).collect();
+        hosts.call.staged.clear();
+        parts
+    }
+
+    #[test]
+    fn a_large_payload_is_staged_where_it_lies() {
+        let large = Bytes::from(vec![b'x'; 100_000]);
+        let shared = SharedFrame::binary(large.clone());
+        let at = (large.as_ptr(), large.len());
+        let (lines, lengths) = (Lines::new(9), LengthPrefixed::new(Prefix::U32Be, 9));
+        for _ in 0..2 {
+            for framer in [&lines as &dyn Framer, &lengths] {
+                for frame in [OutFrame::from(large.clone()), OutFrame::from(&shared)] {
+                    let parts = parts(framer, |ctx| {
+                        assert!(ctx.write_frame(frame.clone()).is_ok_and(|kept| kept));
+                        assert!(ctx.write_frame(frame).is_ok_and(|kept| kept));
+                    });
+                    assert_eq!(parts.iter().filter(|part| **part == at).count(), 2);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn frames_of_one_callback_stand_in_one_piece_where_they_are_small() {
+        let shared = SharedFrame::text("four");
+        let parts = parts(&Lines::new(9), |ctx| {
+            for frame in [OutFrame::from("one"), "two".into(), (&shared).into()] {
+                assert!(ctx.write_frame(frame).is_ok());
+            }
+        });
+        assert_eq!(parts.len(), 1);
+        assert_eq!(parts[0].1, "one\ntwo\nfour\n".len());
+    }
+
+    #[test]
+    fn a_large_frame_that_is_sent_on_is_sent_from_where_it_lies() {
+        let input = vec![b'x'; 10_000];
+        let mut hosts = hosts(0);
+        hosts.call.flags.set(Flags::SOCKET);
+        let addrs = input.as_ptr_range();
+        hosts.call.shown = addrs.start.addr()..addrs.end.addr();
+        let mut ctx = Context::<Idle>::new(&mut hosts.call);
+        let lines = Lines::new(9);
+        assert!(
+            ctx.framing::<Idle>(&lines)
+                .write_frame(&input[10..9_000])
+                .is_ok()
+        );
+        let parts: Vec<_> = hosts.call.staged.parts(&input).collect();
+        assert_eq!(
+            (parts[0].as_ptr(), parts[0].len()),
+            (input[10..].as_ptr(), 8_990)
+        );
+        assert_eq!(parts[1], b"\n");
+        hosts.call.staged.clear();
+    }
+
+    #[test]
+    fn the_buffer_for_what_stands_around_frames_is_given_back_when_it_was_large() {
+        /// As masks do: the payload is changed.
+        struct Changed;
+        impl Framer for Changed {
+            fn encode(
+                &self,
+                _: FrameKind,
+                payload: &[u8],
+                out: &mut Encoder<'_>,
+            ) -> Result<(), FramingError> {
+                out.put(b"!");
+                out.put(payload);
+                out.bytes_mut()[1..].make_ascii_uppercase();
+                Ok(())
+            }
+        }
+        let mut hosts = hosts(0);
+        hosts.call.flags.set(Flags::SOCKET);
+        let mut ctx = Context::<Idle>::new(&mut hosts.call);
+        let payload = vec![b'x'; 4 * AROUND_KEPT];
+        assert!(ctx.framing::<Idle>(&Changed).write_frame(&payload).is_ok());
+        assert!(ctx.framing::<Idle>(&Changed).write_frame("abc").is_ok());
+        let staged: Vec<u8> = hosts.call.staged.parts(&[]).flatten().copied().collect();
+        assert_eq!(staged.len(), 1 + payload.len() + 4);
+        assert!(staged.ends_with(b"X!ABC") && staged.starts_with(b"!X"));
+        assert!(hosts.call.around.capacity() <= AROUND_KEPT);
+        hosts.call.staged.clear();
+    }
+}

@@ -244,3 +244,52 @@ fn an_input_tells_what_is_left_and_whether_more_may_come() {
         "line or frame longer than its limit of 80 bytes"
     );
 }
+
+#[test]
+fn what_was_looked_through_is_not_looked_through_again() {
+    let mut searched = 0;
+    let mut line = |bytes: &[u8]| {
+        let found = Input::new(bytes, false).line_from(20, &mut searched);
+        (found.map(|line| line.map(<[u8]>::len)), searched)
+    };
+    assert_eq!(line(b"12345"), (Ok(None), 5));
+    // That it is not seen there shows it.
+    assert_eq!(line(b"1\n345678"), (Ok(None), 8));
+    assert_eq!(line(b"1\n345678\n"), (Ok(Some(8)), 0));
+    assert_eq!(line(b"12345"), (Ok(None), 5));
+
+    let mut searched = 0;
+    let mut delimited = |bytes: &[u8]| {
+        let found = Input::new(bytes, false).delimited_from(b"--", 20, &mut searched);
+        (found.map(|frame| frame.map(<[u8]>::len)), searched)
+    };
+    assert_eq!(delimited(b"12345"), (Ok(None), 5));
+    // A delimiter that has begun is looked at again from its beginning.
+    assert_eq!(delimited(b"--34567-"), (Ok(None), 7));
+    assert_eq!(delimited(b"--34567-9"), (Ok(None), 9));
+    assert_eq!(delimited(b"--34567-9--"), (Ok(Some(9)), 0));
+}
+
+#[test]
+#[should_panic(expected = "the delimiter is empty")]
+fn an_empty_delimiter_panics() {
+    let _ = Input::new(b"ab", false).delimited(b"", 9);
+}
+
+#[test]
+fn lengths_are_written_as_they_are_read() {
+    for prefix in PREFIXES {
+        for n in [0, 1, 127, 128, 255, 256, 65_535, 65_536, u64::MAX] {
+            let Some((header, size)) = prefix.write(n) else {
+                assert!(n > prefix.max());
+                continue;
+            };
+            assert!(n <= prefix.max() && size <= prefix.size());
+            assert_eq!(header[..size], encode(prefix, n as usize));
+            let needs = prefix.read(&header[..size - 1], usize::MAX);
+            assert_eq!(needs, Ok(Err(size)));
+            assert_eq!(prefix.read(&header, usize::MAX), Ok(Ok((size, n))));
+        }
+    }
+    assert_eq!((Prefix::U8.max(), Prefix::U16Le.max()), (255, 65_535));
+}
