@@ -16,7 +16,8 @@ use std::io::{self, BufRead, Read, Write};
 use std::net::TcpStream;
 
 use clap::Parser;
-use greenroom::{Actor, Context, Input, Listener, Outcome, Prefix, System};
+use greenroom::protocol::{Frame, FrameActor, Framed, LengthPrefixed, Prefix};
+use greenroom::{Actor, Context, Listener, Outcome, System};
 
 mod support;
 
@@ -42,20 +43,14 @@ struct Server;
 
 impl Actor for Server {
     type Message = ();
+}
 
-    /// Takes one frame; called again while there are more.
-    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
-        let at_end = input.at_end();
-        let Some(frame) = input.length_prefixed(Prefix::U32Be, FRAME_MAX)? else {
-            // Until then nothing is looked at again: it has asked for as much as it needs.
-            return match at_end {
-                true if !input.is_empty() => Err("the stream ends within a frame".into()),
-                _ => Ok(()),
-            };
-        };
-        let (kind, text) = answer(frame);
-        let len = u32::try_from(text.len() + 1)?;
-        ctx.write_parts(&[&len.to_be_bytes(), &[kind], &text]);
+impl FrameActor for Server {
+    /// Takes one request, without the length in front of it, and answers it in the same way.
+    fn frame(&mut self, request: Frame<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        let (kind, mut answer) = answer(&request);
+        answer.insert(0, kind);
+        ctx.write_frame(answer)?;
         Ok(())
     }
 }
@@ -93,7 +88,9 @@ fn request(verb: &str, argument: &str) -> io::Result<Vec<u8>> {
 
 /// Serves whoever connects.
 pub(crate) fn serve(system: &System, addr: &str) -> io::Result<Listener> {
-    system.listen(addr, |_peer| Server)
+    system.listen(addr, |_peer| {
+        Framed::new(LengthPrefixed::new(Prefix::U32Be, FRAME_MAX), Server)
+    })
 }
 
 /// Sends each line of `lines` and writes each answer to `out`. Blocking, as befits a client.

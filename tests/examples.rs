@@ -16,6 +16,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("echo", &["--unix"]),
     ("chat_room", &[]),
     ("push", &["--every"]),
+    ("protobuf", &["--client"]),
     ("connection_limit", &["--max", "--by-listener"]),
     ("http_plaintext", &[]),
     ("http_hello", &[]),
