@@ -438,7 +438,12 @@ impl Server {
     fn ends_with(&self, mut client: &TcpStream, text: &str, reason: &str) {
         let mut got = String::new();
         client.read_to_string(&mut got).unwrap();
-        assert_eq!(got, text);
+        assert!(
+            got == text,
+            "{} bytes: ...{:?}",
+            got.len(),
+            &got[got.len().saturating_sub(99)..]
+        );
         let Seen::Closed(calls) = next(&self.seen) else {
             panic!("not closed")
         };
@@ -465,6 +470,7 @@ fn a_farewell_leaves_in_front_of_the_end_over_sockets() {
     let (mut client, addr) = server.client();
     let flood: &'static str = "0123456789".repeat(100_000).leak();
     addr.send(flood).unwrap();
+    assert_eq!(client.peek(&mut [0]).unwrap(), 1);
     client.write_all(b"close\nunread\n").unwrap();
     server.ends_with(
         &client,

@@ -176,8 +176,29 @@ fn encode(
 mod tests {
     use super::*;
     use crate::flags::Flags;
+    use crate::frames::Framing;
     use crate::hosts::tests::{Idle, hosts};
-    use crate::protocol::{LengthPrefixed, Lines, Prefix};
+
+    /// So much in front and a line break behind.
+    struct Around(usize);
+
+    impl Framer for Around {
+        fn encode(
+            &self,
+            _: FrameKind,
+            _: &[u8],
+            out: &mut Encoder<'_>,
+        ) -> Result<(), FramingError> {
+            out.put(&vec![b'#'; self.0]);
+            out.put_payload();
+            out.put(b"\n");
+            Ok(())
+        }
+
+        fn shared_as(&self) -> Option<Framing> {
+            Some(Framing::of::<Around>(self.0 as u64))
+        }
+    }
 
     /// Has these frames written on a connection; where the parts lie that would be sent.
     fn parts(
@@ -200,9 +221,8 @@ mod tests {
         let large = Bytes::from(vec![b'x'; 100_000]);
         let shared = SharedFrame::binary(large.clone());
         let at = (large.as_ptr(), large.len());
-        let (lines, lengths) = (Lines::new(9), LengthPrefixed::new(Prefix::U32Be, 9));
         for _ in 0..2 {
-            for framer in [&lines as &dyn Framer, &lengths] {
+            for framer in [&Around(0), &Around(4)] {
                 for frame in [OutFrame::from(large.clone()), OutFrame::from(&shared)] {
                     let parts = parts(framer, |ctx| {
                         assert!(ctx.write_frame(frame.clone()).is_ok_and(|kept| kept));
@@ -217,7 +237,7 @@ mod tests {
     #[test]
     fn frames_of_one_callback_stand_in_one_piece_where_they_are_small() {
         let shared = SharedFrame::text("four");
-        let parts = parts(&Lines::new(9), |ctx| {
+        let parts = parts(&Around(0), |ctx| {
             for frame in [OutFrame::from("one"), "two".into(), (&shared).into()] {
                 assert!(ctx.write_frame(frame).is_ok());
             }
@@ -234,7 +254,7 @@ mod tests {
         let addrs = input.as_ptr_range();
         hosts.call.shown = addrs.start.addr()..addrs.end.addr();
         let mut ctx = Context::<Idle>::new(&mut hosts.call);
-        let lines = Lines::new(9);
+        let lines = Around(0);
         assert!(
             ctx.framing::<Idle>(&lines)
                 .write_frame(&input[10..9_000])
