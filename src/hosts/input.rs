@@ -128,14 +128,13 @@ impl Hosts {
     pub(super) fn show(&mut self, index: usize, shown: Shown, at_end: bool) {
         let slot = &mut self.slots[index];
         let extra = self.extras.get(slot.extra);
-        let (need, kept, held) = extra.map_or((0, 0, 0), |extra| {
-            (extra.need, extra.kept.len(), extra.held)
-        });
+        let (need, kept) = extra.map_or((0, 0), |extra| (extra.need, extra.kept.len()));
         let len = match shown {
             Shown::Buffer(len) => len,
             Shown::Kept => kept,
         };
         if len < need && !at_end {
+            let held = extra.map_or(0, |extra| extra.held);
             self.keep(index, shown, 0, Rest { need, held }, true);
             return self.check_kept(index, false);
         }
@@ -157,10 +156,6 @@ impl Hosts {
             let mut input = Input::new(&bytes[consumed..], at_end);
             let called = guard(|| actor.readable(&mut input, &mut self.call));
             let (step, needed) = (input.consumed(), input.needed());
-            let rest = Rest {
-                need: needed,
-                held: input.held(),
-            };
             consumed += step;
             let again = step > 0
                 && consumed < bytes.len()
@@ -168,7 +163,8 @@ impl Hosts {
                 && !self.call.wants.has(Wants::STOPS_INPUT)
                 && matches!(called, Ok(Ok(())));
             if !again {
-                break (called, rest);
+                let (need, held) = (needed, input.held());
+                break (called, Rest { need, held });
             }
         };
         if extra.is_none() && consumed == bytes.len() && rest.is_nothing() {
