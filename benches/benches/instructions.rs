@@ -10,6 +10,7 @@
 //!
 //! - `echo`: 64 bytes to a connection and back, one at a time: a turn of the poller each.
 //! - `request`: 16 lines come in one read, and their answers leave in one write.
+//! - `frame`: the same by an actor for frames, behind a codec for lines.
 //! - `accept`: a connection is accepted, written to, and closed after its peer.
 //! - `send`: a message to an actor of a poller that is awake, on the sender's side.
 //! - `message`: such a message is taken from the mailbox and handed to its actor.
@@ -36,6 +37,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use greenroom::protocol::{self, Frame, FrameActor, Framed};
 use greenroom::testing::Stage;
 use greenroom::{
     Actor, Addr, Broadcast, Broadcaster, Context, Endpoint, Input, Listener, Outcome, System,
@@ -145,8 +147,29 @@ impl Actor for Lines {
 #[bench::n4000(4_000)]
 fn request(ops: usize) {
     let system = system();
-    let listener = system.listen("127.0.0.1:0", |_peer| Lines).expect("a port");
-    let mut client = connect(&listener);
+    let listener = system.listen("127.0.0.1:0", |_peer| Lines);
+    ask_in_lines(ops, system, &listener.expect("a port"));
+}
+
+impl FrameActor for Lines {
+    fn frame(&mut self, frame: Frame<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write_frame(frame)?;
+        Ok(())
+    }
+}
+
+#[library_benchmark(config = on_the_poller())]
+#[bench::n2000(2_000)]
+#[bench::n4000(4_000)]
+fn frame(ops: usize) {
+    let system = system();
+    let make = |_peer| Framed::new(protocol::Lines::new(1000), Lines);
+    let listener = system.listen("127.0.0.1:0", make);
+    ask_in_lines(ops, system, &listener.expect("a port"));
+}
+
+fn ask_in_lines(ops: usize, system: System, listener: &Listener) {
+    let mut client = connect(listener);
     let mut line = [b'x'; BYTES];
     line[BYTES - 1] = b'\n';
     let mut lines = line.repeat(PIPELINE);
@@ -389,6 +412,7 @@ library_benchmark_group!(
     benchmarks = [
         echo,
         request,
+        frame,
         accept,
         send,
         message,
