@@ -242,6 +242,50 @@ fn an_echo_costs_no_allocation() {
     );
 }
 
+/// The allocations of its poller so far, in front of what it is sent.
+struct Frames;
+
+impl Actor for Frames {
+    type Message = protocol::SharedFrame;
+
+    fn message(&mut self, frame: protocol::SharedFrame, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write_frame(&frame)?;
+        Ok(())
+    }
+}
+
+impl protocol::FrameActor for Frames {
+    fn frame(&mut self, frame: protocol::Frame<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        let allocations = here().to_be_bytes();
+        ctx.write_frame(&allocations)?;
+        ctx.write_frame(frame)?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_frame_costs_no_allocation() {
+    let system = builder(1).build().unwrap();
+    let make = |_| {
+        let codec = protocol::LengthPrefixed::new(Prefix::U32Be, 1000);
+        protocol::Framed::new(codec, Frames)
+    };
+    let listener = system.listen("127.0.0.1:0", make).unwrap();
+    let mut client = connect(&listener);
+    let frame = [&100_u32.to_be_bytes()[..], &[7; 100]].concat();
+    let mut round = || {
+        client.write_all(&frame.repeat(10)).unwrap();
+        let mut answers = vec![0; 10 * (12 + frame.len())];
+        std::io::Read::read_exact(&mut client, &mut answers).unwrap();
+        let last = &answers[9 * (12 + frame.len())..];
+        assert!(last.ends_with(&frame));
+        u64::from_be_bytes(last[4..12].try_into().unwrap())
+    };
+    let before = (0..5).map(|_| round()).last().unwrap();
+    let after = (0..100).map(|_| round()).last().unwrap();
+    assert!(after - before <= SLACK, "{} for 1,000 frames", after - before);
+}
+
 #[test]
 fn a_push_costs_allocations_for_itself_and_none_for_its_members() {
     let cost = [10, 1_000].map(|members| {
