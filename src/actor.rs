@@ -223,7 +223,7 @@ pub trait Actor: Sized + 'static {
     /// The close goes on whatever is asked for here, within the time that it has: of an actor that
     /// closes, no input, timer or message follows, only what [`written`](Actor::written) is owed. A
     /// farewell for which the [budget](crate::ConnectionOptions::output_max) has no room is dropped
-    /// whole. After a panic here the peer sees a reset.
+    /// whole, and [counted](crate::Stats::dropped_writes) as one write. After a panic here the peer sees a reset.
     ///
     /// ```
     /// use greenroom::testing::Stage;

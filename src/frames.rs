@@ -418,7 +418,8 @@ pub struct Framing(TypeId, u64);
 
 impl Framing {
     /// That of framers of type `T` with this parameter, which tells those apart that encode in
-    /// different ways.
+    /// different ways. What is encoded under a name stays with the [`SharedFrame`], so there should
+    /// be few of them: one for each way to encode, not one for each connection.
     pub fn of<T: 'static>(parameter: u64) -> Framing {
         Framing(TypeId::of::<T>(), parameter)
     }

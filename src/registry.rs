@@ -124,7 +124,8 @@ pub struct Stats {
     /// Panics contained in callbacks, factories, destructors and offloaded work.
     pub panics: u64,
     /// Whole writes dropped under [`SlowReader::DropNewest`](crate::SlowReader::DropNewest) and
-    /// [`SlowReader::DropOldest`](crate::SlowReader::DropOldest).
+    /// [`SlowReader::DropOldest`](crate::SlowReader::DropOldest), and
+    /// [farewells](crate::Actor::closing) for which there was no room.
     pub dropped_writes: u64,
     /// Writes whose place was taken by a newer one before they began to leave
     /// ([`Context::write_latest`](crate::Context::write_latest)).

@@ -283,7 +283,11 @@ fn a_frame_costs_no_allocation() {
     };
     let before = (0..5).map(|_| round()).last().unwrap();
     let after = (0..100).map(|_| round()).last().unwrap();
-    assert!(after - before <= SLACK, "{} for 1,000 frames", after - before);
+    assert!(
+        after - before <= SLACK,
+        "{} for 1,000 frames",
+        after - before
+    );
 }
 
 #[test]

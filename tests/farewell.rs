@@ -398,6 +398,7 @@ fn a_farewell_without_room_is_dropped_whole_and_the_close_goes_on() {
     assert_eq!(stage.output(), "close\n");
     assert_eq!(stage.actor().calls, told("finished"));
     assert!(!stage.is_reset());
+    assert_eq!(stage.stats().dropped_writes, 1);
 }
 
 // ---- over real sockets --------------------------------------------------------------------------

@@ -510,6 +510,61 @@ fn large_frames_over_sockets() {
     assert!(got.ends_with(b"longer than its limit of 900000 bytes"));
 }
 
+/// The other end: an actor for frames as well, that connects.
+struct Client(std::sync::mpsc::Sender<String>);
+
+impl Actor for Client {
+    type Message = &'static str;
+
+    fn message(&mut self, text: &'static str, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write_frame(text)?;
+        Ok(())
+    }
+
+    fn closing(&mut self, _: &CloseReason, ctx: &mut Context<'_, Self>) {
+        let _ = ctx.write_frame("last words");
+    }
+}
+
+impl FrameActor for Client {
+    fn frame(&mut self, frame: Frame<'_>, _: &mut Context<'_, Self>) -> Outcome {
+        self.0.send(frame.text()?.to_owned())?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_client_writes_frames_whoever_keeps_its_connection() {
+    let system = System::builder().pollers(2).build().unwrap();
+    let (heard, at_the_server) = std::sync::mpsc::channel();
+    let server = move |_| Framed::new(Delimited::new("--", 80), Client(heard.clone()));
+    let listener = system.listen("127.0.0.1:0", server).unwrap();
+    let Endpoint::Tcp(addr) = *listener.local_addr() else {
+        panic!("not tcp")
+    };
+    let (heard, _) = std::sync::mpsc::channel();
+    let client = move || Framed::new(Delimited::new("--", 80), Client(heard.clone()));
+
+    let address = system.connect(addr, client.clone()).inside();
+    address.send("by its own address").unwrap();
+    assert_eq!(util::next(&at_the_server), "by its own address");
+    address.close();
+    assert_eq!(util::next(&at_the_server), "last words");
+
+    let keeper = system.spawn(move || Reconnect::new(addr, client.clone()));
+    let mut is_up = false;
+    while !is_up {
+        // What comes before there is a connection is a dead letter.
+        keeper.send("kept up".into()).unwrap();
+        is_up = at_the_server
+            .recv_timeout(Duration::from_millis(10))
+            .is_ok();
+    }
+    keeper.close();
+    let last = std::iter::from_fn(|| Some(util::next(&at_the_server)));
+    assert!(last.take(10_000).any(|said| said == "last words"));
+}
+
 #[test]
 fn frames_under_every_seed() {
     for_each_seed(100, |simulation| {

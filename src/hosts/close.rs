@@ -174,6 +174,8 @@ impl Hosts {
         };
         if ends.is_some() || wants.has(Wants::OVERFLOW) {
             // No part of a farewell is to look like all of it.
+            let is_dropped = u64::from(ends.is_none());
+            Counters::add(&self.call.registry.door.counters.dropped_writes, is_dropped);
             self.call.staged.clear();
             self.call.marks.clear();
         }
