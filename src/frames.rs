@@ -500,3 +500,100 @@ impl Wire {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn pollers_that_encode_at_once_get_what_is_theirs_and_keep_one_of_each() {
+        for _ in 0..200 {
+            let shared = SharedFrame::text("payload");
+            let start = Barrier::new(4);
+            let wires: Vec<Vec<(u64, usize)>> = thread::scope(|scope| {
+                let threads: Vec<_> = (0..4)
+                    .map(|first: u64| {
+                        let (shared, start) = (shared.clone(), &start);
+                        scope.spawn(move || {
+                            start.wait();
+                            let names = (0..3).map(|n| (first + n) % 3);
+                            let wires = names.map(|name| {
+                                let around = [name as u8];
+                                let make = || Ok(Wire::new(&around, None, b""));
+                                let wire = shared.encoded(Framing::of::<u8>(name), make);
+                                let wire = wire.expect("nothing fails");
+                                assert_eq!(wire.around, &around[..]);
+                                (name, wire.around.as_ptr().addr())
+                            });
+                            wires.collect()
+                        })
+                    })
+                    .collect();
+                let joined = threads.into_iter().map(|thread| thread.join());
+                joined.map(|wires| wires.expect("no panic")).collect()
+            });
+            let mut all: Vec<_> = wires.into_iter().flatten().collect();
+            all.sort_unstable();
+            all.dedup();
+            assert_eq!(all.len(), 3, "one place for each name: {all:?}");
+        }
+    }
+
+    #[test]
+    fn a_small_frame_is_put_together_and_a_large_one_is_not() {
+        let small = Wire::new(b"<>", Some(1), b"payload");
+        assert_eq!((&small.around[..], small.before), (&b"<payload>"[..], None));
+        let large = Wire::new(b"<>", Some(1), &[0; COPY_MAX]);
+        assert_eq!((&large.around[..], large.before), (&b"<>"[..], Some(1)));
+    }
+
+    #[test]
+    fn what_is_known_of_a_frame() {
+        let text = Frame::from("text");
+        assert_eq!((text.kind(), text.text()), (FrameKind::Text, Ok("text")));
+        for kind in [FrameKind::Text, FrameKind::Binary] {
+            let frame = Frame::new(kind, b"\xc3\xbc");
+            assert_eq!((frame.kind(), frame.text()), (kind, Ok("\u{fc}")));
+            assert!(Frame::new(kind, b"\xc3").text().is_err());
+            let out = OutFrame::from(frame);
+            assert_eq!((out.kind(), out.bytes()), (kind, &b"\xc3\xbc"[..]));
+            assert_eq!(
+                format!("{frame:?}"),
+                format!("Frame {{ kind: {kind:?}, len: 2 }}")
+            );
+        }
+        let owned = ("x".to_owned(), vec![b'x']);
+        let texts = [
+            OutFrame::from("x"),
+            (&owned.0).into(),
+            "x".to_owned().into(),
+        ];
+        assert!(texts.iter().all(|frame| frame.kind() == FrameKind::Text));
+        let bytes = [
+            OutFrame::from(b"x"),
+            (&b"x"[..]).into(),
+            vec![b'x'].into(),
+            (&owned.1).into(),
+            Bytes::from_static(b"x").into(),
+        ];
+        assert!(bytes.iter().all(|frame| frame.kind() == FrameKind::Binary));
+        assert!(
+            texts
+                .iter()
+                .chain(&bytes)
+                .all(|frame| frame.bytes() == b"x")
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "the payload stands in its frame once")]
+    fn a_payload_twice_panics() {
+        let mut around = Vec::new();
+        let mut out = Encoder::new(&mut around);
+        out.put_payload();
+        out.put_payload();
+    }
+}
