@@ -245,14 +245,7 @@ impl<S: Service> Serving<S> {
     /// Sends what has been answered, and sees what is to be done about reading and the time.
     fn settle(&mut self, outcome: Outcome, ctx: &mut Context<'_, Http<S>>) -> Outcome {
         self.flush(ctx)?;
-        outcome?;
-        if self.switch.is_some() || ctx.is_closing() {
-            return Ok(());
-        }
-        if self.rests && !self.paused {
-            self.paused = true;
-            ctx.pause();
-        } else if self.paused && !self.is_held(ctx) {
+        if self.paused && outcome.is_ok() && !self.is_held(ctx) && !ctx.is_closing() {
             self.paused = false;
             // What the peer could not send is not its delay.
             let now = ctx.now();
@@ -263,6 +256,18 @@ impl<S: Service> Serving<S> {
                 receiving.before = receiving.decoder.received();
             }
             ctx.resume();
+        }
+        self.rest(outcome, ctx)
+    }
+
+    fn rest(&mut self, outcome: Outcome, ctx: &mut Context<'_, Http<S>>) -> Outcome {
+        outcome?;
+        if self.switch.is_some() || ctx.is_closing() {
+            return Ok(());
+        }
+        if self.rests && !self.paused {
+            self.paused = true;
+            ctx.pause();
         }
         self.watch(ctx);
         Ok(())
@@ -293,20 +298,23 @@ impl<S: Service> Serving<S> {
         ctx: &mut Context<'_, Http<S>>,
     ) -> Outcome {
         let mut outcome = Ok(());
-        while outcome.is_ok() && self.switch.is_none() {
-            if ctx.call().wants.has(Wants::STOPS_INPUT) {
+        let mut goes_on = true;
+        loop {
+            // Each request finds the connection as the one before has left it.
+            self.flush(ctx)?;
+            let is_over = outcome.is_err() || self.switch.is_some();
+            if !goes_on || is_over || ctx.call().wants.has(Wants::STOPS_INPUT) {
                 break;
             }
             if self.is_held(ctx) {
                 // Or nobody would call again for the end of a body that is all here.
                 let is_whole = matches!(&self.reading, Reading::Body(it) if it.decoder.is_done());
-                if (!input.is_empty() || is_whole) && !self.paused {
+                if !input.is_empty() || is_whole {
                     self.paused = true;
                     ctx.pause();
                 }
                 break;
             }
-            let goes_on;
             (goes_on, outcome) = match mem::replace(&mut self.reading, Reading::Nothing) {
                 Reading::Body(receiving) => self.receive(receiving, input, ctx),
                 reading => {
@@ -314,13 +322,10 @@ impl<S: Service> Serving<S> {
                     self.receive_head(input, ctx)
                 }
             };
-            if !goes_on {
-                break;
-            }
-            // The next request finds the connection as this one has left it.
-            self.flush(ctx)?;
         }
-        self.settle(outcome, ctx)
+        // To resume in the callback that pauses would be to have done neither: what is given from
+        // here on is looked at when the connection is nudged.
+        self.rest(outcome, ctx)
     }
 
     /// Takes a request's head out of the input. Whether there may be more to do.
