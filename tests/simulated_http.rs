@@ -16,15 +16,19 @@ use greenroom::http::{
 use greenroom::testing::{Client, Simulation, for_each_seed};
 use greenroom::*;
 
-use weather::{ADDR, LIMIT, Weather, millis, secs};
+use weather::{ADDR, Weather, millis, secs};
 
-/// So long is one piece of a streamed body, and so many there are.
-const PIECE: usize = 30_000;
+/// So many pieces a streamed body has.
 const PIECES: usize = 5;
+
+/// When all must be answered: a poor line takes its time for a long body.
+const LIMIT: Duration = Duration::from_secs(30_000);
 
 /// Answers a while after it was asked.
 #[derive(Default)]
 struct Backend {
+    /// So long is one piece of a streamed body.
+    piece: usize,
     asked: HashMap<TimerKey, (Responder<Site>, String)>,
     streams: HashMap<TimerKey, (BodyWriter<Site>, usize)>,
 }
@@ -57,7 +61,7 @@ impl Actor for Backend {
             }
         } else if let Some((mut writer, mut left)) = self.streams.remove(&key) {
             if writer.has_room() && left > 0 {
-                writer.write(vec![b'.'; PIECE])?;
+                writer.write(vec![b'.'; self.piece])?;
                 left -= 1;
             }
             match left {
@@ -155,13 +159,15 @@ impl Service for Site {
 struct Asker {
     client: Client,
     tokens: Vec<String>,
+    /// How much a streamed body has beside its token.
+    streamed: usize,
     /// What is not sent yet.
     bytes: Vec<u8>,
     got: Vec<u8>,
 }
 
 impl Asker {
-    fn new(sim: &mut Simulation, id: usize) -> Asker {
+    fn new(sim: &mut Simulation, id: usize, piece: usize) -> Asker {
         let client = sim.client(ADDR);
         let (mut tokens, mut bytes) = (Vec::new(), Vec::new());
         for number in 0..sim.random().below(40) {
@@ -191,6 +197,7 @@ impl Asker {
         Asker {
             client,
             tokens,
+            streamed: piece * PIECES,
             bytes,
             got: Vec::new(),
         }
@@ -241,7 +248,7 @@ impl Asker {
                 status => panic!("{status} for {token:.20}"),
             }
             assert!(status == "500" || !token.starts_with('d'));
-            let streamed = usize::from(token.starts_with('s')) * PIECE * PIECES;
+            let streamed = usize::from(token.starts_with('s')) * self.streamed;
             assert!(status == "500" || body.len() == token.len() + streamed);
         }
         assert!(rest.is_empty(), "more answers than requests");
@@ -279,7 +286,14 @@ fn body(head: &str, bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
 
 fn scenario(sim: &mut Simulation, weather: Weather) {
     let system = weather::system(sim, weather);
-    let backend = system.spawn(Backend::default);
+    // Longer than what may be held back of it, now and then.
+    let piece = *sim
+        .random()
+        .pick(&[300, 300, 300, 300, 300, 300, 300, 30_000]);
+    let backend = system.spawn(move || Backend {
+        piece,
+        ..Backend::default()
+    });
     let pending = *sim.random().pick(&[1, 2, 8, 32]);
     let hour = secs(36_000);
     let options = Options::new()
@@ -310,7 +324,7 @@ fn scenario(sim: &mut Simulation, weather: Weather) {
         .expect("the address is free");
 
     let clients = sim.random().range(1..6) as usize;
-    let mut askers: Vec<_> = (0..clients).map(|id| Asker::new(sim, id)).collect();
+    let mut askers: Vec<_> = (0..clients).map(|id| Asker::new(sim, id, piece)).collect();
     for _ in 0..sim.random().below(200) {
         let at = sim.random().below(clients as u64) as usize;
         askers[at].act(sim);
