@@ -473,6 +473,70 @@ fn a_body_is_streamed_with_backpressure() {
 }
 
 #[test]
+fn pieces_of_any_size_fit_into_any_budget() {
+    let options = ConnectionOptions::new()
+        .watermarks(1_000, 4_000)
+        .output_max(5_000);
+    for (piece, count) in [(1, 3_000), (100_000, 3)] {
+        let http = Http::new(Site::default());
+        let mut stage = Stage::with_options(http, options.clone());
+        stage.stall();
+        stage.receive(get("/later"));
+        let (take, taken) = mpsc::channel();
+        stage.send(Say::Take(take));
+        let mut writer = taken.recv().unwrap().stream(Response::new(200));
+        let (mut written, mut refused, mut held) = (0, 0, 0);
+        while written < count {
+            match writer.write(vec![b'x'; piece]) {
+                Ok(()) => (written, held) = (written + 1, held + piece + 128),
+                Err(error) => {
+                    assert_eq!(error.into_piece().len(), piece);
+                    assert!(held < (64 << 10) + piece + 128, "{held} are held");
+                    held = 0;
+                    refused += 1;
+                    stage.unstall();
+                    stage.run();
+                }
+            }
+        }
+        assert!(refused > 0);
+        writer.finish();
+        stage.run();
+        assert_eq!(one(&mut stage).body.len(), piece * count);
+        assert!(service(&stage).drained > 0);
+        stage.receive(post("/", "Content-Length: 50000\r\n", &"e".repeat(50_000)));
+        assert_eq!(one(&mut stage).body.len(), 50_000);
+    }
+}
+
+#[test]
+fn a_stream_that_nobody_wants_takes_all_and_keeps_nothing() {
+    let mut stage = site();
+    stage.receive("HEAD /later HTTP/1.1\r\nHost: a\r\n\r\n");
+    let (take, taken) = mpsc::channel();
+    stage.send(Say::Take(take.clone()));
+    let mut writer = taken.recv().unwrap().stream(Response::new(200));
+    stage.run();
+    assert!(!writer.is_wanted());
+    for _ in 0..100 {
+        writer.write(vec![b'x'; 10_000]).unwrap();
+    }
+    writer.finish();
+    stage.run();
+    assert!(stage.output().ends_with(b"\r\n\r\n"));
+    // Nor where the connection ends before it has seen the answer.
+    stage.receive(get("/later"));
+    stage.send(Say::Take(take));
+    let mut writer = taken.recv().unwrap().stream(Response::new(200));
+    assert!(writer.is_wanted());
+    stage.reset();
+    assert!(!writer.is_wanted());
+    for _ in 0..100 {
+        writer.write(vec![b'x'; 10_000]).unwrap();
+    }
+}
+
+#[test]
 fn a_stream_behind_an_answer_that_is_not_given_is_held_back_and_goes_on() {
     let mut stage = site();
     stage.receive([get("/later"), get("/long")].concat());

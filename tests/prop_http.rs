@@ -133,7 +133,7 @@ fn chunked(body: Vec<Vec<u8>>) -> Vec<u8> {
         bytes.extend_from_slice(chunk);
         bytes.extend_from_slice(b"\r\n");
     }
-    let trailers = if body.len() % 2 == 0 {
+    let trailers = if body.len().is_multiple_of(2) {
         ""
     } else {
         "Trailer: t\r\n"

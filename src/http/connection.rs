@@ -211,8 +211,8 @@ impl<S: Service> Actor for Http<S> {
     fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
         match &mut self.state {
             State::Serving(serving) => {
-                serving.end(ctx);
                 serving.closed(reason, ctx);
+                serving.end(ctx);
             }
             State::Upgraded(actor) => actor.closed(reason, &mut ctx.of_type()),
         }

@@ -10,7 +10,7 @@ use crate::actor::Actor;
 use crate::context::Context;
 use crate::http::date::Date;
 use crate::http::head::Head;
-use crate::http::responder::{Make, Stream};
+use crate::http::responder::{Make, Reader};
 use crate::http::response::{Begins, Content, Response, Switch, reason};
 use crate::http::service::Service;
 use crate::sys::read_file_at;
@@ -18,6 +18,9 @@ use crate::sys::read_file_at;
 /// As much of a body is handed to the connection's output at a time: what is not copied costs no
 /// memory, so it may be more than the output's high watermark.
 const PART: usize = 1 << 20;
+
+/// The lines around a chunk take no more.
+const LINES: usize = 32;
 
 /// As much of a file is read at a time, where it cannot be sent without that.
 const READ: usize = 64 << 10;
@@ -64,7 +67,7 @@ pub(super) enum Source {
 
 /// A body that is streamed.
 pub(super) struct Pieces {
-    stream: Arc<Stream>,
+    reader: Reader,
     pub(super) waiting: VecDeque<Bytes>,
     pub(super) end: End,
     chunked: bool,
@@ -80,19 +83,13 @@ pub(super) enum End {
 }
 
 impl Pieces {
-    pub(super) fn new(stream: Arc<Stream>) -> Pieces {
+    pub(super) fn new(reader: Reader) -> Pieces {
         Pieces {
-            stream,
+            reader,
             waiting: VecDeque::new(),
             end: End::Open,
             chunked: false,
         }
-    }
-}
-
-impl Drop for Pieces {
-    fn drop(&mut self) {
-        self.stream.close();
     }
 }
 
@@ -197,7 +194,12 @@ impl Source {
         told: &mut bool,
         ctx: &mut Context<'_, A>,
     ) -> Progress {
-        let part = PART.min(ctx.call().options().output_max / 2).max(1);
+        let options = ctx.call().options();
+        // So that one on top of a little less than the watermark is within the budget.
+        let room = options
+            .output_max
+            .saturating_sub(options.high_watermark + LINES);
+        let part = PART.min(room).max(1);
         match self {
             Source::Bytes(bytes) => {
                 while !bytes.is_empty() {
@@ -212,15 +214,14 @@ impl Source {
                 Progress::Done
             }
             Source::File { file, at, len } => send_file(file, at, len, last, ctx),
-            Source::Pieces(pieces) => pieces.send(last, told, ctx),
+            Source::Pieces(pieces) => pieces.send(part, last, told, ctx),
         }
     }
 }
 
 fn has_room<A: Actor>(len: usize, last: bool, ctx: &mut Context<'_, A>) -> bool {
     match last {
-        // With the lines around a chunk.
-        true => ctx.queued() + len + 32 <= ctx.call().options().output_max,
+        true => ctx.queued() + len + LINES <= ctx.call().options().output_max,
         false => !ctx.is_above_high_watermark(),
     }
 }
@@ -267,22 +268,25 @@ fn send_file<A: Actor>(
 impl Pieces {
     fn send<A: Actor>(
         &mut self,
+        part: usize,
         last: bool,
         told: &mut bool,
         ctx: &mut Context<'_, A>,
     ) -> Progress {
-        while let Some(piece) = self.waiting.front() {
-            let len = piece.len();
+        while let Some(first) = self.waiting.front_mut() {
+            let len = part.min(first.len());
             if !has_room(len, last, ctx) {
                 return Progress::Waits;
             }
-            let Some(piece) = self.waiting.pop_front() else {
-                break;
-            };
+            let piece = first.split_to(len);
+            let is_all = first.is_empty();
+            if is_all {
+                self.waiting.pop_front();
+            }
             if !self.send_piece(piece, ctx) {
                 return Progress::Broken;
             }
-            *told |= self.stream.release(len);
+            *told |= self.reader.release(len, usize::from(is_all));
         }
         match self.end {
             End::Open => Progress::Waits,

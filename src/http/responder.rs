@@ -19,11 +19,14 @@ use crate::http::service::Service;
 use crate::registry::ActorKey;
 use crate::sync::lock;
 
-/// As much of one streamed body may be held back before its writer is refused.
-pub(super) const STREAM_ROOM: usize = 64 << 10;
+/// As much of one streamed body may be held back before its writer is refused ...
+const STREAM_ROOM: usize = 64 << 10;
 
 /// ... and no more than that when it is told to go on.
 const STREAM_LOW: usize = STREAM_ROOM / 4;
+
+/// What a piece counts for beside its bytes: its places on the desk and in the queue.
+const PIECE_COST: usize = 128;
 
 thread_local! {
     /// The desk, by its address, of the connection whose service this thread is in.
@@ -53,7 +56,7 @@ pub(super) type Make<S> = Box<dyn FnOnce() -> <S as Service>::Upgraded + Send>;
 pub(super) enum Given<S: Service> {
     Answer(Response),
     /// The pieces of its body follow.
-    Stream(Response, Arc<Stream>),
+    Stream(Response, Reader),
     Piece(Bytes),
     /// The last piece has been given.
     End,
@@ -213,7 +216,7 @@ impl<S: Service> Responder<S> {
             stream: stream.clone(),
         };
         if let Some(desk) = self.desk.take() {
-            desk.put(self.id, Given::Stream(response, stream));
+            desk.put(self.id, Given::Stream(response, Reader(stream)));
             writer.desk = Some(desk);
         }
         let _ = writer.write(first);
@@ -287,22 +290,31 @@ impl Stream {
         self.waits.store(true, Ordering::SeqCst);
         self.held.load(Ordering::SeqCst) < STREAM_ROOM
     }
+}
 
-    /// So many bytes have gone on; whether the writer is to be told.
-    pub(super) fn release(&self, bytes: usize) -> bool {
-        let held = self.held.fetch_sub(bytes, Ordering::SeqCst) - bytes;
-        held <= STREAM_LOW && self.waits.swap(false, Ordering::SeqCst)
+/// The connection's side of a body. When it goes, nobody wants more.
+#[derive(Debug)]
+pub(super) struct Reader(Arc<Stream>);
+
+impl Reader {
+    /// So many bytes have gone on, with which so many pieces have; whether the writer is to be told.
+    pub(super) fn release(&self, bytes: usize, pieces: usize) -> bool {
+        let cost = bytes + pieces * PIECE_COST;
+        let held = self.0.held.fetch_sub(cost, Ordering::SeqCst) - cost;
+        held <= STREAM_LOW && self.0.waits.swap(false, Ordering::SeqCst)
     }
+}
 
-    pub(super) fn close(&self) {
-        self.is_closed.store(true, Ordering::SeqCst);
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.0.is_closed.store(true, Ordering::SeqCst);
     }
 }
 
 /// The body of an answer, piece by piece. Made by [`Responder::stream`].
 ///
 /// Like a responder it may be used from anywhere. 64 KiB of what is given may wait for the peer, or
-/// for the answers in front; then a piece is refused, and when there is room again
+/// for the answers in front, each piece counted with 128 bytes more; then a piece is refused, and when there is room again
 /// [`drained`](crate::Actor::drained) of the service is called. [`finish`](BodyWriter::finish) ends
 /// the body; dropped without it, the connection is reset, so that half a body cannot pass for a whole
 /// one.
@@ -394,7 +406,8 @@ impl<S: Service> BodyWriter<S> {
         if !self.has_room() {
             return Err(NoRoom(piece));
         }
-        self.stream.held.fetch_add(piece.len(), Ordering::SeqCst);
+        let cost = piece.len() + PIECE_COST;
+        self.stream.held.fetch_add(cost, Ordering::SeqCst);
         if let Some(desk) = &self.desk {
             desk.put(self.id, Given::Piece(piece));
         }

@@ -91,6 +91,8 @@ pub(super) struct Serving<S: Service> {
     close_within: Option<Duration>,
     /// Nothing follows what is written now.
     is_closing: bool,
+    /// The service was told its end.
+    is_told: bool,
     /// Set to the earliest time at which something may be due, or before that.
     timer: Option<(TimerKey, Instant)>,
     /// Whoever is to have the connection now.
@@ -115,6 +117,7 @@ impl<S: Service> Serving<S> {
             leaving: Leaving::No,
             close_within: None,
             is_closing: false,
+            is_told: false,
             timer: None,
             switch: None,
         }
@@ -134,7 +137,9 @@ impl<S: Service> Serving<S> {
     }
 
     pub(super) fn closed(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Http<S>>) {
-        self.service.closed(reason, &mut ctx.of_type());
+        if !mem::replace(&mut self.is_told, true) {
+            self.service.closed(reason, &mut ctx.of_type());
+        }
     }
 
     /// No answer counts any more.

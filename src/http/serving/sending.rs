@@ -12,6 +12,9 @@ use crate::http::response::Response;
 use crate::http::service::Service;
 use crate::http::serving::{Leaving, Reading, Serving};
 
+/// A connection keeps room for so many answers on its desk.
+const GIVEN_KEPT: usize = 4;
+
 impl<S: Service> Serving<S> {
     /// Puts what responders were given to their requests.
     pub(super) fn take_given(&mut self) {
@@ -34,8 +37,8 @@ impl<S: Service> Serving<S> {
                 (Given::Answer(response), _) => {
                     exchange.answer = Some(Answer::Given(response, None));
                 }
-                (Given::Stream(response, stream), _) => {
-                    exchange.answer = Some(Answer::Given(response, Some(Pieces::new(stream))));
+                (Given::Stream(response, reader), _) => {
+                    exchange.answer = Some(Answer::Given(response, Some(Pieces::new(reader))));
                 }
                 (Given::Upgrade(answer, make), _) => {
                     exchange.answer = Some(Answer::Upgrade(answer, make));
@@ -47,6 +50,7 @@ impl<S: Service> Serving<S> {
                 }
             }
         }
+        given.shrink_to(GIVEN_KEPT);
         self.given = given;
     }
 
