@@ -831,6 +831,24 @@ fn who_is_answered_before_its_body_was_asked_for_is_closed() {
     assert!(stage.reason().is_none());
 }
 
+#[test]
+fn a_body_that_goes_wrong_behind_its_answer_ends_the_connection() {
+    let head = post("/", "Transfer-Encoding: chunked\r\n", "1\r\na\r\n");
+    for (rest, wait) in [("x", 0), ("ff\r\n", 0), ("", 30)] {
+        let mut stage = Stage::new(Http::new(Early));
+        stage.receive(&head);
+        assert_eq!(answers(&stage.output())[0].status(), 401);
+        stage.receive(rest);
+        stage.advance(Duration::from_secs(wait));
+        assert_eq!(stage.output(), "");
+        assert!(
+            matches!(stage.reason(), Some(CloseReason::Finished)),
+            "{rest}"
+        );
+        assert_eq!(stage.stats().requests_refused, 1);
+    }
+}
+
 /// Answers without a look at the body.
 struct Early;
 

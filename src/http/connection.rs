@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::actor::{Actor, CloseReason, Outcome};
+use crate::addr::Addr;
 use crate::call::{TimerFor, Wants};
 use crate::context::Context;
 use crate::flags::Flags;
@@ -216,6 +217,14 @@ impl<S: Service> Actor for Http<S> {
             }
             State::Upgraded(actor) => actor.closed(reason, &mut ctx.of_type()),
         }
+    }
+}
+
+impl<S: Service> Addr<Http<S>> {
+    /// The same address, as that of the service inside.
+    pub fn inside(&self) -> Addr<S> {
+        let (post, key) = self.parts();
+        Addr::new(post.clone(), key)
     }
 }
 

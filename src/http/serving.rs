@@ -566,11 +566,14 @@ impl<S: Service> Serving<S> {
         Counters::add(&ctx.call().registry.door.counters.requests_refused, 1);
         self.reading = Reading::Nothing;
         self.take_given();
-        if let Some(last) = self.queue.back_mut() {
-            last.closes = true;
-            if last.answer.is_none() {
-                last.answer = Some(Answer::Given(Response::refusal(status), None));
-            }
+        let Some(last) = self.queue.back_mut() else {
+            // It has been, and its answer has left.
+            self.leaving = Leaving::Owed;
+            return;
+        };
+        last.closes = true;
+        if last.answer.is_none() {
+            last.answer = Some(Answer::Given(Response::refusal(status), None));
         }
     }
 
