@@ -205,9 +205,30 @@ fn bare_feed(bytes: &[u8]) -> Option<usize> {
     (0..bytes.len()).find(is_bare)
 }
 
+/// A set of bytes, to be asked by one look: the letters and digits, and these.
+const fn letters_digits_and(others: &[u8]) -> [bool; 256] {
+    let mut set = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        set[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        set[others[at] as usize] = true;
+        at += 1;
+    }
+    set
+}
+
 /// Of what names and methods consist.
+static TOKEN: [bool; 256] = letters_digits_and(b"!#$%&'*+-.^_`|~");
+
+/// Of what a host and a port do.
+static AUTHORITY: [bool; 256] = letters_digits_and(b"-._~!$&'()*+;=:%[]");
+
 pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN[usize::from(byte)]
 }
 
 /// Wherever two readers of the same bytes could disagree on where a request ends, it is refused:
@@ -314,8 +335,7 @@ pub(super) fn split_authority(rest: &str) -> (&str, &str) {
 
 /// Whether it may name a host and a port. An empty one is allowed: the target then has none either.
 fn is_authority(value: &[u8]) -> bool {
-    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:%[]".contains(byte);
-    value.iter().all(is_part)
+    value.iter().all(|byte| AUTHORITY[usize::from(*byte)])
 }
 
 fn number(value: &[u8]) -> Result<u64, u16> {

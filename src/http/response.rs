@@ -50,6 +50,9 @@ impl Content {
     }
 }
 
+/// As many bytes of fields most answers have.
+const FIELDS_USUAL: usize = 128;
+
 /// Fields that say where an answer ends and what becomes of the connection: they are the server's.
 const RESERVED: [&str; 6] = [
     "connection",
@@ -162,7 +165,9 @@ impl Response {
     }
 
     pub(super) fn field(&mut self, name: &str, value: &[u8]) {
-        self.fields.reserve(name.len() + value.len() + 4);
+        if self.fields.capacity() == 0 {
+            self.fields.reserve(FIELDS_USUAL);
+        }
         self.fields.extend_from_slice(name.as_bytes());
         self.fields.extend_from_slice(b": ");
         self.fields.extend_from_slice(value);
