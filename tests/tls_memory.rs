@@ -1,9 +1,9 @@
 //! What a connection under TLS that is idle keeps: counted by thread, so that the poller's bytes are
 //! known from the clients'.
 
-mod util;
 #[path = "util/tls.rs"]
 mod tls_util;
+mod util;
 
 use std::alloc::{GlobalAlloc, Layout, System as Heap};
 use std::cell::Cell;
@@ -69,7 +69,7 @@ impl Actor for Echo {
 const MANY: usize = 256;
 
 /// Of these rustls has 4 KiB for what comes next, the rest are keys and state.
-const IDLE_MAX: isize = 8 << 10;
+const IDLE_MAX: isize = 10 << 10;
 
 #[test]
 fn an_idle_connection_keeps_no_buffer_of_ours() {
@@ -77,7 +77,9 @@ fn an_idle_connection_keeps_no_buffer_of_ours() {
     let meter = system.spawn(|| Echo);
     let there = || meter.ask(TIMEOUT, |reply| reply).unwrap();
     let options = ListenOptions::new().tls(server());
-    let listener = system.listen_with("127.0.0.1:0", options, |_| Echo).unwrap();
+    let listener = system
+        .listen_with("127.0.0.1:0", options, |_| Echo)
+        .unwrap();
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let config = client_config(&[version]);
         let new = || TlsClient::with(connect(&listener), session_of(config.clone()));

@@ -348,14 +348,15 @@ impl Hosts {
             max if max >= 2 * RECORD => max - RECORD,
             max => max.min(RECORD),
         };
+        let most = most.min(WIRE_MAX);
         let slot = &self.slots[index];
         let received = slot
             .socket
             .as_ref()
-            .map(|socket| socket.recv(&mut wire[..most.min(WIRE_MAX)]));
+            .map(|socket| socket.recv(&mut wire[..most]));
         match received {
             Some(Ok(0)) => self.cut_off(index),
-            Some(Ok(received)) => self.open_wire(index, &wire[..received]),
+            Some(Ok(received)) => self.open_wire(index, &wire[..received], received == most),
             Some(Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
                 self.fail(index, error)
             }
@@ -373,8 +374,8 @@ impl Hosts {
         self.end(index, reason);
     }
 
-    /// Decrypts what has come, and shows it.
-    fn open_wire(&mut self, index: usize, mut wire: &[u8]) {
+    /// Decrypts what has come, and shows it. `is_full` where there is probably more.
+    fn open_wire(&mut self, index: usize, mut wire: &[u8], is_full: bool) {
         self.touch(index);
         let key = self.key(index);
         let Some(session) = self.call.sessions.get_mut(&key.index()) else {
@@ -401,6 +402,9 @@ impl Hosts {
                     break;
                 }
             }
+        }
+        if !is_full {
+            session.rest();
         }
         let counts = session.gather_own();
         let (failure, has_closed) = (session.take_failure(), session.peer_has_closed());

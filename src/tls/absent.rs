@@ -50,6 +50,10 @@ impl Session {
         match *self {}
     }
 
+    pub(crate) fn rest(&mut self) {
+        match *self {}
+    }
+
     pub(crate) fn peer_has_closed(&self) -> bool {
         match *self {}
     }

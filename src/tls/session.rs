@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 
 use rustls::{Connection, Error};
 
@@ -106,6 +106,19 @@ impl Session {
                 self.failure = Some(TlsError::new(TlsErrorKind::Misbehaved));
             }
         }
+    }
+
+    /// Nothing more is likely to come at once. What rustls has grown its buffer to for large records
+    /// it gives back, but for 4 KiB, only when it is about to read again.
+    pub(crate) fn rest(&mut self) {
+        struct Nothing;
+        impl Read for Nothing {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        }
+        let nothing = self.connection.read_tls(&mut Nothing);
+        debug_assert!(!matches!(nothing, Ok(1..)));
     }
 
     /// Whether nothing comes any more: the peer has said so, or a record was bad.
