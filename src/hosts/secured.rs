@@ -258,6 +258,7 @@ impl Hosts {
             return;
         };
         session.give_back(&mut self.secured.room);
+        session.rest();
         let (waiting, has_closed) = (session.waiting(), session.peer_has_closed());
         let now = self.call.now();
         if waiting > 0 {
