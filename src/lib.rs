@@ -56,6 +56,8 @@
 //! | [`ConnectionOptions::flush_timeout`] | 120 s; for a file, as long again for each 4 MiB taken | all of `output_max` at 35 KB a second, a poor mobile line | [`CloseReason::NotFlushed`] |
 //! | [`ConnectionOptions::idle_timeout`] | none | waiting is what a push connection is for, and it costs some dozen bytes | [`CloseReason::Idle`] |
 //! | [`ConnectionOptions::linger`] | 5 s, 64 MiB; 1 s, 64 KiB for a refused connection | a peer that got our end of stream answers within round trips; what it had under way fits twice over | the socket is closed |
+//! | `ListenOptions::tls`, `ConnectOptions::tls` | none: connections are plain | a certificate is its owner's to bring | |
+//! | ciphertext that waits for a socket | 64 KiB and a record, beside the [`ConnectionOptions::output_max`] that it stands for | what a socket usually takes at once | nothing more is encrypted until it has left |
 //! | `tls::Server::handshake_deadline` | 10 s, from the accept to the end of the handshake | four round trips, with a packet or two lost and sent again | the connection is closed and [counted](Stats::handshakes_failed) |
 //! | `tls::Server::handshakes_per_turn` | 8 steps of handshakes | some 100 microseconds each: the poller's other connections wait for about a millisecond | the rest go on in the next turns |
 //! | `tls::ServerBuilder::session_tickets` | on; they hold for 12 hours, keys are made anew every 6 | a client that comes back costs less; nothing is kept for it | a full handshake |
