@@ -568,3 +568,231 @@ fn counts_of_many_connections_add_up() {
     });
     server.connect().expect_reply("GET shared", "$4\r\n4000");
 }
+
+/// What redis-server 7.0.15 answered, recorded by `.ci/redis.py --record`: commands and answers by
+/// turns.
+const ANSWERS: &str = include_str!("redis_answers.txt");
+
+#[test]
+fn answers_are_those_of_redis() {
+    let server = server();
+    let mut control = server.connect();
+    let lines: Vec<&str> = ANSWERS.lines().collect();
+    for [asked, answered] in lines.as_chunks::<2>().0 {
+        // Of the one before nothing is left.
+        control.wait_for("INFO clients", "connected_clients:1\r");
+        let (protocol, commands) = asked.split_once(' ').expect("a protocol and commands");
+        let mut client = server.connect();
+        if protocol == "RESP3" {
+            client.say_bytes(b"HELLO 3\r\nPING begin\r\n");
+            while client.line() != "begin\r" {}
+        }
+        let commands = commands.replace('|', "\r\n");
+        client.say_bytes(format!("FLUSHALL\r\n{commands}\r\nQUIT\r\n").as_bytes());
+        let mut answer = Vec::new();
+        client.stream.read_to_end(&mut answer).expect("an end");
+        assert_eq!(answer.escape_ascii().to_string(), *answered, "{asked}");
+    }
+}
+
+impl Talker<TcpStream> {
+    /// Sends a command until a line of its reply, a bulk string, is this one.
+    fn wait_for(&mut self, command: &str, wanted: &str) {
+        let start = std::time::Instant::now();
+        loop {
+            self.say_bytes(format!("{command}\r\nECHO end\r\n").as_bytes());
+            let lines = self.lines_until("end\r");
+            if lines.iter().any(|line| line == wanted) {
+                return;
+            }
+            assert!(
+                start.elapsed() < process::DEADLINE,
+                "{wanted:?} is not in {lines:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn keys_end_whether_anybody_asks_for_them_or_not() {
+    let server = server();
+    let mut client = server.connect();
+    for number in 0..1_000 {
+        client.say_bytes(format!("SET k{number} v PX 1\r\n").as_bytes());
+        client.expect("+OK\r");
+    }
+    client.expect_reply("SET stays v EX 1000", "+OK");
+    client.wait_for("GET k7", "$-1\r");
+    client.wait_for("DBSIZE", ":1\r");
+    client.wait_for("INFO stats", "expired_keys:1000\r");
+    client.wait_for("INFO keyspace", "db0:keys=1,expires=1,avg_ttl=0\r");
+}
+
+#[test]
+fn a_walk_shows_each_key_once_that_is_there_all_the_while() {
+    let server = server();
+    let mut client = server.connect();
+    let mut other = server.connect();
+    for number in 0..2_000 {
+        client.expect_reply(&format!("SET stays:{number} v"), "+OK");
+        client.expect_reply(&format!("SET goes:{number} v"), "+OK");
+    }
+    let (mut cursor, mut seen, mut calls) = ("0".to_owned(), Vec::new(), 0);
+    loop {
+        // The tables grow and shrink meanwhile.
+        for number in 0..20 {
+            other.expect_reply(&format!("SET new:{}:{number} v", calls), "+OK");
+        }
+        other.say_bytes(format!("DEL goes:{calls}\r\n").as_bytes());
+        other.line();
+        client.say_bytes(format!("SCAN {cursor} COUNT 25 MATCH stays:*\r\n").as_bytes());
+        client.expect("*2\r");
+        client.line();
+        cursor = client.line().trim_end().to_owned();
+        let len: usize = client.line()[1..].trim_end().parse().expect("a length");
+        for _ in 0..len {
+            client.line();
+            seen.push(client.line());
+        }
+        calls += 1;
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert!(calls > 4_000 / 25, "{calls} calls");
+    assert_eq!(seen.len(), 2_000);
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!(seen.len(), 2_000);
+}
+
+#[test]
+fn a_large_value_is_kept_once_however_many_wait_for_it() {
+    const LEN: usize = 64 << 20;
+    let server = server();
+    let mut client = server.connect();
+    client.expect_reply("PING", "+PONG");
+    let before = server.resident();
+    client.say_bytes(&encode(&[&b"SET"[..], b"large", &vec![b'v'; LEN]]));
+    client.expect("+OK\r");
+    let stored = server.resident() - before;
+    assert!(stored < LEN + LEN / 4, "{stored} bytes for {LEN}");
+    // Each asks for all of it and reads its length only.
+    let readers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut reader = server.connect();
+            reader.say_bytes(&encode(&["GET", "large"]));
+            reader.expect(format!("${LEN}\r"));
+            reader
+        })
+        .collect();
+    let waiting = server.resident() - before;
+    assert!(waiting < 2 * LEN, "{waiting} bytes for {LEN}");
+    drop(readers);
+    client.expect_reply("DEL large", ":1");
+}
+
+#[test]
+fn lengths_that_are_only_promised_take_no_memory() {
+    let server = server();
+    let mut client = server.connect();
+    client.expect_reply("PING", "+PONG");
+    let before = server.resident();
+    let promised = format!("*{ARGUMENTS_MAX}\r\n$3\r\nSET\r\n${BULK_MAX}\r\nx");
+    let many: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = server.connect();
+            client.expect_reply("PING", "+PONG");
+            client.say_bytes(promised.as_bytes());
+            client
+        })
+        .collect();
+    client.wait_for("INFO clients", "connected_clients:101\r");
+    let taken = server.resident().saturating_sub(before);
+    assert!(taken < 16 << 20, "{taken} bytes");
+    drop(many);
+}
+
+/// Were all that is there copied each time, this would take hours.
+#[test]
+fn a_value_grows_bit_by_bit() {
+    let server = server();
+    let mut client = server.connect();
+    let append = encode(&["APPEND", "log", "ten bytes."]).repeat(1_000);
+    for thousand in 1..=100_usize {
+        client.say_bytes(&append);
+        for number in 1..=1_000 {
+            client.expect(format!(":{}\r", ((thousand - 1) * 1_000 + number) * 10));
+        }
+    }
+    client.expect_reply("GETRANGE log -10 -1", "$10\r\nten bytes.");
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_dropped_and_the_others_get_all() {
+    let server = server();
+    let (mut lazy, mut reader) = (server.connect(), server.connect());
+    for client in [&mut lazy, &mut reader] {
+        client.expect_reply(
+            "SUBSCRIBE news",
+            "*3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1",
+        );
+    }
+    let text = "x".repeat(1 << 20);
+    let publish = encode(&["PUBLISH", "news", &text]);
+    let message = encode(&["message", "news", &text]);
+    let mut publisher = server.connect();
+    let mut read = vec![0; message.len()];
+    let mut reached = String::new();
+    // 32 MiB may wait for it here, and some in the kernel.
+    for _ in 0..200 {
+        publisher.say_bytes(&publish);
+        reached = publisher.line();
+        reader.stream.read_exact(&mut read).expect("a message");
+        assert!(read == message, "another message");
+        if reached == ":1\r" {
+            break;
+        }
+        assert_eq!(reached, ":2\r");
+    }
+    assert_eq!(reached, ":1\r");
+    let mut rest = Vec::new();
+    let end = lazy.stream.read_to_end(&mut rest);
+    assert!(end.is_err() || rest.len() < 200 << 20, "it was dropped");
+}
+
+#[test]
+fn who_is_killed_is_told_by_the_end() {
+    let server = server();
+    let (mut killer, mut victim) = (server.connect(), server.connect());
+    victim.expect_reply("CLIENT SETNAME victim", "+OK");
+    victim.say("CLIENT ID");
+    let id = victim.line()[1..].trim_end().to_owned();
+    killer.wait_for("INFO clients", "connected_clients:2\r");
+    killer.expect_reply(&format!("CLIENT KILL ID {id} SKIPME yes"), ":1");
+    victim.expect_end();
+    killer.wait_for("INFO clients", "connected_clients:1\r");
+    killer.expect_reply(&format!("CLIENT KILL ID {id}"), ":0");
+    killer.say("CLIENT ID");
+    let own = killer.line()[1..].trim_end().to_owned();
+    killer.expect_reply(&format!("CLIENT KILL ID {own} SKIPME no"), ":1");
+    killer.expect_end();
+}
+
+#[test]
+fn who_speaks_resp3_is_pushed_to_between_its_replies() {
+    let server = server();
+    let mut client = server.connect();
+    client.say("HELLO 3 SETNAME me");
+    client.expect("%7\r");
+    client.lines_until("*0\r");
+    let subscribed = ">3\r\n$9\r\nsubscribe\r\n$4\r\nnews\r\n:1";
+    client.expect_reply("SUBSCRIBE news", subscribed);
+    client.expect_reply("CLIENT GETNAME", "$2\r\nme");
+    server.connect().expect_reply("PUBLISH news hello", ":1");
+    client.expect_bytes(b">3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n");
+    client.expect_reply("GET none", "_");
+    client.expect_reply("CONFIG GET save", "%1\r\n$4\r\nsave\r\n$0\r\n");
+    client.expect_reply("RESET", "+RESET");
+    client.expect_reply("GET none", "$-1");
+}
