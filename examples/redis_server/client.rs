@@ -104,8 +104,7 @@ impl Session {
 
 impl Client {
     pub(crate) fn new(server: Arc<Server>, peer: Peer) -> Client {
-        let now = server.now.load(Ordering::Relaxed);
-        let card = Arc::new(server.clients.card(peer, now));
+        let card = Arc::new(server.clients.card(peer));
         Client {
             server,
             session: Session {
@@ -201,11 +200,16 @@ impl Actor for Client {
     type Message = Push;
 
     fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.server.clients.add(ctx.addr(), &self.session.card);
+        let (card, now) = (&self.session.card, self.server.seconds(ctx.now()));
+        card.since.store(now, Ordering::Relaxed);
+        card.active.store(now, Ordering::Relaxed);
+        self.server.clients.add(ctx.addr(), card);
         Ok(())
     }
 
     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        let now = self.server.seconds(ctx.now());
+        self.session.card.active.store(now, Ordering::Relaxed);
         let mut args = Args::new();
         while !input.is_empty() && !ctx.is_closing() && self.session.unsent.is_empty() {
             // Rather than have replies pile up, go on when the peer has read some.

@@ -29,7 +29,7 @@ mod support;
 mod topics;
 
 use client::Client;
-use server::{Server, Sweeper};
+use server::Server;
 
 /// Bytes of the longest reply, that of one MGET over many large values. A connection that asks for
 /// more is closed; values are shared, so what waits is mostly no memory of its own.
@@ -66,8 +66,7 @@ pub(crate) fn limits() -> ListenOptions {
 /// A server with nothing in it, at an address.
 pub(crate) fn serve(system: &System, addr: &str, limits: ListenOptions) -> io::Result<Listener> {
     let server = Arc::new(Server::new(system.handle()));
-    let sweeper = Sweeper::new(server.clone());
-    system.spawn(move || sweeper);
+    server.start();
     let of_client = server.clone();
     let listener = system.listen_with(addr, limits, move |peer| {
         Client::new(of_client.clone(), peer)

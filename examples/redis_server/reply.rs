@@ -17,12 +17,14 @@ pub(crate) struct Reply<'a, 'b> {
 
 impl Reply<'_, '_> {
     /// As it is on the wire.
+    #[inline]
     pub(crate) fn raw(&mut self, bytes: &[u8]) {
         if !self.is_muted {
             self.ctx.write(bytes);
         }
     }
 
+    #[inline]
     fn parts(&mut self, parts: &[&[u8]]) {
         if !self.is_muted {
             self.ctx.write_parts(parts);
@@ -83,6 +85,7 @@ impl Reply<'_, '_> {
         self.number(kind, len as i64);
     }
 
+    #[inline]
     pub(crate) fn bulk(&mut self, bytes: &[u8]) {
         let mut digits = itoa::Buffer::new();
         let len = digits.format(bytes.len()).as_bytes();
@@ -99,6 +102,7 @@ impl Reply<'_, '_> {
         }
     }
 
+    #[inline]
     pub(crate) fn value(&mut self, value: Option<&Bytes>) {
         match value {
             None => self.nil(),
@@ -112,6 +116,7 @@ impl Reply<'_, '_> {
         }
     }
 
+    #[inline]
     fn number(&mut self, kind: &[u8], number: i64) {
         let mut digits = itoa::Buffer::new();
         let digits = digits.format(number).as_bytes();

@@ -1,7 +1,7 @@
 //! What all connections share, and what is done from time to time.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,11 @@ pub(crate) struct Server {
     pub(crate) clients: Clients,
     /// In milliseconds since 1970.
     pub(crate) started: i64,
-    /// The seconds since then, to a tenth.
-    pub(crate) now: AtomicI64,
+    /// When the first client came: from then on their times are counted.
+    first: OnceLock<Instant>,
+    sweeper: OnceLock<Addr<Sweeper>>,
+    /// The sweeper has been told that there is something to do, or goes on.
+    sweeps: AtomicBool,
     /// Where it listens.
     pub(crate) endpoint: OnceLock<Endpoint>,
     /// One for each poller, which alone writes it.
@@ -51,10 +54,36 @@ impl Server {
             topics: Topics::default(),
             clients: Clients::default(),
             started: unix_ms(),
-            now: AtomicI64::new(0),
+            first: OnceLock::new(),
+            sweeper: OnceLock::new(),
+            sweeps: AtomicBool::new(false),
             endpoint: OnceLock::new(),
             counts: (0..system.pollers()).map(|_| Count::default()).collect(),
             system,
+        }
+    }
+
+    /// Starts what a server does by itself.
+    pub(crate) fn start(self: &Arc<Server>) {
+        let server = self.clone();
+        let sweeper = self.system.spawn(move || Sweeper::new(server));
+        let _ = self.sweeper.set(sweeper);
+    }
+
+    /// Seconds since the first client came.
+    pub(crate) fn seconds(&self, now: Instant) -> i64 {
+        let first = self.first.get_or_init(|| now);
+        now.saturating_duration_since(*first).as_secs() as i64
+    }
+
+    /// A key has been given a deadline.
+    pub(crate) fn sweep(&self) {
+        if !self.sweeps.load(Ordering::Relaxed)
+            && !self.sweeps.swap(true, Ordering::SeqCst)
+            && let Some(sweeper) = self.sweeper.get()
+        {
+            // There is one message at a time, so there is room; or the server stops.
+            let _ = sweeper.send(());
         }
     }
 
@@ -89,19 +118,22 @@ impl Server {
     }
 }
 
+/// By number.
+type Cards = BTreeMap<u64, (Addr<Client>, Arc<Card>)>;
+
 /// Who is connected.
 #[derive(Default)]
 pub(crate) struct Clients {
     last_id: AtomicU64,
-    all: Mutex<BTreeMap<u64, (Addr<Client>, Arc<Card>)>>,
+    all: Mutex<Cards>,
 }
 
 /// What others may know of a client. Its own poller alone writes it, but for what has a lock.
 pub(crate) struct Card {
     pub(crate) id: u64,
     pub(crate) peer: Peer,
-    /// Seconds since the server's start.
-    pub(crate) since: i64,
+    /// As [`Server::seconds`] counts.
+    pub(crate) since: AtomicI64,
     pub(crate) active: AtomicI64,
     pub(crate) names: Mutex<Names>,
     /// The last command: see [`super::commands::name_of`].
@@ -136,16 +168,16 @@ impl Card {
 }
 
 impl Clients {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, (Addr<Client>, Arc<Card>)>> {
+    fn lock(&self) -> MutexGuard<'_, Cards> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn card(&self, peer: Peer, now: i64) -> Card {
+    pub(crate) fn card(&self, peer: Peer) -> Card {
         Card {
             id: self.last_id.fetch_add(1, Ordering::Relaxed) + 1,
             peer,
-            since: now,
-            active: AtomicI64::new(now),
+            since: AtomicI64::new(0),
+            active: AtomicI64::new(0),
             names: Mutex::default(),
             command: AtomicU16::new(u16::MAX),
             db: AtomicU16::new(0),
@@ -175,56 +207,66 @@ impl Clients {
     }
 }
 
-/// Takes keys out whose time is over, though nobody asks for them.
+/// Takes keys out whose time is over, though nobody asks for them. It rests while none has one.
 pub(crate) struct Sweeper {
     server: Arc<Server>,
-    /// The shard whose turn is next.
+    /// The shard whose turn is next, and how many more are to be gone through in this round.
     next: usize,
-    /// Set while a round is not over.
-    goes_on: Option<TimerKey>,
     left: usize,
+    /// Whether a key was met in this round whose time is still to come.
+    any: bool,
 }
 
 impl Sweeper {
-    pub(crate) fn new(server: Arc<Server>) -> Sweeper {
+    fn new(server: Arc<Server>) -> Sweeper {
         Sweeper {
             server,
             next: 0,
-            goes_on: None,
             left: 0,
+            any: false,
         }
+    }
+
+    /// Ends a round: rests, or waits for the next one.
+    fn pause(&mut self, ctx: &mut Context<'_, Self>) {
+        if !self.any {
+            self.server.sweeps.store(false, Ordering::SeqCst);
+            // Whoever gave a key a deadline meanwhile, behind this round, thought that it went on.
+            if !self.server.store.has_deadlines() || self.server.sweeps.swap(true, Ordering::SeqCst)
+            {
+                return;
+            }
+        }
+        ctx.set_timer(SWEEP);
     }
 }
 
 impl Actor for Sweeper {
     type Message = ();
 
-    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        ctx.set_interval(SWEEP);
+    fn message(&mut self, _: (), ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.set_timer(SWEEP);
         Ok(())
     }
 
-    fn timer(&mut self, key: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
+    fn timer(&mut self, _: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
         let (begun, now) = (Instant::now(), unix_ms());
-        if self.goes_on == Some(key) {
-            self.goes_on = None;
-        } else {
-            let since = (now - self.server.started) / 1000;
-            self.server.now.store(since, Ordering::Relaxed);
-            self.left = SHARDS;
+        if self.left == 0 {
+            (self.left, self.any) = (SHARDS, false);
         }
         while self.left > 0 {
             if begun.elapsed() > SWEEP_MAX {
-                if self.goes_on.is_none() {
-                    self.goes_on = Some(ctx.set_timer(SWEEP_MAX));
-                }
-                break;
+                ctx.set_timer(SWEEP_MAX);
+                return Ok(());
             }
-            if self.server.store.sweep(self.next, now, SWEPT_AT_ONCE) < SWEPT_AT_ONCE {
+            let swept = self.server.store.sweep(self.next, now, SWEPT_AT_ONCE);
+            self.any |= swept.stays;
+            if swept.gone < SWEPT_AT_ONCE {
                 self.next = (self.next + 1) % SHARDS;
                 self.left -= 1;
             }
         }
+        self.pause(ctx);
         Ok(())
     }
 }

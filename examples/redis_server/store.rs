@@ -95,6 +95,7 @@ impl Store {
         }
     }
 
+    #[inline]
     fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash_one(key)
     }
@@ -109,6 +110,7 @@ impl Store {
         1 << shard_of(self.hash(key))
     }
 
+    #[inline]
     fn data<'a>(&'a self, db: usize, locked: Locked<'a>, first: Option<u64>) -> Data<'a> {
         Data {
             store: self,
@@ -117,15 +119,18 @@ impl Store {
             locked,
             first,
             garbage: Vec::new(),
+            has_set_deadline: false,
         }
     }
 
     /// For a command without keys.
+    #[inline]
     pub(crate) fn lock_none(&self, db: usize) -> Data<'_> {
         self.data(db, Locked::None, None)
     }
 
     /// For a command with one key.
+    #[inline]
     pub(crate) fn lock_one(&self, db: usize, key: &[u8]) -> Data<'_> {
         let hash = self.hash(key);
         let shard = shard_of(hash);
@@ -146,8 +151,8 @@ impl Store {
         )
     }
 
-    /// Takes up to `most` keys out of one shard whose time is over, and returns how many.
-    pub(crate) fn sweep(&self, shard: usize, now: i64, most: usize) -> usize {
+    /// Takes up to `most` keys out of one shard whose time is over.
+    pub(crate) fn sweep(&self, shard: usize, now: i64, most: usize) -> Swept {
         let mut garbage = Vec::new();
         let mut tables = self.shards[shard].lock();
         for db in 0..DATABASES {
@@ -158,8 +163,15 @@ impl Store {
                 garbage.push(tables.expire(db, deadline, hash));
             }
         }
+        let stays = tables.has_deadlines();
         drop(tables);
-        garbage.len()
+        let gone = garbage.len();
+        Swept { gone, stays }
+    }
+
+    /// Whether there is a key with a deadline.
+    pub(crate) fn has_deadlines(&self) -> bool {
+        self.shards.iter().any(|shard| shard.lock().has_deadlines())
     }
 
     /// Nobody is told of these keys any more.
@@ -169,6 +181,14 @@ impl Store {
             tables.unwatch(*db, key, &watched.touched);
         }
     }
+}
+
+/// What [`Store::sweep`] found.
+pub(crate) struct Swept {
+    /// How many keys it took out.
+    pub(crate) gone: usize,
+    /// Whether others have deadlines.
+    pub(crate) stays: bool,
 }
 
 /// The keys that a client watches, and whether one of them has been touched since.
@@ -189,10 +209,12 @@ impl Watched {
 #[derive(Default)]
 struct Tables {
     dbs: [Table; DATABASES],
-    /// Who is to be told when one of these keys changes, and the key's hash.
-    watchers: HashMap<(usize, Bytes), (u64, Vec<Arc<AtomicBool>>), ahash::RandomState>,
+    watchers: HashMap<(usize, Bytes), Watchers, ahash::RandomState>,
     counts: Counts,
 }
+
+/// The hash of a key, and who is to be told when it changes.
+type Watchers = (u64, Vec<Arc<AtomicBool>>);
 
 /// What has happened to the keys of a shard.
 #[derive(Clone, Copy, Default)]
@@ -221,6 +243,7 @@ pub(crate) struct Entry {
 }
 
 impl Table {
+    #[inline]
     fn find(&self, key: &Key<'_>) -> Option<usize> {
         let same = |entry: &Entry| *entry.key == *key.bytes;
         self.entries.find_bucket_index(key.hash, same)
@@ -277,10 +300,19 @@ impl Table {
 }
 
 impl Tables {
+    fn has_deadlines(&self) -> bool {
+        self.dbs.iter().any(|table| !table.deadlines.is_empty())
+    }
+
+    #[inline]
     fn touch(&self, db: usize, key: &[u8]) {
-        if self.watchers.is_empty() {
-            return;
+        if !self.watchers.is_empty() {
+            self.touch_watched_key(db, key);
         }
+    }
+
+    #[cold]
+    fn touch_watched_key(&self, db: usize, key: &[u8]) {
         let key = (db, Bytes::copy_from_slice(key));
         if let Some((_, watchers)) = self.watchers.get(&key) {
             tell(watchers);
@@ -338,8 +370,9 @@ pub(crate) struct Data<'a> {
     locked: Locked<'a>,
     /// The hash of the one key that was locked.
     first: Option<u64>,
-    /// Dropped after the locks, by the order of these fields.
     garbage: Vec<Garbage>,
+    /// Whether a key was given a deadline.
+    pub(crate) has_set_deadline: bool,
 }
 
 /// What takes its time to be freed.
@@ -350,6 +383,7 @@ pub(crate) enum Garbage {
 }
 
 impl<'a> Data<'a> {
+    #[inline]
     pub(crate) fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
         self.key_in(self.db, bytes)
     }
@@ -360,6 +394,7 @@ impl<'a> Data<'a> {
     }
 
     /// The first key of a command, which has been hashed already if it is the only one.
+    #[inline]
     pub(crate) fn first_key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
         let hash = self.first.unwrap_or_else(|| self.store.hash(bytes));
         Key {
@@ -369,6 +404,7 @@ impl<'a> Data<'a> {
         }
     }
 
+    #[inline]
     fn shard(&mut self, shard: usize) -> &mut Tables {
         let tables = match &mut self.locked {
             Locked::One(at, tables) if *at == shard => Some(tables),
@@ -378,11 +414,13 @@ impl<'a> Data<'a> {
         tables.expect("the shards of a command's keys are locked before it runs")
     }
 
+    #[inline]
     fn tables(&mut self, key: &Key<'_>) -> &mut Tables {
         self.shard(shard_of(key.hash))
     }
 
     /// Where the key is, if it is there and its time is not over.
+    #[inline]
     fn find(&mut self, key: &Key<'_>) -> Option<usize> {
         let table = &self.tables(key).dbs[key.db];
         let bucket = table.find(key)?;
@@ -395,12 +433,14 @@ impl<'a> Data<'a> {
         Some(bucket)
     }
 
+    #[inline]
     pub(crate) fn get(&mut self, key: &Key<'_>) -> Option<&Entry> {
         let bucket = self.find(key)?;
         self.tables(key).dbs[key.db].entry(bucket)
     }
 
     /// The same, counted as a hit or a miss.
+    #[inline]
     pub(crate) fn read(&mut self, key: &Key<'_>) -> Option<&Entry> {
         let bucket = self.find(key);
         let tables = self.tables(key);
@@ -421,6 +461,7 @@ impl<'a> Data<'a> {
             Ttl::Never | Ttl::Keep => NEVER,
             Ttl::Until(deadline) => deadline,
         };
+        self.has_set_deadline |= deadline != NEVER;
         let tables = self.tables(key);
         let table = &mut tables.dbs[key.db];
         let mut before = None;
@@ -454,6 +495,7 @@ impl<'a> Data<'a> {
     }
 
     pub(crate) fn set_deadline(&mut self, key: &Key<'_>, deadline: i64) {
+        self.has_set_deadline |= deadline != NEVER;
         if let Some(bucket) = self.find(key) {
             let tables = self.tables(key);
             tables.dbs[key.db].set_deadline(bucket, deadline);
@@ -478,13 +520,11 @@ impl<'a> Data<'a> {
         }
     }
 
-    /// Unlocks, and returns what is better freed elsewhere.
-    pub(crate) fn unlock(self) -> Vec<Garbage> {
-        let Data {
-            locked, garbage, ..
-        } = self;
-        drop(locked);
-        garbage
+    /// Unlocks, and returns what is better freed without the locks.
+    #[inline]
+    pub(crate) fn unlock(&mut self) -> Vec<Garbage> {
+        self.locked = Locked::None;
+        std::mem::take(&mut self.garbage)
     }
 
     /// Has `watched` be told when this key changes.

@@ -79,9 +79,8 @@ fn peer_addr(card: &Card, server: &Server) -> String {
     }
 }
 
-fn line(card: &Card, server: &Server) -> String {
+fn line(card: &Card, server: &Server, now: i64) -> String {
     let get = |number: &std::sync::atomic::AtomicU32| number.load(Ordering::Relaxed);
-    let now = server.now.load(Ordering::Relaxed);
     let queued = card.queued.load(Ordering::Relaxed);
     let mut flags = String::new();
     for (is_set, letter) in [
@@ -104,7 +103,7 @@ fn line(card: &Card, server: &Server) -> String {
         peer_addr(card, server),
         local_addr(server),
         String::from_utf8_lossy(&names.client),
-        now - card.since,
+        now - card.since.load(Ordering::Relaxed),
         now - card.active.load(Ordering::Relaxed),
         card.db.load(Ordering::Relaxed),
         get(&card.channels),
@@ -120,7 +119,8 @@ fn line(card: &Card, server: &Server) -> String {
 }
 
 pub(super) fn client_info(call: &mut Call<'_, '_, '_>) -> Answered {
-    let line = line(&call.session.card, call.server);
+    let now = call.server.seconds(call.reply.ctx.now());
+    let line = line(&call.session.card, call.server, now);
     call.reply.text(&line);
     Ok(())
 }
@@ -136,13 +136,14 @@ pub(super) fn client_list(call: &mut Call<'_, '_, '_>) -> Answered {
         }
         _ => return Err(SYNTAX),
     }
+    let now = call.server.seconds(call.reply.ctx.now());
     let mut lines = String::new();
     for (_, card) in call.server.clients.all() {
         let is_asked_for = only
             .as_ref()
             .is_none_or(|ids| ids.contains(&(card.id as i64)));
         if is_asked_for && of_type.holds(&card) {
-            lines += &line(&card, call.server);
+            lines += &line(&card, call.server, now);
         }
     }
     call.reply.text(&lines);

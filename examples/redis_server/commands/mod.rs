@@ -131,8 +131,6 @@ pub(crate) fn execute(
         Ok(found) => {
             let card = &session.card;
             card.command.store(found.number, Ordering::Relaxed);
-            let now = server.now.load(Ordering::Relaxed);
-            card.active.store(now, Ordering::Relaxed);
             run(found.command, words, session, server, reply);
         }
     }
@@ -216,6 +214,9 @@ fn run(
         call.reply.error(&refusal);
     }
     let garbage = data.unlock();
+    if data.has_set_deadline {
+        server.sweep();
+    }
     if !garbage.is_empty() {
         server.free(garbage);
     }

@@ -216,7 +216,7 @@ fn set_pairs(call: &mut Call<'_, '_, '_>) {
 }
 
 pub(super) fn mset(call: &mut Call<'_, '_, '_>) -> Answered {
-    if call.args.len() % 2 == 0 {
+    if call.args.len().is_multiple_of(2) {
         return Err(wrong_arity(b"mset"));
     }
     set_pairs(call);
@@ -225,7 +225,7 @@ pub(super) fn mset(call: &mut Call<'_, '_, '_>) -> Answered {
 }
 
 pub(super) fn msetnx(call: &mut Call<'_, '_, '_>) -> Answered {
-    if call.args.len() % 2 == 0 {
+    if call.args.len().is_multiple_of(2) {
         return Err(wrong_arity(b"msetnx"));
     }
     for name in call.args[1..].iter().step_by(2) {

@@ -52,7 +52,7 @@ impl Keys {
         }
     }
 
-    pub(super) fn of<'a, W: AsRef<[u8]>>(self, args: &'a [W]) -> impl Iterator<Item = &'a [u8]> {
+    pub(super) fn of<W: AsRef<[u8]>>(self, args: &[W]) -> impl Iterator<Item = &[u8]> {
         let (first, last, step) = self.range();
         let end = match last {
             0 => 0,
