@@ -110,45 +110,18 @@ impl Store {
         1 << shard_of(self.hash(key))
     }
 
+    /// For a command, or a transaction, on this database: with nothing locked so far.
     #[inline]
-    fn data<'a>(&'a self, db: usize, locked: Locked<'a>, first: Option<u64>) -> Data<'a> {
+    pub(crate) fn data(&self, db: usize) -> Data<'_> {
         Data {
             store: self,
             db,
             clock: Clock::default(),
-            locked,
-            first,
-            garbage: Vec::new(),
+            locked: Locked::None,
+            first: None,
             has_set_deadline: false,
+            garbage: Vec::new(),
         }
-    }
-
-    /// For a command without keys.
-    #[inline]
-    pub(crate) fn lock_none(&self, db: usize) -> Data<'_> {
-        self.data(db, Locked::None, None)
-    }
-
-    /// For a command with one key.
-    #[inline]
-    pub(crate) fn lock_one(&self, db: usize, key: &[u8]) -> Data<'_> {
-        let hash = self.hash(key);
-        let shard = shard_of(hash);
-        self.data(
-            db,
-            Locked::One(shard, self.shards[shard].lock()),
-            Some(hash),
-        )
-    }
-
-    /// For several keys: see [`Store::shard_set`].
-    pub(crate) fn lock_set(&self, db: usize, set: u64) -> Data<'_> {
-        let lock = |at: usize| (set >> at & 1 == 1).then(|| self.shards[at].lock());
-        self.data(
-            db,
-            Locked::Several(Box::new(std::array::from_fn(lock))),
-            None,
-        )
     }
 
     /// Takes up to `most` keys out of one shard whose time is over.
@@ -370,7 +343,8 @@ pub(crate) struct Data<'a> {
     locked: Locked<'a>,
     /// The hash of the one key that was locked.
     first: Option<u64>,
-    garbage: Vec<Garbage>,
+    /// What is better freed without the locks.
+    pub(crate) garbage: Vec<Garbage>,
     /// Whether a key was given a deadline.
     pub(crate) has_set_deadline: bool,
 }
@@ -383,6 +357,22 @@ pub(crate) enum Garbage {
 }
 
 impl<'a> Data<'a> {
+    /// Locks one key. Once at most, as the next.
+    #[inline]
+    pub(crate) fn lock_one(&mut self, key: &[u8]) {
+        let hash = self.store.hash(key);
+        let shard = shard_of(hash);
+        self.first = Some(hash);
+        self.locked = Locked::One(shard, self.store.shards[shard].lock());
+    }
+
+    /// Locks several keys: see [`Store::shard_set`].
+    pub(crate) fn lock_set(&mut self, set: u64) {
+        let shards = &self.store.shards;
+        let lock = |at: usize| (set >> at & 1 == 1).then(|| shards[at].lock());
+        self.locked = Locked::Several(Box::new(std::array::from_fn(lock)));
+    }
+
     #[inline]
     pub(crate) fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
         self.key_in(self.db, bytes)
@@ -518,13 +508,6 @@ impl<'a> Data<'a> {
         {
             self.garbage.push(Garbage::Value(entry.value));
         }
-    }
-
-    /// Unlocks, and returns what is better freed without the locks.
-    #[inline]
-    pub(crate) fn unlock(&mut self) -> Vec<Garbage> {
-        self.locked = Locked::None;
-        std::mem::take(&mut self.garbage)
     }
 
     /// Has `watched` be told when this key changes.

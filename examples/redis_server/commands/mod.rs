@@ -195,13 +195,14 @@ fn run(
     server: &Arc<Server>,
     reply: Reply<'_, '_>,
 ) {
-    let (store, args, db) = (&server.store, words.args, session.db);
-    let mut data = match command.keys {
-        Keys::None => store.lock_none(db),
-        Keys::One => store.lock_one(db, args[1]),
-        Keys::Transaction => store.lock_set(db, transactions::shards(session, store)),
-        keys => store.lock_set(db, keys.shards(args, store)),
-    };
+    let args = words.args;
+    let mut data = server.store.data(session.db);
+    match command.keys {
+        Keys::None => {}
+        Keys::One => data.lock_one(args[1]),
+        Keys::Transaction => data.lock_set(transactions::shards(session, &server.store)),
+        keys => data.lock_set(keys.shards(args, &server.store)),
+    }
     let mut call = Call {
         words,
         args,
@@ -213,11 +214,12 @@ fn run(
     if let Err(refusal) = (command.run)(&mut call) {
         call.reply.error(&refusal);
     }
-    let garbage = data.unlock();
     if data.has_set_deadline {
         server.sweep();
     }
-    if !garbage.is_empty() {
+    if !data.garbage.is_empty() {
+        let garbage = std::mem::take(&mut data.garbage);
+        drop(data);
         server.free(garbage);
     }
 }

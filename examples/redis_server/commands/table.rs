@@ -147,14 +147,14 @@ pub(crate) fn name_of(number: u16) -> &'static str {
     }
 }
 
-/// A name of at most sixteen letters, small or capital, as a number: to compare numbers is faster.
-/// The bit that is set here is all that a small letter has and its capital has not; no byte but
-/// these two becomes that letter by it.
+/// A name as a number: to compare numbers is faster. The bit that is set here is all that a small
+/// letter has and its capital has not; no byte but these two becomes that letter by it. Up to eight
+/// letters make a number of their own.
 #[inline]
-const fn word(name: &[u8]) -> u128 {
-    let (mut word, mut at) = (0, 0);
+const fn word(name: &[u8]) -> u64 {
+    let (mut word, mut at) = (0_u64, 0);
     while at < name.len() {
-        word = word << 8 | (name[at] | 0x20) as u128;
+        word = word.rotate_left(8) ^ (name[at] | 0x20) as u64;
         at += 1;
     }
     word
@@ -163,13 +163,12 @@ const fn word(name: &[u8]) -> u128 {
 const SLOTS: usize = 512;
 
 #[inline]
-const fn slot(word: u128) -> usize {
-    let folded = (word ^ word >> 64) as u64;
-    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) as usize
+const fn slot(word: u64) -> usize {
+    (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 55) as usize
 }
 
 /// The rows by their words; whoever finds the place taken has the next free one.
-static ROWS: [(u128, usize); SLOTS] = {
+static ROWS: [(u64, usize); SLOTS] = {
     let mut rows = [(0, 0); SLOTS];
     let mut row = 0;
     while row < COMMANDS.len() {
@@ -194,10 +193,17 @@ fn row_of(name: &[u8]) -> Option<usize> {
     loop {
         match ROWS[at] {
             (0, _) => return None,
-            (found, row) if found == word => return Some(row),
+            (found, row) if found == word && is_named(row, name) => return Some(row),
             _ => at = (at + 1) % SLOTS,
         }
     }
+}
+
+/// Whether a name whose word is that of this row is it.
+#[inline]
+fn is_named(row: usize, name: &[u8]) -> bool {
+    let found = COMMANDS[row].name.as_bytes();
+    found.len() == name.len() && (name.len() <= 8 || found.eq_ignore_ascii_case(name))
 }
 
 const fn row(
