@@ -454,6 +454,12 @@ impl<M: Send + 'static> Inbox<M> {
 
 impl<M: Send + 'static> AnyInbox for Inbox<M> {
     fn drain(&mut self, hosts: &mut Hosts, quota: usize) -> bool {
+        // As in most turns. To look is a load; to take is to take the senders' cache line, too. What
+        // is sent meanwhile is found by `arm`.
+        let is_empty = self.resumed.is_empty() && self.walk.is_none() && self.batch.is_empty();
+        if is_empty && !self.has_work() {
+            return false;
+        }
         let mut left = quota;
         let mut taken = 0;
         let mut refilled = false;
