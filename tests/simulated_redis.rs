@@ -11,6 +11,7 @@ mod redis_server;
 mod weather;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use greenroom::testing::{Client, Simulation, for_each_seed};
 
@@ -35,9 +36,8 @@ fn send_in_pieces(sim: &mut Simulation, client: &Client, bytes: &[u8]) {
         let len = (1 + sim.random().below(200) as usize).min(rest.len());
         client.send(&rest[..len]);
         rest = &rest[len..];
-        for _ in 0..sim.random().below(4) {
-            sim.step();
-        }
+        let others = Duration::from_micros(sim.random().below(300));
+        sim.run_for(others);
     }
 }
 
@@ -170,9 +170,8 @@ fn nothing_is_shown_behind_the_end_of_a_subscription() {
                 publisher.send(format!("PUBLISH a {number}\r\n"));
                 number += 1;
             }
-            for _ in 0..sim.random().below(40) {
-                sim.step();
-            }
+            let others = Duration::from_micros(sim.random().below(2_000));
+            sim.run_for(others);
             subscriber.send("UNSUBSCRIBE a\r\nECHO end\r\n");
             let mut next = first;
             loop {
