@@ -9,7 +9,8 @@
 //!     socket.onmessage = message => console.log(message.data);
 //!     socket.onopen = () => socket.send("hello");
 //!
-//! Or as a client, which shows what it gets and sends it back until the server closes:
+//! With `--tls` it speaks TLS, with a certificate of its own making. As a client it shows what it gets
+//! and sends it back until the server closes:
 //!
 //!     cargo run --release --example websocket_echo -- --connect ws://127.0.0.1:9000/
 
@@ -37,6 +38,10 @@ const SHOWN_MAX: usize = 120;
 struct Options {
     #[command(flatten)]
     common: support::Common,
+
+    /// Speak TLS, with a certificate that is made at start; the start line says how to trust it.
+    #[arg(long, conflicts_with = "connect")]
+    tls: bool,
 
     /// Connect to this server instead, show what it says, send it back, and end with the connection.
     #[arg(long, value_name = "ws://HOST:PORT/PATH")]
@@ -131,17 +136,26 @@ fn main() -> Result<(), support::Error> {
         return connect(system, url);
     }
     let server = Server::new(|_upgrade| Ok(Echo { client: None })).options(websocket_options());
-    let listener = system.listen_with(
-        options.common.addr.as_str(),
-        ListenOptions::new().connection(connection()),
-        move |_peer| server.accept(),
-    )?;
-    let url = format!("ws://{}/", listener.local_addr());
-    support::run_until_signal_saying(
-        system,
-        &listener,
-        &format!("python3 -m websockets {url}, then type a line"),
-    )
+    let mut listen = ListenOptions::new().connection(connection());
+    // Goes when the server ends.
+    let mut certificate = None;
+    if options.tls {
+        let (tls, file) = support::self_signed::self_signed(&[])?;
+        listen = listen.tls(tls);
+        certificate = Some(file);
+    }
+    let addr = options.common.addr.as_str();
+    let listener = system.listen_with(addr, listen, move |_peer| server.accept())?;
+    let addr = listener.local_addr();
+    let command = match &certificate {
+        Some(file) => {
+            let file = file.path().display();
+            format!("SSL_CERT_FILE={file} python3 -m websockets wss://{addr}/")
+        }
+        None => format!("python3 -m websockets ws://{addr}/"),
+    };
+    let command = command + ", then type a line";
+    support::run_until_signal_saying(system, &listener, &command)
 }
 
 fn connect(system: System, url: Url) -> Result<(), support::Error> {

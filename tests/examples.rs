@@ -39,7 +39,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
             "--flush",
         ],
     ),
-    ("websocket_echo", &["--connect"]),
+    ("websocket_echo", &["--tls", "--connect"]),
     ("tls_echo", &["--cert", "--key", "--client", "--ca"]),
 ];
 

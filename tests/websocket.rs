@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use greenroom::protocol::{Control, Frame, FrameActor, FrameKind, Framed, Lines, SharedFrame};
-use greenroom::testing::Stage;
+use greenroom::testing::{Probe, Stage};
 use greenroom::websocket::{
     ClientError, CloseCode, Options, Refusal, Request, Server, Upgrade, WebSocket,
 };
@@ -22,6 +22,7 @@ struct Talk {
     /// All that happened, a line each.
     log: Vec<String>,
     is_polite: bool,
+    hub: Option<Recipient<Vec<u8>>>,
 }
 
 enum Say {
@@ -68,6 +69,11 @@ impl Actor for Talk {
         Ok(())
     }
 
+    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write_frame("room")?;
+        Ok(())
+    }
+
     fn stopping(&mut self, _: Instant, ctx: &mut Context<'_, Self>) -> Outcome {
         ctx.write_frame("stopping")?;
         ctx.close();
@@ -108,6 +114,21 @@ impl FrameActor for Talk {
                 ctx.notify_written(7);
             }
             "ping" => drop(ctx.ping(b"are you there?")),
+            "shut and ping" => {
+                ctx.shutdown_write();
+                assert!(!ctx.ping(b"too late"));
+            }
+            "close twice" => {
+                ctx.close_with(CloseCode::new(4000).unwrap(), "first");
+                ctx.close_with(CloseCode::new(4001).unwrap(), "second");
+            }
+            "long" => ctx.close_with(CloseCode::POLICY, &"\u{20ac}".repeat(100)),
+            "hub" => {
+                let hub = self.hub.as_ref().ok_or("no hub")?;
+                if hub.send(vec![1]).is_err() {
+                    ctx.wait_for_room(hub);
+                }
+            }
             "flood" => drop(ctx.write_frame(vec![b'.'; 100_000])?),
             _ => {
                 ctx.write_frame(frame)?;
@@ -345,7 +366,7 @@ fn who_comes_in_is_the_users_to_say() {
             answer.starts_with(&format!("HTTP/1.1 {status}")),
             "{answer}"
         );
-        assert_eq!(answer.contains("Set-Cookie"), false);
+        assert!(!answer.contains("Set-Cookie"));
         assert_eq!(
             answer.contains("WWW-Authenticate: Basic\r\n"),
             path == "/login"
@@ -510,6 +531,26 @@ fn who_pauses_is_shown_nothing_until_it_goes_on() {
     stage.send(Say::Resume);
     let answers = [a_text("one"), (FIN | PONG, b"x".to_vec()), a_text("two")];
     assert_eq!(served_frames(stage.output()), answers);
+}
+
+#[test]
+fn who_waits_for_room_is_shown_nothing_meanwhile() {
+    let mut hub = Probe::<Vec<u8>>::with_bound(2);
+    let recipient = hub.recipient();
+    let talk = Talk {
+        hub: Some(recipient),
+        ..Talk::default()
+    };
+    let mut stage = Stage::new(WebSocket::upgraded(Options::new(), talk));
+    let bytes = [sent(TEXT, "hub").repeat(3), sent(TEXT, "after")].concat();
+    assert_eq!(say(&mut stage, bytes), []);
+    assert!(stage.is_waiting());
+    assert_eq!(hub.take_all().len(), 2);
+    stage.run();
+    assert_eq!(
+        served_frames(stage.output()),
+        [a_text("room"), a_text("after")]
+    );
 }
 
 #[test]
@@ -1086,6 +1127,8 @@ fn each_end_has_its_code() {
     for (command, number, reason, end) in [
         ("close", 1000, "", "finished"),
         ("close 4000", 4000, "enough", "finished"),
+        ("close twice", 4000, "first", "finished"),
+        ("long", 1008, &"\u{20ac}".repeat(41), "finished"),
         ("fail", 1011, "", "told to"),
     ] {
         let mut stage = open();
@@ -1124,6 +1167,23 @@ fn each_end_has_its_code() {
     stage.addr().close();
     stage.run();
     assert_eq!(served_frames(stage.output()), [a_close(1000, "")]);
+}
+
+#[test]
+fn a_close_frame_for_which_there_is_no_room_is_left_out_whole() {
+    let connection = ConnectionOptions::new().output_max(100_012);
+    let mut stage = open_with(Options::new(), connection);
+    stage.stall();
+    stage.receive(sent(TEXT, "flood"));
+    assert_eq!(stage.queued(), 100_010);
+    stage.addr().close();
+    stage.run();
+    stage.unstall();
+    assert_eq!(
+        served_frames(stage.output()),
+        [(FIN | BINARY, vec![b'.'; 100_000])]
+    );
+    assert!(stage.is_write_shut() && !stage.is_reset());
 }
 
 #[test]
@@ -1205,6 +1265,9 @@ fn to_shut_down_writing_says_close_and_reads_on() {
     assert_eq!(say(&mut stage, sent(CLOSE, code(1000, "me too"))), []);
     assert!(matches!(stage.reason(), Some(CloseReason::PeerClosed)));
     assert!(log(&stage).contains(&"peer closes: Some(1000) me too".to_owned()));
+
+    let mut stage = open();
+    assert_eq!(text(&mut stage, "shut and ping"), [a_close(1000, "")]);
 }
 
 // ---- a client -----------------------------------------------------------------------------------

@@ -461,11 +461,10 @@ impl Refusal {
             headers,
             body,
         } = self;
-        // `Connection: Upgrade` has to stand beside an Upgrade header, and is said by closing, too.
-        let connection = if *status == 426 {
-            "close, Upgrade"
-        } else {
-            "close"
+        // Beside an Upgrade header has to stand that it is for this connection.
+        let connection = match headers.iter().any(|(name, _)| name == "Upgrade") {
+            true => "close, Upgrade",
+            false => "close",
         };
         let mut response = format!(
             "HTTP/1.1 {status} {reason}\r\n\

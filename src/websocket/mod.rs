@@ -132,8 +132,6 @@ struct Open<A> {
     /// What most do not need.
     rare: Option<Box<Rare>>,
     role: Role,
-    /// The peer has sent its Close frame.
-    ended: bool,
     stopping: bool,
     /// Something has come since the last Ping.
     heard: bool,
@@ -223,7 +221,6 @@ impl<A: FrameActor> WebSocket<A> {
                 Event::Ping(payload) => open.answer(ctx, payload),
                 Event::Pong(payload) => open.control(options, ctx, Control::Pong(payload))?,
                 Event::Close(code, reason) => {
-                    open.ended = true;
                     // The echo of ours is only that.
                     let is_echo = ctx.is_shutting_down_write();
                     let told = Control::Close {
@@ -277,7 +274,6 @@ impl<A: FrameActor> Open<A> {
             receiver: Receiver::default(),
             rare: None,
             role,
-            ended: false,
             stopping: false,
             heard: false,
             pinged: false,
@@ -494,5 +490,28 @@ impl<A: FrameActor> Addr<WebSocket<A>> {
     pub fn inside(&self) -> Addr<A> {
         let (post, key) = self.parts();
         Addr::new(post.clone(), key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Idle;
+
+    impl Actor for Idle {
+        type Message = ();
+    }
+
+    impl FrameActor for Idle {
+        fn frame(&mut self, _frame: Frame<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
+            Ok(())
+        }
+    }
+
+    /// ARCHITECTURE.md counts on it.
+    #[test]
+    fn a_websocket_is_32_bytes_beside_its_actor() {
+        assert_eq!(size_of::<WebSocket<Idle>>(), 32);
     }
 }
