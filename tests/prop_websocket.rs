@@ -167,6 +167,31 @@ proptest! {
     }
 
     #[test]
+    fn any_cut_of_a_handshake_gives_the_same_answer(
+        changed in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        headers in prop::collection::vec("[A-Za-z-]{1,12}: \\PC{0,20}\r?\n", 0..3),
+        places in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
+        max in 100..400_usize,
+    ) {
+        let mut bytes = request("/chat?room=1", &headers.concat()).into_bytes();
+        bytes.extend(sent(TEXT, "hello"));
+        for (at, byte) in changed {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let options = Options::new().handshake_max(max);
+        let server = websocket::Server::new(|_| Ok(Note::default())).options(options);
+        let shake = |pieces: &[&[u8]]| {
+            let mut stage = Stage::new(server.accept());
+            for piece in pieces {
+                stage.receive(piece);
+            }
+            (stage.output(), stage.reason().map(ToString::to_string))
+        };
+        prop_assert_eq!(shake(&cut(&bytes, &places)), shake(&[&bytes]));
+    }
+
+    #[test]
     fn what_is_written_is_read_again(
         payloads in prop::collection::vec((any::<bool>(), "\\PC{0,200}"), 0..6),
         fragment in 1..300_usize,

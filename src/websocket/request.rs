@@ -18,6 +18,18 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(is_in_token)
 }
 
+/// What is looked at of these bytes: whole lines alone, until there are more than may be, so that how
+/// they were cut makes no difference, and each line that comes costs one look.
+fn lines(bytes: &[u8], max: usize) -> Option<&[u8]> {
+    match bytes.get(..max) {
+        Some(window) => Some(window),
+        None => {
+            let end = bytes.iter().rposition(|byte| *byte == b'\n')?;
+            Some(&bytes[..=end])
+        }
+    }
+}
+
 /// Parses the request at the beginning of `bytes` and checks it. `None` while it is not whole; else
 /// with its length, or with the answer where it is no request for a WebSocket.
 pub(super) fn read_request<T>(
@@ -25,18 +37,26 @@ pub(super) fn read_request<T>(
     max: usize,
     then: impl FnOnce(Upgrade<'_>, usize) -> Result<T, Refusal>,
 ) -> Result<Option<T>, Refusal> {
+    let malformed = || Refusal::new(400).body("not a request of HTTP/1.1\n");
+    // Said at once to a client that speaks another protocol.
+    if bytes
+        .first()
+        .is_some_and(|first| !first.is_ascii_alphabetic())
+    {
+        return Err(malformed());
+    }
+    let Some(shown) = lines(bytes, max) else {
+        return Ok(None);
+    };
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
-    let shown = &bytes[..bytes.len().min(max)];
     let len = match request.parse(shown) {
         Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) if shown.len() < max => return Ok(None),
+        Ok(httparse::Status::Partial) if bytes.len() < max => return Ok(None),
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
             return Err(Refusal::new(431).body("the headers are too long, or too many\n"));
         }
-        Err(error) => {
-            return Err(Refusal::new(400).body(format!("not a request of HTTP: {error}\n")));
-        }
+        Err(_) => return Err(malformed()),
     };
     if request.version != Some(1) {
         return Err(Refusal::new(505).body("a WebSocket is asked for in HTTP/1.1\n"));
@@ -158,7 +178,9 @@ impl Request {
         loop {
             let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
             let mut response = httparse::Response::new(&mut headers);
-            let shown = &bytes[at..bytes.len().min(max)];
+            let Some(shown) = lines(bytes, max).and_then(|lines| lines.get(at..)) else {
+                return Ok(None);
+            };
             let len = match response.parse(shown) {
                 Ok(httparse::Status::Complete(len)) => len,
                 Ok(httparse::Status::Partial) if bytes.len() < max => return Ok(None),
