@@ -1,6 +1,8 @@
 //! `closing`: what an actor says last leaves in front of the end of the stream, whatever orderly end
 //! that is; and where the end is none of these it is not asked.
 
+#[path = "util/tls.rs"]
+mod tls;
 mod util;
 
 use std::io::{Read, Write};
@@ -410,13 +412,16 @@ struct Server {
 }
 
 fn server(last: fn(&mut Context<'_, Polite>), options: ConnectionOptions) -> Server {
+    serve(last, ListenOptions::new().connection(options))
+}
+
+fn serve(last: fn(&mut Context<'_, Polite>), options: ListenOptions) -> Server {
     let system = System::builder().pollers(1).build().unwrap();
     let (out, seen) = channel();
     let make = move |_| Polite {
         out: Some(out.clone()),
         ..Polite::and(last)
     };
-    let options = ListenOptions::new().connection(options);
     let listener = system.listen_with("127.0.0.1:0", options, make).unwrap();
     let Endpoint::Tcp(addr) = listener.local_addr() else {
         panic!("not tcp")
@@ -515,6 +520,50 @@ fn an_idle_farewell_and_one_that_panics_over_sockets() {
     other.read_exact(&mut got).unwrap();
     assert_eq!(&got, b"still here\n");
     assert_eq!(second.system.stats().panics, 1);
+}
+
+#[test]
+fn under_tls_a_farewell_leaves_in_front_of_the_end_that_tls_tells() {
+    let with = |connection| {
+        ListenOptions::new()
+            .connection(connection)
+            .tls(tls::server())
+    };
+    let client = |server: &Server| {
+        let socket = TcpStream::connect(server.addr).unwrap();
+        socket.set_read_timeout(Some(util::TIMEOUT)).unwrap();
+        let client = tls::TlsClient::new(socket);
+        let Seen::Opened(addr) = next(&server.seen) else {
+            panic!("not opened")
+        };
+        (client, addr)
+    };
+    // An end without word of it would be an error here.
+    let ends_with = |server: &Server, client: &mut tls::TlsClient, reason: &str| {
+        let got = client.read_to_end().unwrap();
+        assert_eq!(String::from_utf8(got).unwrap(), format!("bye: {reason}\n"));
+        let Seen::Closed(calls) = next(&server.seen) else {
+            panic!("not closed")
+        };
+        assert_eq!(calls, told(reason));
+    };
+    let idle = ConnectionOptions::new().idle_timeout(Duration::from_millis(300));
+    let server = serve(|_| (), with(idle));
+    let (mut idle, _) = client(&server);
+    ends_with(&server, &mut idle, "idle for 300ms");
+
+    let server = serve(|_| (), with(ConnectionOptions::new().idle_timeout(None)));
+    let (mut closed, addr) = client(&server);
+    addr.close();
+    ends_with(&server, &mut closed, "finished");
+    let (mut half, _) = client(&server);
+    half.close_notify();
+    ends_with(&server, &mut half, "closed by the peer");
+    let (mut stays, _) = client(&server);
+    stays.send("stay\n");
+    assert_eq!(stays.read(5), b"stay\n");
+    server.system.handle().stop(Duration::from_millis(50));
+    ends_with(&server, &mut stays, "the system stopped");
 }
 
 // ---- under seeds --------------------------------------------------------------------------------
