@@ -1,10 +1,16 @@
 //! The server of HTTP: whatever comes, what goes out is answers, each whole, one for each request that was shown and at
-//! most one more, which closes; in the order of the requests, the same however the bytes come.
+//! most one more, which closes; in the order of the requests, the same however the bytes come. At `/socket` it becomes
+//! a WebSocket.
 
 #![no_main]
 
-use greenroom::http::{Http, Intake, Never, Options, Request, Responder, Response, Service};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use greenroom::http::{Http, Intake, Options, Request, Responder, Response, Service};
+use greenroom::protocol::{Frame, FrameActor};
 use greenroom::testing::Stage;
+use greenroom::websocket::{self, WebSocket};
 use greenroom::*;
 use libfuzzer_sys::fuzz_target;
 
@@ -12,12 +18,31 @@ const HEAD_MAX: usize = 400;
 const BODY_MAX: usize = 300;
 const PENDING_MAX: usize = 4;
 
-#[derive(Default)]
-struct Page {
+/// What outlives the service.
+#[derive(Default, Clone, Debug, PartialEq)]
+struct Notes {
     shown: Vec<String>,
+    streamed: usize,
+}
+
+struct Page {
+    notes: Rc<RefCell<Notes>>,
     /// Answers that are given later, and in the wrong order.
     later: Vec<(Responder<Page>, Response)>,
-    streamed: usize,
+}
+
+/// What it becomes.
+struct Echo;
+
+impl Actor for Echo {
+    type Message = ();
+}
+
+impl FrameActor for Echo {
+    fn frame(&mut self, frame: Frame<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write_frame(frame)?;
+        Ok(())
+    }
 }
 
 impl Actor for Page {
@@ -33,7 +58,7 @@ impl Actor for Page {
 }
 
 impl Service for Page {
-    type Upgraded = Never<()>;
+    type Upgraded = WebSocket<Echo>;
 
     fn intake(&mut self, request: &Request<'_>, _ctx: &mut Context<'_, Self>) -> Intake {
         match request.path() {
@@ -43,11 +68,21 @@ impl Service for Page {
         }
     }
 
-    fn request(&mut self, request: Request<'_>, responder: Responder<Self>, _ctx: &mut Context<'_, Self>) -> Outcome {
+    fn request(
+        &mut self,
+        request: Request<'_>,
+        responder: Responder<Self>,
+        _ctx: &mut Context<'_, Self>,
+    ) -> Outcome {
         assert!(request.body().len() <= BODY_MAX, "{}", request.body().len());
-        assert!(self.later.len() < PENDING_MAX, "{} pending", self.later.len());
-        let number = self.shown.len();
-        self.shown.push(format!("{} {}", request.method(), request.target()));
+        assert!(
+            self.later.len() < PENDING_MAX,
+            "{} pending",
+            self.later.len()
+        );
+        let number = self.notes.borrow().shown.len();
+        let line = format!("{} {}", request.method(), request.target());
+        self.notes.borrow_mut().shown.push(line);
         let response = Response::text(request.body().to_vec()).header("Number", number.to_string());
         match request.path() {
             "/later" => self.later.push((responder, response)),
@@ -57,6 +92,15 @@ impl Service for Page {
                 assert!(body.write("more").is_ok());
                 body.finish();
             }
+            "/socket" => match request.websocket() {
+                Ok(upgrade) => {
+                    let options = websocket::Options::new().message_max(BODY_MAX);
+                    responder.upgrade(&upgrade, || WebSocket::upgraded(options, Echo));
+                }
+                Err(refusal) => {
+                    responder.answer(Response::from(refusal).header("Number", number.to_string()))
+                }
+            },
             "/error" => return Err("an error of the service".into()),
             _ => responder.answer(response),
         }
@@ -64,15 +108,14 @@ impl Service for Page {
     }
 
     fn body(&mut self, _id: u64, piece: Option<&[u8]>, _ctx: &mut Context<'_, Self>) -> Outcome {
-        self.streamed += piece.map_or(0, <[u8]>::len);
+        self.notes.borrow_mut().streamed += piece.map_or(0, <[u8]>::len);
         Ok(())
     }
 }
 
 #[derive(Debug, PartialEq)]
 struct Seen {
-    shown: Vec<String>,
-    streamed: usize,
+    notes: Notes,
     /// Without the date.
     answers: Vec<String>,
     reason: String,
@@ -85,28 +128,42 @@ fn run(pieces: &[&[u8]]) -> Seen {
         .target_max(100)
         .body_max(BODY_MAX)
         .pending_max(PENDING_MAX);
-    let mut stage = Stage::new(Http::with_options(Page::default(), options));
+    let notes = Rc::new(RefCell::new(Notes::default()));
+    let page = Page {
+        notes: notes.clone(),
+        later: Vec::new(),
+    };
+    let mut stage = Stage::new(Http::with_options(page, options));
     let mut output = Vec::new();
     for piece in pieces {
         stage.receive(piece);
         output.extend_from_slice(&stage.output());
     }
     // What waits is answered, and makes room for more.
-    while stage.reason().is_none() && stage.actor().service().is_some_and(|page| !page.later.is_empty()) {
+    while stage.reason().is_none()
+        && stage
+            .actor()
+            .service()
+            .is_some_and(|page| !page.later.is_empty())
+    {
         stage.send(());
     }
     stage.half_close();
-    while stage.reason().is_none() && stage.actor().service().is_some_and(|page| !page.later.is_empty()) {
+    while stage.reason().is_none()
+        && stage
+            .actor()
+            .service()
+            .is_some_and(|page| !page.later.is_empty())
+    {
         stage.send(());
     }
     output.extend_from_slice(&stage.output());
     let reason = stage.reason().expect("it ends with its input").to_string();
-    let http = stage.actor();
-    let page = http.service().expect("nothing is upgraded");
+    drop(stage);
+    let notes = notes.take();
     Seen {
-        shown: page.shown.clone(),
-        streamed: page.streamed,
-        answers: answers(&output, &page.shown),
+        answers: answers(&output, &notes.shown),
+        notes,
         reason,
     }
 }
@@ -115,13 +172,20 @@ fn run(pieces: &[&[u8]]) -> Seen {
 fn answers(mut output: &[u8], shown: &[String]) -> Vec<String> {
     let mut answers = Vec::new();
     while !output.is_empty() {
-        let head = output.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head") + 4;
+        let head = output
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .expect("a whole head")
+            + 4;
         let text = std::str::from_utf8(&output[..head]).expect("a head of text");
         output = &output[head..];
         let mut lines = text.lines();
         let status = lines.next().unwrap();
         let code = status.strip_prefix("HTTP/1.1 ").expect("a status line");
-        assert!(code.as_bytes()[..3].iter().all(u8::is_ascii_digit), "{status}");
+        assert!(
+            code.as_bytes()[..3].iter().all(u8::is_ascii_digit),
+            "{status}"
+        );
         let field = |name: &str| {
             let mut values = text.lines().filter_map(|line| {
                 let (found, value) = line.split_once(": ")?;
@@ -131,27 +195,44 @@ fn answers(mut output: &[u8], shown: &[String]) -> Vec<String> {
             assert_eq!(values.next(), None, "{name} twice in {text}");
             value
         };
-        let mut answer: String = text.lines().filter(|line| !line.starts_with("Date:")).collect::<Vec<_>>().join("\n");
+        let mut answer: String = text
+            .lines()
+            .filter(|line| !line.starts_with("Date:"))
+            .collect::<Vec<_>>()
+            .join("\n");
         // 100 (Continue) is no answer, and is left out when the body is there already.
         if code.starts_with("100") {
             continue;
+        }
+        // What follows is frames.
+        if code.starts_with("101") {
+            answers.push(format!("{answer}\n{output:?}"));
+            break;
         }
         let number = answers.len();
         if let Some(claimed) = field("Number") {
             assert_eq!(claimed, number.to_string(), "in the order of the requests");
         }
-        let is_head = shown.get(number).is_some_and(|request| request.starts_with("HEAD "));
+        let is_head = shown
+            .get(number)
+            .is_some_and(|request| request.starts_with("HEAD "));
         let has_no_body = is_head || code.starts_with("204") || code.starts_with("304");
-        let length = field("Content-Length").map(|digits| digits.parse::<usize>().expect("a number"));
+        let length =
+            field("Content-Length").map(|digits| digits.parse::<usize>().expect("a number"));
         if has_no_body {
         } else if field("Transfer-Encoding").is_some() {
             assert_eq!(length, None, "both lengths in {text}");
             loop {
-                let line = output.windows(2).position(|two| two == b"\r\n").expect("a whole chunk line");
+                let line = output
+                    .windows(2)
+                    .position(|two| two == b"\r\n")
+                    .expect("a whole chunk line");
                 let size = std::str::from_utf8(&output[..line]).unwrap();
                 let size = usize::from_str_radix(size, 16).expect("the size of a chunk");
                 answer.push_str(&format!("\n{:?}", &output[line + 2..line + 2 + size]));
-                output = output[line + 2 + size..].strip_prefix(b"\r\n").expect("the end of a chunk");
+                output = output[line + 2 + size..]
+                    .strip_prefix(b"\r\n")
+                    .expect("the end of a chunk");
                 if size == 0 {
                     break;
                 }
@@ -167,12 +248,17 @@ fn answers(mut output: &[u8], shown: &[String]) -> Vec<String> {
         }
         answers.push(answer);
     }
-    assert!(answers.len() <= shown.len() + 1, "answers to {shown:?}: {answers:#?}");
+    assert!(
+        answers.len() <= shown.len() + 1,
+        "answers to {shown:?}: {answers:#?}"
+    );
     answers
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut runs = greenroom_fuzz::cuts(bytes).into_iter().map(|pieces| run(&pieces));
+    let mut runs = greenroom_fuzz::cuts(bytes)
+        .into_iter()
+        .map(|pieces| run(&pieces));
     let whole = runs.next().unwrap();
     if let Some(other) = runs.find(|seen| *seen != whole) {
         panic!("whole: {whole:#?}, in pieces: {other:#?}");
