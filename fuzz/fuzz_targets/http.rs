@@ -158,7 +158,14 @@ fn run(pieces: &[&[u8]]) -> Seen {
         stage.send(());
     }
     output.extend_from_slice(&stage.output());
-    let reason = stage.reason().expect("it ends with its input").to_string();
+    let Some(reason) = stage.reason() else {
+        let (is_paused, output) = (stage.is_paused(), output.escape_ascii());
+        panic!(
+            "it does not end with its input; paused: {is_paused}; {} pieces; {output}",
+            pieces.len()
+        );
+    };
+    let reason = reason.to_string();
     drop(stage);
     let notes = notes.take();
     Seen {
