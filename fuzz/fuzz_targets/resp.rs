@@ -77,7 +77,9 @@ fn take_as_it_comes(command: &[u8], args: &[&[u8]]) {
     let cut = greenroom_fuzz::Numbers::new(command.len() as u64).below(command.len() + 1);
     let mut partial = Partial::begin(&[], args.len(), COMMAND_MAX);
     let (taken, _) = partial.take(&command[..cut]).expect("it was parsed before");
-    let (rest, need) = partial.take(&command[taken..]).expect("it was parsed before");
+    let (rest, need) = partial
+        .take(&command[taken..])
+        .expect("it was parsed before");
     assert_eq!((taken + rest, need), (command.len(), None));
     assert_eq!(partial.into_args(), args);
 }
