@@ -2,8 +2,10 @@
 //! while it has subscribers.
 //!
 //! All of them live on one poller: what one client publishes then reaches another in this order,
-//! over whatever channels, since it all goes through one mailbox. How many subscribers there are,
-//! which PUBLISH answers at once, is kept here, under one lock that is never held for long.
+//! over whatever channels, since it all goes through one mailbox. (Where a subscriber's mailbox is
+//! full, one broadcaster may have to wait and another not: then the order holds for each channel
+//! and pattern by itself.) How many subscribers there are, which PUBLISH answers at once, is kept
+//! here, under one lock that is never held for long.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

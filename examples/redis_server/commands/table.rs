@@ -149,7 +149,7 @@ pub(crate) fn name_of(number: u16) -> &'static str {
 
 /// A name as a number: to compare numbers is faster. The bit that is set here is all that a small
 /// letter has and its capital has not; no byte but these two becomes that letter by it. Up to eight
-/// letters make a number of their own.
+/// letters make a number of their own; of more, several names may have one.
 #[inline]
 const fn word(name: &[u8]) -> u64 {
     let (mut word, mut at) = (0_u64, 0);
