@@ -22,10 +22,18 @@ const AGAIN: &str = "* what is your nickname?";
 const BAD_NAME: &str = "! a name has 1 to 20 letters, digits, - and _";
 const TOO_LONG: &str = "! that line is longer than 4096 bytes and was not sent";
 const NOT_UTF8: &str = "! that line is not UTF-8 and was not sent";
+const STOPPING: &str = "* the server is stopping";
+const TOO_SOON: &str = "! that line came too soon after the others and was not sent";
 const CONTROL: &str = "! that line has control characters in it and was not sent";
 
+/// With so many lines a second for each.
+fn start(rate: &str) -> Example {
+    let args = ["--pollers", "2", "--http", "127.0.0.1:0", "--rate", rate];
+    Example::start("chat_room", &args)
+}
+
 fn chat_room() -> Example {
-    Example::start("chat_room", &["--pollers", "2"])
+    start("0")
 }
 
 /// Connects and gives a name. On return the lobby has let it in.
@@ -105,8 +113,10 @@ fn the_whole_dialogue() {
         alice.expect(line);
     }
     chat.signal("INT");
-    alice.expect_end();
-    bob.expect_end();
+    for talker in [&mut alice, &mut bob] {
+        talker.expect(STOPPING);
+        talker.expect_end();
+    }
     drop([alice, bob]);
     assert_eq!(chat.last_line(), "stopped after 2 connections");
 }
@@ -332,6 +342,17 @@ fn the_number_of_rooms_is_bounded() {
     let refusal = format!("! there are {ROOMS_MAX} rooms already; /rooms lists them");
     last.say("/join one-more");
     last.lines_until(&refusal);
+    // Who has no room yet comes into the lobby instead, and into its past.
+    last.say("heard in the lobby");
+    let mut late = chat.connect();
+    late.say("/join one-more 123.4");
+    late.say("late");
+    late.expect(WELCOME);
+    late.expect(AGAIN);
+    late.expect(refusal.as_str());
+    late.expect("n99: heard in the lobby");
+    late.expect("* late has joined lobby");
+    last.lines_until("* late has joined lobby");
     // Into one that is there, and a place has become free.
     others[0].say("/join room1");
     others[0].lines_until("* n0 has joined room1");
@@ -577,4 +598,72 @@ fn a_room_that_was_left_is_not_heard_any_more() {
         mover.say("/join den");
     });
     sender.lines_until("* mover has left lobby");
+}
+
+#[test]
+fn who_comes_late_can_be_told_what_was_said() {
+    /// What the server keeps of a room.
+    const KEPT: usize = 200;
+    let chat = chat_room();
+    let [mut alice] = enter_all(&chat, ["alice"]);
+    join(&mut alice, "alice", "den");
+    alice.say("one");
+    alice.say("two");
+    // Not without being asked to.
+    let mut bob = enter(&chat, "bob");
+    join(&mut bob, "bob", "den");
+    alice.expect("* bob has joined den");
+    join(&mut bob, "bob", "lobby");
+    alice.expect("* bob has left den");
+    for bad in ["den 1", "den 0 0", "den -", "den x.y", "a/b 0"] {
+        bob.say(format!("/join {bad}"));
+        bob.expect(BAD_NAME);
+    }
+    bob.say("/join den 0");
+    for line in ["alice: one", "alice: two", "* bob has joined den"] {
+        bob.expect(line);
+    }
+    alice.expect("* bob has joined den");
+
+    for n in 0..KEPT {
+        alice.say(format!("line {n}"));
+        bob.expect(format!("alice: line {n}"));
+    }
+    // Straight into a room, and its past with it.
+    let mut carol = chat.connect();
+    carol.say("/join den 0");
+    carol.say("carol");
+    carol.expect(WELCOME);
+    carol.expect(AGAIN);
+    for n in 0..KEPT {
+        carol.expect(format!("alice: line {n}"));
+    }
+    carol.expect("* carol has joined den");
+    // Of another epoch: the room does not know what was said in between.
+    carol.say("/join lobby 123abc.7");
+    carol.expect("* what was said before is not known any more");
+    carol.expect("* carol has joined lobby");
+    // A room that was empty has no past.
+    alice.say("/join attic");
+    alice.lines_until("* alice has joined attic");
+    bob.say("/join attic");
+    bob.lines_until("* bob has joined attic");
+    carol.say("/join den 0");
+    carol.expect("* carol has joined den");
+}
+
+#[test]
+fn who_says_too_much_is_told_so_and_then_dropped() {
+    let chat = start("1");
+    let [mut alice, mut bob] = enter_all(&chat, ["alice", "bob"]);
+    let mut flood = format!("{}\n", "x".repeat(5_000)).repeat(9);
+    flood += &"flood\n".repeat(500);
+    bob.say_bytes(flood.as_bytes());
+    let mut lines = bob.lines_until_end();
+    let dropped = "* you have been dropped for sending too many lines";
+    assert_eq!(lines.pop().as_deref(), Some(dropped));
+    assert!(lines.iter().any(|line| line == TOO_SOON), "{lines:?}");
+    alice.lines_until("* bob has left lobby");
+    alice.say("/who");
+    alice.expect("* 1 in lobby: alice");
 }

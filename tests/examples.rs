@@ -14,7 +14,7 @@ use process::{DEADLINE, Example, Talker, program};
 /// Every example, and its options beside the common ones.
 const EXAMPLES: &[(&str, &[&str])] = &[
     ("echo", &["--unix"]),
-    ("chat_room", &[]),
+    ("chat_room", &["--http", "--tls", "--rate"]),
     ("push", &["--every"]),
     ("protobuf", &["--client"]),
     ("connection_limit", &["--max", "--by-listener"]),
@@ -113,12 +113,12 @@ fn each_ends_at_a_signal_with_the_count_of_connections() {
         .filter(|(name, _)| !NOT_PLAIN.contains(name));
     for (name, _) in plain.copied() {
         for signal in ["INT", "TERM"] {
-            let every: &[&str] = if name == "push" {
-                &["--every", "10"]
-            } else {
-                &[]
+            let options: &[&str] = match name {
+                "push" => &["--every", "10"],
+                "chat_room" => &["--http", "127.0.0.1:0"],
+                _ => &[],
             };
-            let example = Example::start(name, &[&["--pollers", "2"], every].concat());
+            let example = Example::start(name, &[&["--pollers", "2"], options].concat());
             let addr = example.socket_addr();
             let command = match name {
                 "websocket_echo" => format!("try: python3 -m websockets ws://{addr}/"),

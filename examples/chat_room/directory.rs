@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use greenroom::{Actor, ActorId, Addr, Context, Left, Members, Outcome, Recipient, Reply};
 
-use super::Said;
+use super::clock::Clock;
+use super::event::{Event, RoomEntry, Said, What};
 use super::room::Room;
 
 /// Where everybody begins, and the only room that stays when it is empty.
@@ -23,16 +24,22 @@ pub(crate) enum Question {
     /// Where is this room?
     Enter(String),
     Rooms,
-    /// Who is in my room? Answered by the room itself.
-    Who,
 }
 
 pub(crate) enum Answer {
     Named(String),
     /// The room, and the name to join it by.
-    Entered(Addr<Room>, String),
-    /// To be shown as it is: what was asked for, or why it cannot be had.
-    Text(String),
+    Place(Addr<Room>, String),
+    /// Of the room: you are in, and these of its lines you have not seen.
+    Inside(Box<Event>, Vec<Said>),
+    /// To be told as it is: what was asked for, or why it cannot be had.
+    Told(Box<Event>),
+}
+
+impl Answer {
+    fn refused(what: What, why: String) -> Answer {
+        Answer::Told(Box::new(Event::refused(what, why)))
+    }
 }
 
 pub(crate) enum ToDirectory {
@@ -52,7 +59,6 @@ struct Guest {
     room: Option<String>,
 }
 
-#[derive(Default)]
 pub(crate) struct Directory {
     /// All that have a name. Nothing is pushed to them: they join for the notice of their end,
     /// which no crash of theirs and no full mailbox can suppress.
@@ -62,9 +68,23 @@ pub(crate) struct Directory {
     taken: HashMap<String, ActorId>,
     /// Each room, and how many guests have been sent there.
     rooms: BTreeMap<String, (Addr<Room>, usize)>,
+    clock: Clock,
+    /// Of the next room's history: a number that no room had before, in this run or an earlier one.
+    epoch: u64,
 }
 
 impl Directory {
+    pub(crate) fn new(clock: Clock) -> Directory {
+        Directory {
+            everybody: Members::new(),
+            guests: HashMap::new(),
+            taken: HashMap::new(),
+            rooms: BTreeMap::new(),
+            clock,
+            epoch: clock.number(),
+        }
+    }
+
     fn name(&mut self, by: Recipient<Said>, name: String, ctx: &mut Context<'_, Self>) -> Answer {
         let wanted = name.to_ascii_lowercase();
         if self
@@ -72,7 +92,7 @@ impl Directory {
             .get(&wanted)
             .is_some_and(|owner| *owner != by.id())
         {
-            return Answer::Text(format!("! {name} is taken\n"));
+            return Answer::refused(What::Name, format!("{name} is taken"));
         }
         match self.guests.get_mut(&by.id()) {
             Some(guest) => {
@@ -96,22 +116,22 @@ impl Directory {
 
     fn enter(&mut self, guest: ActorId, name: String, ctx: &mut Context<'_, Self>) -> Answer {
         let Some(guest) = self.guests.get_mut(&guest) else {
-            return Answer::Text("! who are you?\n".into());
+            return Answer::refused(What::Room, "who are you?".into());
         };
         if guest.room.as_ref() == Some(&name) {
-            return Answer::Text(format!("! you are in {name} already\n"));
+            return Answer::refused(What::Room, format!("you are in {name} already"));
         }
         if !self.rooms.contains_key(&name) && self.rooms.len() >= ROOMS_MAX {
-            return Answer::Text(format!(
-                "! there are {ROOMS_MAX} rooms already; /rooms lists them\n"
-            ));
+            let why = format!("there are {ROOMS_MAX} rooms already; /rooms lists them");
+            return Answer::refused(What::Room, why);
         }
         let (room, guests) = self.rooms.entry(name.clone()).or_insert_with_key(|name| {
-            let name = name.clone();
-            (ctx.system().spawn(|| Room::new(name)), 0)
+            let (name, epoch, clock) = (name.clone(), self.epoch, self.clock);
+            self.epoch = epoch.wrapping_add(1);
+            (ctx.system().spawn(move || Room::new(name, epoch, clock)), 0)
         });
         *guests += 1;
-        let answer = Answer::Entered(room.clone(), guest.name.clone());
+        let answer = Answer::Place(room.clone(), guest.name.clone());
         if let Some(before) = guest.room.replace(name) {
             self.leave(&before);
         }
@@ -131,12 +151,12 @@ impl Directory {
     }
 
     fn list(&self) -> Answer {
-        let rooms: Vec<_> = self
-            .rooms
-            .iter()
-            .map(|(name, (_, guests))| format!("{name} ({guests})"))
-            .collect();
-        Answer::Text(format!("* {} rooms: {}\n", rooms.len(), rooms.join(", ")))
+        let rooms = self.rooms.iter().map(|(name, (_, guests))| RoomEntry {
+            name: name.clone(),
+            count: *guests,
+        });
+        let rooms = rooms.collect();
+        Answer::Told(Box::new(Event::Rooms { rooms }))
     }
 }
 
@@ -150,7 +170,6 @@ impl Actor for Directory {
                     Question::Name(name) => self.name(by, name, ctx),
                     Question::Enter(room) => self.enter(by.id(), room, ctx),
                     Question::Rooms => self.list(),
-                    Question::Who => Answer::Text("! you are in no room yet\n".into()),
                 };
                 // Who asked may have gone.
                 let _ = reply.send(answer);

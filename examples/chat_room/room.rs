@@ -1,21 +1,23 @@
-//! A room: pushes what is said to everybody in it, in one order for all.
+//! A room: pushes what is said to everybody in it, in one order for all, and keeps the last of it.
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use greenroom::{Actor, ActorId, Context, Left, Members, Outcome, Recipient, Refused, Reply};
 
-use super::Said;
+use super::clock::Clock;
 use super::directory::Answer;
+use super::event::{Event, Said};
+use super::history::{History, Since};
 
-/// Names that `/who` lists: what one answer may cost is bounded, a room is not.
-const WHO_MAX: usize = 100;
+/// Names that are told: what one answer may cost is bounded, a room is not.
+const NAMES_MAX: usize = 100;
 
 pub(crate) enum ToRoom {
-    Join(Recipient<Said>, String),
+    /// Let this one in, under this name, and tell it what was said since.
+    Join(Recipient<Said>, String, Option<Since>, Reply<Answer>),
     Leave(Recipient<Said>),
     Rename(ActorId, String),
-    Say(ActorId, Bytes),
+    Say(ActorId, String),
     Who(Reply<Answer>),
     Left(Left),
 }
@@ -30,26 +32,26 @@ pub(crate) struct Room {
     name: String,
     members: Members<Said>,
     names: BTreeMap<ActorId, String>,
+    history: History<Said>,
+    clock: Clock,
     /// A push that some poller had no room for. While there is one, no messages come.
     refused: Option<Refused<Said>>,
 }
 
 impl Room {
-    pub(crate) fn new(name: String) -> Room {
+    pub(crate) fn new(name: String, epoch: u64, clock: Clock) -> Room {
         Room {
             name,
             members: Members::new(),
             names: BTreeMap::new(),
+            history: History::new(epoch),
+            clock,
             refused: None,
         }
     }
 
-    fn push(&mut self, by: Option<ActorId>, line: Bytes, ctx: &mut Context<'_, Self>) {
-        let pushed = self.members.push(Said {
-            room: ctx.id(),
-            by,
-            line,
-        });
+    fn push(&mut self, said: Said, ctx: &mut Context<'_, Self>) {
+        let pushed = self.members.push(said);
         self.wait_if_refused(pushed, ctx);
     }
 
@@ -61,35 +63,71 @@ impl Room {
     }
 
     /// To everybody who is in, also to who has just come.
-    fn announce(&mut self, what: String, ctx: &mut Context<'_, Self>) {
-        self.push(None, format!("* {what}\n").into(), ctx);
+    fn announce(&mut self, event: &Event, ctx: &mut Context<'_, Self>) {
+        self.push(Said::new(ctx.id(), None, event), ctx);
+    }
+
+    fn say(&mut self, by: ActorId, text: String, ctx: &mut Context<'_, Self>) {
+        let Some(name) = self.names.get(&by) else {
+            return;
+        };
+        let line = Event::Line {
+            id: self.history.last + 1,
+            at: self.clock.ms(ctx.now()),
+            from: name.clone(),
+            text,
+        };
+        let said = Said::new(ctx.id(), Some(by), &line);
+        self.history.push(said.clone(), said.len());
+        self.push(said, ctx);
+    }
+
+    /// The answer and all later pushes travel in one queue: so what was said before it comes with
+    /// it, what is said after it comes after it, and nothing is lost or comes twice.
+    fn join(
+        &mut self,
+        member: &Recipient<Said>,
+        name: String,
+        since: Option<Since>,
+        reply: Reply<Answer>,
+        ctx: &mut Context<'_, Self>,
+    ) {
+        let past = since.map(|since| self.history.since(since));
+        let (missed, restarted) = past
+            .as_ref()
+            .map_or((0, false), |past| (past.missed, past.restarted));
+        let lines = past.map_or(Vec::new(), |past| past.lines);
+        let (count, names) = self.who();
+        let entered = Event::Entered {
+            room: self.name.clone(),
+            epoch: format!("{:016x}", self.history.epoch),
+            last: self.history.last,
+            lines: lines.len(),
+            missed,
+            restarted,
+            count,
+            names,
+        };
+        // Who asked may have gone; then its end will be told.
+        let _ = reply.send(Answer::Inside(Box::new(entered), lines));
+        self.members.join(member, ctx);
+        self.names.insert(member.id(), name.clone());
+        let room = self.name.clone();
+        self.announce(&Event::Joined { name, room }, ctx);
     }
 
     fn forget(&mut self, member: ActorId, ctx: &mut Context<'_, Self>) {
         if let Some(name) = self.names.remove(&member) {
-            self.announce(format!("{name} has left {}", self.name), ctx);
+            let room = self.name.clone();
+            self.announce(&Event::Left { name, room }, ctx);
         }
     }
 
-    fn who(&self) -> Answer {
-        let mut names: Vec<&str> = self
-            .names
-            .values()
-            .take(WHO_MAX)
-            .map(String::as_str)
-            .collect();
+    /// How many are here, and some of their names.
+    fn who(&self) -> (usize, Vec<String>) {
+        let mut names: Vec<_> = self.names.values().take(NAMES_MAX).cloned().collect();
         names.sort_unstable();
-        let more = if self.names.len() > WHO_MAX {
-            ", ..."
-        } else {
-            ""
-        };
-        Answer::Text(format!(
-            "* {} in {}: {}{more}\n",
-            self.names.len(),
-            self.name,
-            names.join(", ")
-        ))
+        (self.names.len(), names)
     }
 }
 
@@ -99,11 +137,9 @@ impl Actor for Room {
     /// Each message makes one push at most, so one place for a refused push is enough.
     fn message(&mut self, message: ToRoom, ctx: &mut Context<'_, Self>) -> Outcome {
         match message {
-            ToRoom::Say(by, line) => self.push(Some(by), line, ctx),
-            ToRoom::Join(member, name) => {
-                self.members.join(&member, ctx);
-                self.announce(format!("{name} has joined {}", self.name), ctx);
-                self.names.insert(member.id(), name);
+            ToRoom::Say(by, text) => self.say(by, text, ctx),
+            ToRoom::Join(member, name, since, reply) => {
+                self.join(&member, name, since, reply, ctx);
             }
             ToRoom::Leave(member) => {
                 self.members.leave(&member);
@@ -113,15 +149,18 @@ impl Actor for Room {
                 self.members.left(&left);
                 self.forget(left.member, ctx);
             }
-            ToRoom::Rename(id, name) => {
-                if let Some(before) = self.names.insert(id, name.clone()) {
-                    let line = format!("* {before} is now {name}\n");
-                    self.push(Some(id), line.into(), ctx);
+            ToRoom::Rename(id, to) => {
+                if let Some(from) = self.names.insert(id, to.clone()) {
+                    let renamed = Event::Renamed { from, to };
+                    self.push(Said::new(ctx.id(), Some(id), &renamed), ctx);
                 }
             }
             ToRoom::Who(reply) => {
+                let (count, names) = self.who();
+                let room = self.name.clone();
+                let who = Event::Who { room, count, names };
                 // Who asked may have gone.
-                let _ = reply.send(self.who());
+                let _ = reply.send(Answer::Told(Box::new(who)));
             }
         }
         Ok(())

@@ -108,7 +108,7 @@ fn serve_until_signal_saying(
 
 /// An address as `nc` wants it: host and port apart.
 #[allow(dead_code, reason = "datagrams have no listener")]
-fn for_nc(addr: &Endpoint) -> String {
+pub(crate) fn for_nc(addr: &Endpoint) -> String {
     match addr {
         Endpoint::Tcp(addr) => format!("{} {}", addr.ip(), addr.port()),
         other => format!("-U {}", other.to_string().trim_start_matches("unix:")),

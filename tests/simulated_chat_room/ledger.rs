@@ -15,6 +15,7 @@ use crate::weather::{Weather, fill};
 pub(crate) const WELCOME: &str = "* welcome to the chat room";
 pub(crate) const AGAIN: &str = "* what is your nickname?";
 const GOODBYE: &str = "* goodbye";
+const STOPPING: &str = "* the server is stopping";
 
 /// Names that `/who` lists.
 const WHO_MAX: usize = 100;
@@ -369,6 +370,8 @@ impl Ledger {
                     Event::Renamed(self.known(id, before, line), self.known(id, name, line));
                 self.hear_of_room(id, None, event, line);
             }
+            // The last line of all.
+            _ if line == STOPPING && self.is_stopping => self.sessions[id].answers.clear(),
             ["*" | "!", ..] => return self.hear_answer(id, line),
             _ => self.hear_said(id, line, now),
         }

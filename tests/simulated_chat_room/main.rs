@@ -12,6 +12,8 @@ mod chat_room;
 mod checks;
 mod ledger;
 mod member;
+mod past;
+mod returning;
 #[path = "../util/weather.rs"]
 mod weather;
 
@@ -21,14 +23,20 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use greenroom::testing::{Random, Simulation, for_each_seed};
+use greenroom::websocket::{Request, WebSocket};
 use greenroom::{ConnectionOptions, ListenOptions, System};
 
+use chat_room::Chat;
+use chat_room::clock::Clock;
 use ledger::{Ledger, Phase};
 use member::{Deed, Member, Order, Script};
 use weather::{ADDR, LIMIT, Weather, millis, secs};
 
 /// Longer than any patience of the server: who is stuck, or has been lost without a word, is gone.
 const QUIET: Duration = Duration::from_secs(120);
+
+/// Where the page is.
+const PAGE: &str = "127.0.0.1:8080";
 
 type Shared = Rc<RefCell<Ledger>>;
 
@@ -43,6 +51,36 @@ struct Size {
 fn begin(sim: &mut Simulation, weather: Weather) -> (System, Shared) {
     let system = weather::system(sim, weather);
     (system, Rc::new(RefCell::new(Ledger::new(weather))))
+}
+
+/// A chat room whose members may say as much as they like.
+fn serve(sim: &Simulation, system: &System, limits: ListenOptions) {
+    let chat = Chat::new(system, 0, clock(sim));
+    let served = chat.listen_for_lines(system, ADDR, limits.clone());
+    served.expect("the address is free");
+    let served = chat.listen_for_browsers(system, PAGE, limits);
+    served.expect("the address is free");
+}
+
+/// Each run begins at the same time.
+fn clock(sim: &Simulation) -> Clock {
+    Clock::new(secs(1_000_000_000), sim.now())
+}
+
+/// A member comes, by lines or by the page.
+fn connect(sim: &mut Simulation, member: Member) {
+    if member.is_by_page() {
+        sim.connect(PAGE, WebSocket::client(request(), member));
+    } else {
+        sim.connect(ADDR, member);
+    }
+}
+
+/// What a page asks for.
+fn request() -> Request {
+    let request = Request::new(PAGE, "/ws").expect("an address");
+    let origin = format!("http://{PAGE}");
+    request.header("Origin", &origin).expect("a header")
 }
 
 /// The limits of the example, and at times narrower ones.
@@ -114,6 +152,7 @@ fn script(random: &mut Random, member: u64, nth: usize, rooms: &[String], size: 
         },
         is_unique,
         is_eager: is_unique && random.one_in(4),
+        by_page: random.one_in(3),
         deeds,
     }
 }
@@ -131,7 +170,7 @@ fn invite(sim: &mut Simulation, ledger: &Shared, size: &Size) {
             let nth = ledger.borrow().sessions.len();
             let script = script(sim.random(), member, nth, &rooms, size);
             let client = Member::new(ledger, script);
-            sim.after(at, move |sim| sim.connect(ADDR, client));
+            sim.after(at, move |sim| connect(sim, client));
         }
     }
 }
@@ -227,7 +266,7 @@ fn stop_midway(sim: &mut Simulation, system: &System, ledger: &Shared) {
 fn scenario(sim: &mut Simulation, weather: Weather, size: &Size) {
     let (system, ledger) = begin(sim, weather);
     let limits = limits(sim.random());
-    chat_room::serve(&system, ADDR, limits).expect("the address is free");
+    serve(sim, &system, limits);
     invite(sim, &ledger, size);
     if sim.random().one_in(4) {
         stop_midway(sim, &system, &ledger);
@@ -271,6 +310,7 @@ fn does(nth: usize, deeds: impl IntoIterator<Item = (Duration, Deed)>) -> Script
         name: format!("s{nth}-"),
         is_unique: true,
         is_eager: false,
+        by_page: false,
         deeds: deeds.into_iter().collect(),
     }
 }
@@ -283,7 +323,7 @@ fn a_stuck_reader_harms_nobody() {
         let limits = ListenOptions::new()
             .connection(ConnectionOptions::new().output_max(64 << 10))
             .send_buffer(4 << 10);
-        chat_room::serve(&system, ADDR, limits).expect("the address is free");
+        serve(sim, &system, limits);
         let talkers = sim.random().range(2..12) as usize;
         // Either he is too slow for so much, or stuck at some bytes.
         let (lines, len) = *sim.random().pick(&[(30, 1000), (10, 1000)]);
@@ -291,10 +331,10 @@ fn a_stuck_reader_harms_nobody() {
             let wait = (secs(1), Deed::Who);
             let say = (0..lines).map(|_| (millis(5), Deed::Say { lines: 4, len }));
             let script = does(nth, [wait].into_iter().chain(say));
-            sim.connect(ADDR, Member::new(&ledger, script));
+            connect(sim, Member::new(&ledger, script));
         }
         let stall = (millis(500), Deed::Stall);
-        sim.connect(ADDR, Member::new(&ledger, does(talkers, [stall])));
+        connect(sim, Member::new(&ledger, does(talkers, [stall])));
         let gone = |system: &System| {
             let closed = system.stats().closed_by;
             closed["slow reader"] + closed["stuck reader"]
@@ -337,7 +377,7 @@ fn a_stop_flushes_what_was_accepted() {
         let limits = ListenOptions::new()
             .connection(patient)
             .send_buffer(4 << 10);
-        chat_room::serve(&system, ADDR, limits).expect("the address is free");
+        serve(sim, &system, limits);
         // More than the kernels hold, but where they take a few bytes at a time.
         let len = if weather == Weather::Calm { 1000 } else { 50 };
         let talkers = sim.random().range(1..6) as usize;
@@ -352,11 +392,11 @@ fn a_stop_flushes_what_was_accepted() {
                     .chain(say)
                     .chain([(millis(5), Deed::Who)]),
             );
-            sim.connect(ADDR, Member::new(&ledger, script));
+            connect(sim, Member::new(&ledger, script));
         }
         for nth in talkers..talkers + resting {
             let rest = (secs(20), Deed::Rest(secs(200)));
-            sim.connect(ADDR, Member::new(&ledger, does(nth, [rest])));
+            connect(sim, Member::new(&ledger, does(nth, [rest])));
         }
         settle(sim, &ledger, |ledger| {
             let mut sessions = ledger.sessions.iter();
@@ -376,6 +416,43 @@ fn a_stop_flushes_what_was_accepted() {
             let heard = session.heard_of_all();
             assert_eq!(heard, talkers * 25, "lines were lost by the stop");
         }
+    });
+}
+
+/// Ten seconds' worth at once, then one each second; as many beyond that are refused one by one.
+#[test]
+fn lines_beyond_the_allowance_are_refused_and_cost_the_place_in_the_end() {
+    const SOON: &str = "! that line came too soon after the others and was not sent";
+    const WHO: &str = "* 1 in lobby: ann";
+    for_each_seed(5, |sim| {
+        let system = weather::system(sim, Weather::Calm);
+        let chat = Chat::new(&system, 1, clock(sim));
+        let served = chat.listen_for_lines(&system, ADDR, chat_room::limits());
+        served.expect("the address is free");
+        let client = sim.client(ADDR);
+        let hears = |sim: &mut Simulation, line, times| {
+            for _ in 0..times {
+                assert_eq!(client.line(sim), line);
+            }
+        };
+        client.send("ann\n");
+        client.send("/who\n".repeat(10));
+        for line in [ledger::WELCOME, ledger::AGAIN, "* ann has joined lobby"] {
+            hears(sim, line, 1);
+        }
+        hears(sim, WHO, 9);
+        hears(sim, SOON, 1);
+        // Nobody is dropped for being a little too fast, however long.
+        for _ in 0..30 {
+            sim.run_for(secs(1));
+            client.send("/who\n/who\n");
+            hears(sim, WHO, 1);
+            hears(sim, SOON, 1);
+        }
+        client.send("/who\n".repeat(20));
+        hears(sim, SOON, 9);
+        hears(sim, "* you have been dropped for sending too many lines", 1);
+        sim.finish(secs(60));
     });
 }
 

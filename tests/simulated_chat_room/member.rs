@@ -6,9 +6,11 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use greenroom::protocol::{Control, Frame, FrameActor};
 use greenroom::{Actor, CloseReason, Context, Input, Outcome, TimerKey};
+use serde_json::Value;
 
-use crate::ledger::{Answer, Ledger, Next, Phase};
+use crate::ledger::{AGAIN, Answer, Ledger, Next, Phase, WELCOME};
 
 /// Longer than any line of the server.
 const LINE_MAX: usize = 64 << 10;
@@ -47,6 +49,8 @@ pub(crate) enum Deed {
 }
 
 pub(crate) struct Script {
+    /// Comes by the page, so that lines are messages and what it is told are events.
+    pub(crate) by_page: bool,
     pub(crate) name: String,
     /// A name that nobody else uses; else it may be taken.
     pub(crate) is_unique: bool,
@@ -87,6 +91,10 @@ impl Member {
         }
     }
 
+    pub(crate) fn is_by_page(&self) -> bool {
+        self.script.by_page
+    }
+
     fn set_next(&mut self, ctx: &mut Context<'_, Self>) {
         match self.script.deeds.front() {
             Some((wait, _)) => self.next = Some(ctx.set_timer(*wait)),
@@ -108,6 +116,13 @@ impl Member {
 
     /// Writes what was held back of a line, and then this.
     fn write(&mut self, text: &str, ctx: &mut Context<'_, Self>) {
+        if self.script.by_page {
+            for line in text.split_terminator('\n') {
+                let written = ctx.write_frame(line);
+                written.expect("it is text");
+            }
+            return;
+        }
         let rest = std::mem::take(&mut self.rest);
         ctx.write_parts(&[rest.as_bytes(), text.as_bytes()]);
     }
@@ -121,7 +136,21 @@ impl Member {
         self.script.deeds.clear();
     }
 
-    fn perform(&mut self, deed: Deed, ctx: &mut Context<'_, Self>) {
+    /// What it comes to for who sends messages: they have no halves, and end with the connection.
+    fn deed_of_page(deed: Deed) -> Deed {
+        match deed {
+            Deed::SayInHalves { len } => Deed::Say { lines: 1, len },
+            Deed::HalfClose { .. } => Deed::Quit,
+            // It is UTF-8 in any case.
+            Deed::Wrong(2) => Deed::Wrong(3),
+            deed => deed,
+        }
+    }
+
+    fn perform(&mut self, mut deed: Deed, ctx: &mut Context<'_, Self>) {
+        if self.script.by_page {
+            deed = Member::deed_of_page(deed);
+        }
         let id = self.id;
         let ledger = self.ledger.clone();
         let now = ctx.now();
@@ -227,6 +256,9 @@ impl Member {
         let (line, answer) = wrong[kind % wrong.len()];
         let answer = Answer::Exactly(answer.into());
         self.ledger.borrow_mut().expect(self.id, answer);
+        if self.script.by_page {
+            return self.write(&String::from_utf8_lossy(line), ctx);
+        }
         self.write("", ctx);
         ctx.write(line);
     }
@@ -238,6 +270,93 @@ impl Member {
         session.is_deaf = false;
         session.is_stalled |= is_late;
         ctx.resume();
+    }
+}
+
+impl Member {
+    fn hear(&mut self, line: &str, ctx: &mut Context<'_, Self>) {
+        let now = ctx.now();
+        let next = self.ledger.borrow_mut().hear(self.id, line, now);
+        match next {
+            Next::Nothing => {}
+            Next::Begin if self.script.is_eager => {}
+            Next::Begin => self.set_next(ctx),
+            Next::OtherName => {
+                self.script.name = format!("s{}-", self.id);
+                self.script.is_unique = true;
+                self.first_name(ctx);
+            }
+        }
+    }
+
+    /// What somebody who reads lines would have read in place of this event.
+    fn as_line(&self, event: &Value) -> Option<String> {
+        let text = |field: &str| event[field].as_str().expect("a text");
+        let list = |field: &str| event[field].as_array().expect("a list").iter();
+        let line = match text("type") {
+            "welcome" => WELCOME.into(),
+            "name_wanted" => AGAIN.into(),
+            "named" if event["is_first"] == true => return None,
+            "named" => format!("* you are now {}", text("name")),
+            "entered" => {
+                // It has not asked for the past.
+                assert!(event["lines"] == 0 && event["missed"] == 0, "{event}");
+                return None;
+            }
+            // The page is told its own doing, too.
+            "line" if text("text").starts_with(&format!("s{}.", self.id)) => return None,
+            "renamed" if text("to").starts_with(&format!("s{}r", self.id)) => return None,
+            "line" => format!("{}: {}", text("from"), text("text")),
+            "renamed" => format!("* {} is now {}", text("from"), text("to")),
+            "joined" => format!("* {} has joined {}", text("name"), text("room")),
+            "left" => format!("* {} has left {}", text("name"), text("room")),
+            "who" => {
+                let names: Vec<_> = list("names").filter_map(Value::as_str).collect();
+                let count = event["count"].as_u64().expect("a number");
+                let more = if count > names.len() as u64 {
+                    ", ..."
+                } else {
+                    ""
+                };
+                format!("* {count} in {}: {}{more}", text("room"), names.join(", "))
+            }
+            "rooms" => {
+                let rooms = list("rooms").map(|room| {
+                    let name = room["name"].as_str().expect("a text");
+                    format!("{name} ({})", room["count"])
+                });
+                let rooms: Vec<_> = rooms.collect();
+                format!("* {} rooms: {}", rooms.len(), rooms.join(", "))
+            }
+            "note" | "closing" => format!("* {}", text("text")),
+            "refused" => format!("! {}", text("why")),
+            other => panic!("an event {other}"),
+        };
+        Some(line)
+    }
+
+    fn end_of_stream(&mut self) {
+        let mut ledger = self.ledger.borrow_mut();
+        if ledger.sessions[self.id].phase != Phase::AtEnd {
+            ledger.hear_end(self.id, b"");
+        }
+    }
+}
+
+impl FrameActor for Member {
+    fn frame(&mut self, frame: Frame<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        let event = serde_json::from_str(frame.text()?)?;
+        if let Some(line) = self.as_line(&event) {
+            self.hear(&line, ctx);
+        }
+        Ok(())
+    }
+
+    fn control(&mut self, control: Control<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
+        if let Control::Close { .. } = control {
+            self.end_of_stream();
+        }
+        Ok(())
     }
 }
 
@@ -260,19 +379,7 @@ impl Actor for Member {
 
     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
         while let Some(line) = input.line(LINE_MAX)? {
-            let line = String::from_utf8_lossy(line);
-            let now = ctx.now();
-            let next = self.ledger.borrow_mut().hear(self.id, &line, now);
-            match next {
-                Next::Nothing => {}
-                Next::Begin if self.script.is_eager => {}
-                Next::Begin => self.set_next(ctx),
-                Next::OtherName => {
-                    self.script.name = format!("s{}-", self.id);
-                    self.script.is_unique = true;
-                    self.first_name(ctx);
-                }
-            }
+            self.hear(&String::from_utf8_lossy(line), ctx);
         }
         if input.at_end() {
             let rest = input.take_all();
@@ -282,10 +389,7 @@ impl Actor for Member {
     }
 
     fn read_closed(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        let mut ledger = self.ledger.borrow_mut();
-        if ledger.sessions[self.id].phase != Phase::AtEnd {
-            ledger.hear_end(self.id, b"");
-        }
+        self.end_of_stream();
         ctx.close();
         Ok(())
     }
