@@ -344,6 +344,8 @@ fn the_number_of_rooms_is_bounded() {
     last.lines_until(&refusal);
     // Who has no room yet comes into the lobby instead, and into its past.
     last.say("heard in the lobby");
+    last.say("/who");
+    last.lines_until("* 1 in lobby: n99");
     let mut late = chat.connect();
     late.say("/join one-more 123.4");
     late.say("late");

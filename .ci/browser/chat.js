@@ -175,6 +175,23 @@ const scenarios = {
     cable.remove();
   },
 
+  async "a nickname that a lost connection still holds is waited for"({ server, chromium }) {
+    const cable = await Cable.lay(server.page);
+    const alice = await Visitor.come(chromium, `http://${cable.addr}`, "alice");
+    const carol = await Terminal.open(server, "carol");
+    cable.vanish();
+    await alice.page.locator("#status", { hasText: "still in use" }).waitFor();
+    carol.say("unseen so far");
+    cable.vanished.destroy();
+    await carol.hears("* alice has left lobby");
+    await alice.isIn();
+    await alice.sees("carol", "unseen so far");
+    await alice.people(["alice", "carol"]);
+    carol.close();
+    await alice.leave();
+    cable.remove();
+  },
+
   async "a server that is killed and started again has them all back"({ server, url, chromium }) {
     const [alice, bob] = [await Visitor.come(chromium, url, "alice"), await Visitor.come(chromium, url, "bob")];
     await alice.say("before the crash");

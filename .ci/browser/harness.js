@@ -128,6 +128,16 @@ export class Cable {
     for (const { near, far } of this.pairs) far.unpipe(near).pause();
   }
 
+  // The browser's side is gone, and the server has not noticed.
+  vanish() {
+    for (const { near, far } of this.pairs) {
+      near.unpipe(far).removeAllListeners("close").destroy();
+      far.unpipe(near).resume();
+      this.vanished = far;
+    }
+    this.pairs.clear();
+  }
+
   cut() {
     this.isCut = true;
     for (const socket of this.sockets) socket.destroy();

@@ -6,9 +6,10 @@ import { Log, make } from "./log.js";
 
 const LINE_MAX = 4096;
 
-// A nickname may be held for a while by a connection of one's own that the server has not missed yet.
+// A nickname may be held for a while by a connection of one's own that the server has not missed yet:
+// that takes it 50 seconds at most.
 const NAME_RETRY = 2_000;
-const NAME_RETRIES = 20;
+const NAME_RETRIES = 30;
 
 const at = (id) => document.getElementById(id);
 
