@@ -296,6 +296,14 @@ fn the_files_of_the_page_come_with_headers_that_shut_all_else_out() {
             );
         }
     }
+    // Answered at once: nobody waits for a body.
+    let post = format!("POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n");
+    let answered = answer(&chat, &post);
+    assert!(answered.starts_with("HTTP/1.1 405 "), "{answered}");
+    assert!(
+        shut.iter().all(|header| answered.contains(header)),
+        "{answered}"
+    );
     let head = answer(
         &chat,
         &format!("HEAD / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"),

@@ -1,6 +1,6 @@
 //! The page, by HTTP, and on the same port the WebSocket on which it talks.
 
-use greenroom::http::{Request, Responder, Response, Service};
+use greenroom::http::{Intake, Request, Responder, Response, Service};
 use greenroom::websocket::{Refusal, Upgrade, WebSocket};
 use greenroom::{Actor, Context, Outcome};
 
@@ -74,6 +74,15 @@ fn file(request: &Request<'_>) -> Response {
         .body(*content)
 }
 
+/// What every answer says.
+fn shut(response: Response) -> Response {
+    response
+        .header("Cache-Control", "no-store")
+        .header("Content-Security-Policy", POLICY)
+        .header("Referrer-Policy", "no-referrer")
+        .header("X-Content-Type-Options", "nosniff")
+}
+
 impl Actor for Page {
     type Message = ToClient;
 }
@@ -98,12 +107,12 @@ impl Service for Page {
             },
             _ => file(&request),
         };
-        let response = response
-            .header("Cache-Control", "no-store")
-            .header("Content-Security-Policy", POLICY)
-            .header("Referrer-Policy", "no-referrer")
-            .header("X-Content-Type-Options", "nosniff");
-        responder.answer(response);
+        responder.answer(shut(response));
         Ok(())
+    }
+
+    /// Nothing here takes a body, so none is waited for.
+    fn intake(&mut self, request: &Request<'_>, _ctx: &mut Context<'_, Self>) -> Intake {
+        Intake::Refuse(shut(file(request)))
     }
 }
