@@ -428,7 +428,8 @@ fn two_of_our_own_talk_over_any_wire_or_are_told_why_not() {
         let weather = Weather::draw(sim.random());
         let (at, reason) = talk(sim, weather);
         let is_done = reason == "finished";
-        assert_eq!(is_done, at == 51, "{reason}");
+        // All may be said but the end, over which it fails.
+        assert!(at == 51 || !is_done, "{reason}");
         assert!(is_done || weather.is_rough(), "{reason}");
         let (all, done) = &mut *done.borrow_mut();
         (*all, *done) = (*all + 1, *done + u32::from(is_done));
