@@ -11,6 +11,8 @@ use std::time::Duration;
 use greenroom::http::{Http, Intake, Never, Options, Request, Responder, Response, Service};
 use greenroom::*;
 
+#[path = "util/tls.rs"]
+mod secure;
 mod util;
 use util::{TIMEOUT, wait_until};
 
@@ -121,6 +123,10 @@ impl Server {
     }
 
     fn with(options: Options) -> Server {
+        Server::on(options, ListenOptions::new())
+    }
+
+    fn on(options: Options, limits: ListenOptions) -> Server {
         let system = System::builder().pollers(2).build().unwrap();
         let live = Arc::new(AtomicUsize::new(0));
         let (count, options) = (live.clone(), Arc::new(options));
@@ -131,7 +137,7 @@ impl Server {
             };
             Http::with_options(site, options.clone())
         };
-        let listener = system.listen("127.0.0.1:0", make).unwrap();
+        let listener = system.listen_with("127.0.0.1:0", limits, make).unwrap();
         Server {
             system,
             listener,
@@ -264,6 +270,26 @@ fn curl_is_served() {
         "{told}"
     );
     assert_eq!(server.system.stats().requests_refused, 0);
+    wait_until("all have gone", || server.live.load(Ordering::SeqCst) == 0);
+}
+
+#[test]
+fn the_same_service_runs_behind_tls() {
+    if !is_installed("curl") {
+        return;
+    }
+    let tls = ListenOptions::new().tls(secure::server());
+    let server = Server::on(Options::new(), tls);
+    let url = |path: &str| format!("https://{}{path}", server.addr());
+    let body = "0123456789".repeat(50_000).into_bytes();
+    let sent = curl(&["--insecure", "-T", "-", &url("/echo")], &body);
+    assert!(sent.stdout == body);
+    let file = curl(&["--insecure", &url("/file")], b"");
+    assert!(file.stdout == std::fs::read("Cargo.lock").unwrap());
+    let large = curl(&["--insecure", &url("/large")], b"");
+    assert_eq!(large.stdout.len(), 20_000_000);
+    let again = curl(&["--insecure", &url("/chunks"), &url("/ask")], b"");
+    assert_eq!(text(&again), "abcdefasked");
     wait_until("all have gone", || server.live.load(Ordering::SeqCst) == 0);
 }
 
