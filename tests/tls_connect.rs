@@ -43,7 +43,9 @@ fn call(
 }
 
 /// Tells why its connect came to nothing.
-struct Caller(Sender<Result<(), (ConnectErrorKind, Option<TlsErrorKind>, String)>>);
+struct Caller(Sender<Told>);
+
+type Told = Result<(), (ConnectErrorKind, Option<TlsErrorKind>, String)>;
 
 impl Actor for Caller {
     type Message = ();
@@ -69,11 +71,7 @@ impl Actor for Caller {
 }
 
 /// What comes of a connect with these options.
-fn outcome(
-    system: &System,
-    to: impl Into<Remote>,
-    options: ConnectOptions,
-) -> Result<(), (ConnectErrorKind, Option<TlsErrorKind>, String)> {
+fn outcome(system: &System, to: impl Into<Remote>, options: ConnectOptions) -> Told {
     let (sender, outcome) = channel();
     system.connect_with(to, options, move || Caller(sender));
     next(&outcome)

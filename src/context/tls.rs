@@ -4,7 +4,7 @@ use crate::actor::Actor;
 use crate::context::Context;
 use crate::tls::TlsInfo;
 
-impl<A: Actor + ?Sized> Context<'_, A> {
+impl<A: Actor> Context<'_, A> {
     /// What the handshake of this connection has agreed on; `None` where the connection is not under TLS,
     /// or there is none. Still there in [`closed`](Actor::closed).
     pub fn tls(&self) -> Option<TlsInfo<'_>> {
