@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "Transports, listeners",
     "Accepting and balance",
     "Events",
@@ -17,6 +17,7 @@ const SECTIONS: [&str; 14] = [
     "Blocking work",
     "Socket options",
     "Life of a server",
+    "Protocols",
     "Platforms",
 ];
 
