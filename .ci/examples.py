@@ -53,7 +53,8 @@ with Example("echo") as example:
         client.sendall(b"hello\n")
         assert reader.readline() == b"hello\n"
 
-with Example("chat_room") as example:
+# Any number of lines a second: by default a client is dropped that says as many as are said here.
+with Example("chat_room", "--http", "127.0.0.1:0", "--rate", "0") as example:
     ann, from_ann = example.connect()
     ann.sendall(b"ann\n/who\n")
     # She is in the room: else bob might be there first, and nobody would tell her of him.
