@@ -9,7 +9,7 @@ use std::time::Duration;
 use greenroom::http::{
     BodyWriter, Http, Intake, Never, Options, Request, Responder, Response, Service,
 };
-use greenroom::testing::Stage;
+use greenroom::testing::{Probe, Stage};
 use greenroom::*;
 
 /// Answers by the path; keeps the responders of `/later`.
@@ -510,6 +510,47 @@ fn pieces_of_any_size_fit_into_any_budget() {
 }
 
 #[test]
+fn answers_that_are_given_together_fit_into_any_budget() {
+    let options = ConnectionOptions::new()
+        .watermarks(1_000, 4_000)
+        .output_max(5_000);
+    for len in [0, 900, 3_900, 4_090] {
+        let mut stage = Stage::with_options(Http::new(Site::default()), options.clone());
+        stage.stall();
+        stage.receive(get("/later").repeat(32));
+        let (take, taken) = mpsc::channel();
+        stage.send(Say::Take(take));
+        for responder in taken.try_iter() {
+            responder.answer(Response::new(200).body(vec![b'x'; len]));
+        }
+        stage.run();
+        assert!(stage.queued() <= 5_000);
+        stage.unstall();
+        let found = answers(&stage.output());
+        assert_eq!(found.len(), 32, "of {len} bytes: {:?}", stage.reason());
+        assert!(found.iter().all(|answer| answer.body.len() == len));
+        assert!(stage.reason().is_none());
+        // Nor does a close throw away what has room.
+        stage.stall();
+        stage.receive(get("/later").repeat(32));
+        let (take, taken) = mpsc::channel();
+        stage.send(Say::Take(take));
+        for responder in taken.try_iter() {
+            responder.answer(Response::new(200).body(vec![b'x'; len]));
+        }
+        stage.run();
+        stage.addr().close();
+        stage.run();
+        stage.unstall();
+        assert!(stage.output().starts_with(b"HTTP/1.1 200 "), "{len}");
+        assert!(
+            matches!(stage.reason(), Some(CloseReason::Finished)),
+            "{len}"
+        );
+    }
+}
+
+#[test]
 fn a_stream_that_nobody_wants_takes_all_and_keeps_nothing() {
     let mut stage = site();
     stage.receive("HEAD /later HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -736,6 +777,7 @@ fn a_body_past_its_limit_is_refused() {
     }
     let mut stage = with(Options::new().body_max(3));
     stage.receive(post("/", "Content-Length: 3\r\n", "abc"));
+    assert!(stage.reason().is_none(), "{:?}", stage.reason());
     assert_eq!(one(&mut stage).text(), "abc");
     stage.receive(post("/", "Content-Length: 4\r\n", ""));
     assert_eq!(one(&mut stage).status(), 413);
@@ -1297,6 +1339,139 @@ fn what_the_service_holds_back_is_not_the_clients_delay() {
     assert_eq!(one(&mut stage).text(), "hello");
 }
 
+#[test]
+fn limits_of_time_may_be_endless() {
+    let endless = Options::new()
+        .keep_alive(Duration::MAX)
+        .head_timeout(Duration::MAX)
+        .body_timeout(Duration::MAX);
+    let mut stage = with(endless);
+    let request = post("/", "Content-Length: 3\r\n", "abc");
+    stage.advance(Duration::from_secs(50));
+    for crumb in request.as_bytes().chunks(5) {
+        stage.receive(crumb);
+        stage.advance(Duration::from_secs(1));
+    }
+    assert_eq!(one(&mut stage).text(), "abc");
+}
+
+#[test]
+fn a_body_that_is_not_asked_for_yet_is_not_slow() {
+    let mut stage = site();
+    let expects = "Expect: 100-continue\r\nContent-Length: 6\r\n";
+    stage.receive([get("/later"), post("/", expects, "")].concat());
+    stage.advance(Duration::from_secs(60));
+    stage.send(Say::Answer(0, "first"));
+    assert!(stage.output().ends_with(GO_ON.as_bytes()));
+    stage.advance(Duration::from_secs(29));
+    stage.receive("abcdef");
+    assert_eq!(one(&mut stage).text(), "abcdef");
+    // From then on it is.
+    stage.receive(post("/", expects, ""));
+    assert_eq!(stage.output(), GO_ON);
+    stage.advance(Duration::from_secs(30));
+    assert_eq!(one(&mut stage).status(), 408);
+}
+
+#[test]
+fn who_is_still_taking_its_answer_is_not_idle() {
+    let mut stage = site();
+    stage.stall();
+    stage.receive(post("/", "Content-Length: 50000\r\n", &"e".repeat(50_000)));
+    let mut taken = 0;
+    for _ in 0..11 {
+        stage.advance(Duration::from_secs(20));
+        taken += stage.take_output(5_000).len();
+    }
+    assert!(taken > 50_000, "{taken}");
+    stage.unstall();
+    stage.output();
+    stage.receive(get("/"));
+    assert_eq!(one(&mut stage).text(), "hello");
+    stage.advance(Duration::from_secs(75));
+    assert!(matches!(stage.reason(), Some(CloseReason::Finished)));
+}
+
+/// Hands the pieces of bodies on, and waits where they are not taken.
+struct Forward {
+    to: Recipient<Vec<u8>>,
+    left: Option<Vec<u8>>,
+    responder: Option<Responder<Forward>>,
+}
+
+impl Forward {
+    fn hand_on(&mut self, piece: Vec<u8>, ctx: &mut Context<'_, Self>) {
+        if let Err(error) = self.to.send(piece) {
+            self.left = Some(error.into_message());
+            ctx.wait_for_room(&self.to);
+        }
+    }
+}
+
+impl Actor for Forward {
+    type Message = ();
+
+    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        if let Some(piece) = self.left.take() {
+            self.hand_on(piece, ctx);
+        }
+        Ok(())
+    }
+}
+
+impl Service for Forward {
+    type Upgraded = Never<()>;
+
+    fn intake(&mut self, _: &Request<'_>, _: &mut Context<'_, Self>) -> Intake {
+        Intake::Stream(u64::MAX)
+    }
+
+    fn request(
+        &mut self,
+        _: Request<'_>,
+        responder: Responder<Self>,
+        _: &mut Context<'_, Self>,
+    ) -> Outcome {
+        self.responder = Some(responder);
+        Ok(())
+    }
+
+    fn body(&mut self, _: u64, piece: Option<&[u8]>, ctx: &mut Context<'_, Self>) -> Outcome {
+        match (piece, self.responder.take()) {
+            (None, Some(responder)) => responder.answer(Response::text("all")),
+            (Some(piece), responder) => {
+                self.responder = responder;
+                self.hand_on(piece.to_vec(), ctx);
+            }
+            (None, None) => {}
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_waits_for_room_elsewhere_is_not_the_clients_delay() {
+    let mut probe: Probe<Vec<u8>> = Probe::with_bound(2);
+    let mut stage = Stage::new(Http::new(Forward {
+        to: probe.recipient(),
+        left: None,
+        responder: None,
+    }));
+    stage.receive(post("/", "Content-Length: 12\r\n", "abc"));
+    stage.receive("def");
+    stage.receive("ghi");
+    stage.advance(Duration::from_secs(100));
+    assert_eq!(stage.output(), "");
+    assert!(stage.reason().is_none());
+    assert_eq!(probe.take_all(), [b"abc", b"def"]);
+    stage.run();
+    stage.advance(Duration::from_secs(29));
+    assert!(stage.reason().is_none());
+    stage.receive("jkl");
+    assert_eq!(answers(&stage.output())[0].text(), "all");
+    assert_eq!(probe.take_all(), [b"ghi", b"jkl"]);
+}
+
 // ---- ends ---------------------------------------------------------------------------------------
 
 #[test]
@@ -1340,6 +1515,71 @@ fn a_stop_waits_for_the_answers_that_are_owed() {
     stage.receive(get("/"));
     stage.stop(Duration::from_secs(5));
     assert!(matches!(stage.reason(), Some(CloseReason::Finished)));
+}
+
+#[test]
+fn a_stop_waits_for_the_answers_to_a_peer_that_has_half_closed() {
+    let mut stage = site();
+    stage.receive([get("/later"), get("/later")].concat());
+    stage.half_close();
+    stage.stop(Duration::from_secs(5));
+    assert!(stage.reason().is_none());
+    stage.send(Say::Answer(0, "a"));
+    stage.send(Say::Answer(1, "b"));
+    let found = answers(&stage.output());
+    assert_eq!([found[0].text(), found[1].text()], ["a", "b"]);
+    assert!(stage.reason().is_some());
+}
+
+#[test]
+fn what_a_peer_asked_before_it_half_closed_is_answered_past_any_bound() {
+    let mut stage = with(Options::new().pending_max(3));
+    stage.receive(get("/later").repeat(5));
+    stage.half_close();
+    for id in 0..5 {
+        stage.send(Say::Answer(id, "c"));
+    }
+    assert_eq!(answers(&stage.output()).len(), 5);
+    assert!(matches!(stage.reason(), Some(CloseReason::PeerClosed)));
+    let mut stage = site();
+    stage.stall();
+    let request = post("/", "Content-Length: 10000\r\n", &"e".repeat(10_000));
+    stage.receive(request.repeat(20));
+    stage.half_close();
+    stage.unstall();
+    assert_eq!(answers(&stage.output()).len(), 20);
+    assert!(matches!(stage.reason(), Some(CloseReason::PeerClosed)));
+}
+
+#[test]
+fn a_close_does_not_make_half_a_body_whole() {
+    for (version, is_reset) in [("1.0", true), ("1.1", false)] {
+        let mut stage = site();
+        stage.receive(format!("GET /later HTTP/{version}\r\nHost: a\r\n\r\n"));
+        let (take, taken) = mpsc::channel();
+        stage.send(Say::Take(take));
+        let mut writer = taken.recv().unwrap().stream(Response::new(200));
+        writer.write("half").unwrap();
+        stage.run();
+        stage.addr().close();
+        stage.run();
+        assert_eq!(stage.is_reset(), is_reset, "{version}");
+        // A reader of chunks misses the last one.
+        assert!(!stage.output().ends_with(b"0\r\n\r\n"));
+        assert!(stage.reason().is_some());
+    }
+}
+
+#[test]
+fn another_protocol_does_not_begin_by_an_answer() {
+    let mut stage = site();
+    stage.receive(get("/later"));
+    let (take, taken) = mpsc::channel();
+    stage.send(Say::Take(take));
+    let responder = taken.recv().unwrap();
+    responder.answer(Response::switching("echo"));
+    stage.run();
+    assert_eq!(one(&mut stage).status(), 500);
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use greenroom::http::{Http, Intake, Request, Responder, Response, Service};
+use greenroom::protocol::{Frame, FrameActor};
 use greenroom::testing::Stage;
+use greenroom::websocket::{self, WebSocket};
 use greenroom::*;
 
 type Notes = Arc<Mutex<Vec<String>>>;
@@ -286,4 +288,67 @@ fn a_late_answer_of_the_service_reaches_nobody() {
         output.contains("first") && output.ends_with("[opened]"),
         "{output}"
     );
+}
+
+#[test]
+fn nothing_begins_behind_a_stop() {
+    let (mut stage, notes) = site();
+    stage.receive([upgrade("/later"), "hi".into()].concat());
+    stage.stop(Duration::from_secs(5));
+    assert!(stage.reason().is_none());
+    stage.send("upgrade");
+    let output = stage.output();
+    assert!(output.starts_with(b"HTTP/1.1 503 "), "{output:?}");
+    assert!(matches!(stage.reason(), Some(CloseReason::Finished)));
+    assert_eq!(*notes.lock().unwrap(), ["/later", "service: finished"]);
+}
+
+/// Becomes a WebSocket where that is asked for.
+struct Socket;
+
+impl Actor for Socket {
+    type Message = ();
+}
+
+impl FrameActor for Socket {
+    fn frame(&mut self, _: Frame<'_>, _: &mut Context<'_, Self>) -> Outcome {
+        Ok(())
+    }
+}
+
+impl Service for Socket {
+    type Upgraded = WebSocket<Socket>;
+
+    fn request(
+        &mut self,
+        request: Request<'_>,
+        responder: Responder<Self>,
+        _: &mut Context<'_, Self>,
+    ) -> Outcome {
+        match request.websocket() {
+            Ok(upgrade) => responder.upgrade(&upgrade, || {
+                WebSocket::upgraded(websocket::Options::new(), Socket)
+            }),
+            Err(refusal) => responder.answer(refusal.into()),
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_websocket_needs_a_connection_that_can_become_one() {
+    for (version, connection, status) in [
+        ("1.1", "Upgrade", "101"),
+        ("1.0", "Upgrade", "400"),
+        ("1.1", "close, Upgrade", "400"),
+    ] {
+        let mut stage = Stage::new(Http::new(Socket));
+        stage.receive(format!(
+            "GET / HTTP/{version}\r\nHost: a\r\nConnection: {connection}\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ));
+        let output = stage.output();
+        let start = format!("HTTP/1.1 {status} ");
+        assert!(output.starts_with(start.as_bytes()), "{output:?}");
+    }
 }

@@ -156,7 +156,7 @@ impl<S: Service> Actor for Http<S> {
     fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         self.pass(
             ctx,
-            |serving, ctx| serving.pass(ctx, |service, ctx| service.drained(ctx)),
+            |serving, ctx| serving.goes_on(ctx, |service, ctx| service.drained(ctx)),
             |actor, ctx| actor.drained(ctx),
         )
     }
@@ -172,7 +172,7 @@ impl<S: Service> Actor for Http<S> {
     fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         self.pass(
             ctx,
-            |serving, ctx| serving.pass(ctx, |service, ctx| service.room(ctx)),
+            |serving, ctx| serving.goes_on(ctx, |service, ctx| service.room(ctx)),
             |actor, ctx| actor.room(ctx),
         )
     }

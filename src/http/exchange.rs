@@ -48,6 +48,12 @@ pub(super) enum Answer<S: Service> {
 }
 
 impl<S: Service> Answer<S> {
+    /// Whether the end of the connection is how the client is told the end of the body, which is not
+    /// all there.
+    pub(super) fn is_up_to_the_end(&self) -> bool {
+        matches!(self, Answer::Body(Source::Pieces(pieces)) if !pieces.chunked)
+    }
+
     /// The pieces of a body that is streamed.
     pub(super) fn pieces(&mut self) -> Option<&mut Pieces> {
         match self {
@@ -104,12 +110,14 @@ pub(super) enum Progress {
     Broken,
 }
 
-/// Sends the head of an answer and begins with the body; what is left of that, if anything.
+/// Sends the head of an answer and begins with the body; what is left of that, if anything. For the
+/// `last` time nothing is sent where there is no room.
 pub(super) fn send_head<A: Actor>(
     request: &Head,
     response: Response,
     pieces: Option<Pieces>,
     closes: bool,
+    last: bool,
     ctx: &mut Context<'_, A>,
 ) -> (Option<Source>, bool) {
     let status = response.status;
@@ -141,18 +149,15 @@ pub(super) fn send_head<A: Actor>(
         (Content::Bytes(bytes), None) => Some(Source::Bytes(bytes)),
         (Content::File { file, at, len }, None) => Some(Source::File { file, at, len }),
     };
-    let first = match &mut body {
-        Some(Source::Bytes(bytes)) if bytes.len() <= COPIED_MAX => std::mem::take(bytes),
-        _ => Bytes::new(),
-    };
     let date = Date::now(ctx);
-    let written = ctx.write_parts(&[
+    let (date, digits, first) = (date.borrow(), status_digits(status), &mut Bytes::new());
+    let mut parts: [&[u8]; 14] = [
         b"HTTP/1.1 ",
-        &status_digits(status),
+        &digits,
         b" ",
         reason(status).as_bytes(),
         b"\r\nDate: ",
-        date.borrow().text().as_bytes(),
+        date.text().as_bytes(),
         b"\r\n",
         connection,
         &response.fields,
@@ -160,8 +165,21 @@ pub(super) fn send_head<A: Actor>(
         length[1],
         length[2],
         b"\r\n",
-        &first,
-    ]);
+        b"",
+    ];
+    let len: usize = parts.iter().map(|part| part.len()).sum();
+    let room = ctx.call().options().output_max;
+    let room = room.saturating_sub(ctx.queued() + len);
+    if last && room == 0 {
+        return (None, false);
+    }
+    if let Some(Source::Bytes(bytes)) = &mut body
+        && bytes.len() <= COPIED_MAX.min(room)
+    {
+        *first = std::mem::take(bytes);
+        parts[13] = first;
+    }
+    let written = ctx.write_parts(&parts);
     if matches!(&body, Some(Source::Bytes(bytes)) if bytes.is_empty()) {
         body = None;
     }

@@ -301,7 +301,7 @@ fn judge(fields: &Fields<'_, '_>, is_old: bool, options: &Options) -> Result<Hea
         is_head: method == "HEAD",
         stays: !close && (!is_old || keep_alive),
         expects: expects && !body.is_zero(),
-        upgrades: upgrade && names_protocol && !is_old,
+        upgrades: upgrade && names_protocol && !close && !is_old,
     })
 }
 

@@ -88,7 +88,7 @@ impl<'a> Request<'a> {
     }
 
     /// Whether it asks for another protocol, which [`Responder::upgrade`](super::Responder::upgrade)
-    /// may begin: `Connection: Upgrade` and an `Upgrade`.
+    /// may begin: `Connection: Upgrade`, without `close`, and an `Upgrade`.
     pub fn wants_upgrade(&self) -> bool {
         self.head.upgrades
     }

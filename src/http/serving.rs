@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::actor::{CloseReason, Outcome};
 use crate::call::Wants;
 use crate::context::Context;
+use crate::flags::Flags;
 use crate::http::body::{Decoder, Step};
 use crate::http::connection::Http;
 use crate::http::exchange::{Answer, Exchange};
@@ -83,6 +84,8 @@ pub(super) struct Serving<S: Service> {
     skipped: bool,
     /// Since when the head or, with none begun, nothing has been on its way.
     since: Option<Instant>,
+    /// When the time was up the last answer was still leaving.
+    is_taking: bool,
     /// The service paused.
     rests: bool,
     /// Reading is paused, by whomever.
@@ -112,6 +115,7 @@ impl<S: Service> Serving<S> {
             seen: 0,
             skipped: false,
             since: None,
+            is_taking: false,
             rests: false,
             paused: false,
             leaving: Leaving::No,
@@ -215,7 +219,7 @@ impl<S: Service> Serving<S> {
     ) -> Outcome {
         let before = self.leaving;
         let outcome = self.enter(ctx, |service, ctx| service.stopping(deadline, ctx));
-        if before == Leaving::No && self.leaving == Leaving::Given {
+        if before != Leaving::Given && self.leaving == Leaving::Given {
             self.leaving = Leaving::Owed;
         }
         self.settle(outcome, ctx)
@@ -229,6 +233,11 @@ impl<S: Service> Serving<S> {
         self.is_closing = true;
         // There will be no room for more.
         let _ = self.send_given(ctx);
+        let first = self.queue.front().and_then(|first| first.answer.as_ref());
+        if first.is_some_and(Answer::is_up_to_the_end) {
+            // Half of it would pass for all.
+            ctx.abort();
+        }
     }
 
     /// The peer sends no more.
@@ -252,14 +261,8 @@ impl<S: Service> Serving<S> {
         self.flush(ctx)?;
         if self.paused && outcome.is_ok() && !self.is_held(ctx) && !ctx.is_closing() {
             self.paused = false;
-            // What the peer could not send is not its delay.
-            let now = ctx.now();
-            self.since = Some(now);
             self.seen = 0;
-            if let Reading::Body(receiving) = &mut self.reading {
-                receiving.since = now;
-                receiving.before = receiving.decoder.received();
-            }
+            self.start_anew(ctx.now());
             ctx.resume();
         }
         self.rest(outcome, ctx)
@@ -471,8 +474,9 @@ impl<S: Service> Serving<S> {
         let mut rest = input.bytes();
         if !rest.is_empty()
             && let Some(exchange) = self.queue.back_mut()
+            && mem::take(&mut exchange.expects)
         {
-            exchange.expects = false;
+            receiving.since = ctx.now();
         }
         let step = receiving.decoder.step(&mut rest);
         input.consume(input.len() - rest.len());
@@ -584,14 +588,36 @@ impl<S: Service> Serving<S> {
 
     // ---- time -----------------------------------------------------------------------------------
 
+    /// What the peer could not send until now is not its delay.
+    fn start_anew(&mut self, now: Instant) {
+        self.since = Some(now);
+        if let Reading::Body(receiving) = &mut self.reading {
+            receiving.since = now;
+            receiving.before = receiving.decoder.received();
+        }
+    }
+
+    /// A callback by which what has held back reading ends.
+    pub(super) fn goes_on(
+        &mut self,
+        ctx: &mut Context<'_, Http<S>>,
+        callback: impl FnOnce(&mut S, &mut Context<'_, S>) -> Outcome,
+    ) -> Outcome {
+        self.start_anew(ctx.now());
+        self.pass(ctx, callback)
+    }
+
     /// What is due next, and when.
     fn deadline(&self) -> Option<Instant> {
         if self.paused {
             return None;
         }
+        let since = |time| self.since?.checked_add(time);
         match &self.reading {
-            Reading::Head if self.seen > 0 => Some(self.since? + self.options.head_timeout),
-            Reading::Head if self.queue.is_empty() => Some(self.since? + self.options.keep_alive),
+            Reading::Head if self.seen > 0 => since(self.options.head_timeout),
+            Reading::Head if self.queue.is_empty() => since(self.options.keep_alive),
+            // It waits to be told to send it, and that for its turn.
+            Reading::Body(_) if self.queue.back().is_some_and(|last| last.expects) => None,
             Reading::Body(receiving) => {
                 let steps = (receiving.decoder.received() - receiving.before) / BODY_STEP;
                 let steps = u32::try_from(steps).unwrap_or(u32::MAX).saturating_add(1);
@@ -626,7 +652,13 @@ impl<S: Service> Serving<S> {
         self.timer = None;
         let now = ctx.now();
         if self.deadline().is_some_and(|deadline| deadline <= now) {
+            let is_held = ctx.call().flags.has(Flags::WAITING | Flags::HELD);
             match self.reading {
+                _ if is_held => self.start_anew(now),
+                Reading::Head if self.seen == 0 && (self.is_taking || ctx.queued() > 0) => {
+                    self.is_taking = ctx.queued() > 0;
+                    self.since = Some(now);
+                }
                 Reading::Head if self.seen == 0 => self.close(ctx),
                 Reading::Head => self.refuse_head(408, ctx),
                 _ => self.refuse_last(408, ctx),

@@ -63,7 +63,12 @@ impl<'a> Request<'a> {
     ///
     /// As [`Upgrade::parse`].
     pub fn websocket(&self) -> Result<Upgrade<'a>, Refusal> {
-        Upgrade::parse(self.method(), self.target(), self.headers())
+        let upgrade = Upgrade::parse(self.method(), self.target(), self.headers())?;
+        if !self.wants_upgrade() {
+            let why = "a WebSocket is asked for by HTTP/1.1, on a connection that stays\n";
+            return Err(Refusal::new(400).body(why));
+        }
+        Ok(upgrade)
     }
 }
 

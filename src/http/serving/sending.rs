@@ -98,24 +98,44 @@ impl<S: Service> Serving<S> {
 
     /// Sends what there is of the first answer; whether that was all of it.
     fn send_first(&mut self, told: &mut bool, ctx: &mut Context<'_, Http<S>>) -> bool {
+        // However many are given at once, they leave as they are taken. At the end there is no later.
+        if ctx.is_above_high_watermark() && !self.is_closing {
+            return false;
+        }
         let is_last = self.queue.len() == 1 && self.leaving != Leaving::No;
+        let begins = self.leaving == Leaving::No && !self.is_closing;
         let Some(first) = self.queue.front_mut() else {
             return false;
         };
         let mut left = match first.answer.take() {
             None => {
-                if mem::take(&mut first.expects) {
+                if !self.is_closing && mem::take(&mut first.expects) {
                     ctx.write("HTTP/1.1 100 Continue\r\n\r\n");
+                    self.start_anew(ctx.now());
                 }
                 return false;
             }
             Some(Answer::Upgrade(answer, make)) => {
-                if matches!(self.reading, Reading::Upgrade) && first.head.upgrades {
+                let is_asked = matches!(self.reading, Reading::Upgrade) && first.head.upgrades;
+                if is_asked && begins {
                     send_switch(answer, ctx);
                     self.switch = Some(make);
                     return false;
                 }
-                log::error!("http: an upgrade that was not asked for, or before its body has come");
+                // The end was told to the one that is there: whoever came now would not know.
+                let status = if begins { 500 } else { 503 };
+                if begins {
+                    log::error!(
+                        "http: an upgrade that was not asked for, or before its body has come"
+                    );
+                }
+                first.answer = Some(Answer::Given(Response::refusal(status), None));
+                return true;
+            }
+            Some(Answer::Given(response, _)) if response.status == 101 => {
+                log::error!(
+                    "http: 101 is no answer; another protocol begins by Responder::upgrade"
+                );
                 first.answer = Some(Answer::Given(Response::refusal(500), None));
                 return true;
             }
@@ -124,9 +144,14 @@ impl<S: Service> Serving<S> {
                 first.closes |= first.expects || response.closes || !first.head.stays || is_last;
                 // A client of old knows no other end.
                 first.closes |= first.head.is_old && pieces.is_some();
-                let (left, written) = send_head(&first.head, response, pieces, first.closes, ctx);
+                let last = self.is_closing;
+                let (left, written) =
+                    send_head(&first.head, response, pieces, first.closes, last, ctx);
                 if !written {
-                    ctx.abort();
+                    // In a farewell without room for it what is there already still leaves.
+                    if !last {
+                        ctx.abort();
+                    }
                     return false;
                 }
                 left
@@ -162,6 +187,7 @@ impl<S: Service> Serving<S> {
             }
             if self.seen == 0 {
                 self.since = Some(ctx.now());
+                self.is_taking = false;
             }
         }
         true
