@@ -341,6 +341,36 @@ fn files_leave_in_order_with_what_is_written_around_them() {
 }
 
 #[test]
+fn a_file_takes_no_more_than_half_of_a_small_budget() {
+    let dir = TempDir::new();
+    let len = MORE_THAN_THE_KERNEL_TAKES;
+    let file = file(&dir, len);
+    // The socket is asked again and again, until it takes no byte more.
+    let options = ConnectionOptions::new().output_max(8 << 10);
+    let options = options.least_output_rate(0, Duration::from_millis(5));
+    let stage = stage(options, |probe| probe);
+    let (mut client, seen) = slow_pair(&stage);
+    seen.run(move |ctx| ctx.write_file(file, 0, len as u64).unwrap());
+    let mut before = 0;
+    wait_until("the kernel takes no more", || {
+        seen.run(|ctx| ctx.set_timer(Duration::from_millis(50)));
+        seen.until(|event| matches!(event, Event::Timer(_)).then_some(()));
+        let queued = seen.run(|ctx| ctx.queued());
+        std::mem::replace(&mut before, queued) == queued
+    });
+    assert!(before > 0);
+    seen.tell(|ctx| {
+        ctx.write(pattern(4000));
+        ctx.close();
+        Ok(())
+    });
+    let mut expected = pattern(len);
+    expected.extend(pattern(4000));
+    assert_same(&client.read_to_end().unwrap(), &expected);
+    assert!(matches!(seen.closed(), CloseReason::Finished));
+}
+
+#[test]
 fn a_file_that_ends_early_ends_the_connection_as_cut() {
     let dir = TempDir::new();
     let file = file(&dir, 1000);

@@ -545,7 +545,12 @@ impl Hosts {
                     return self.block(index);
                 }
                 session.lend(&mut self.secured.room);
-                match seal(session, extra, &mut self.read_buf) {
+                // What is sealed counts against the budget, even of a file, and is not dropped for
+                // newer: it is not to take all of it.
+                let origin = usize::from(self.slots[index].origin);
+                let most = self.call.origins[origin].options.output_max / 2;
+                let most = most.clamp(1, SEALED_MAX);
+                match seal(session, extra, most, &mut self.read_buf) {
                     Ok(sealed) => left = left.saturating_sub(sealed),
                     Err(error) => return self.fail_to_send(index, error),
                 }
@@ -577,21 +582,29 @@ impl Hosts {
     }
 }
 
-/// Seals the beginning of what waits; how much of it.
-fn seal(session: &mut Session, extra: &mut Extra, scratch: &mut [u8]) -> io::Result<usize> {
+/// Seals the beginning of what waits, up to `most` bytes; how much of it.
+fn seal(
+    session: &mut Session,
+    extra: &mut Extra,
+    most: usize,
+    scratch: &mut [u8],
+) -> io::Result<usize> {
     let mut all = 0;
-    while session.pending().len() < SEALED_MAX {
+    while all < most {
+        let room = RECORD.min(most - all);
         let mut slices = [IoSlice::new(&[]); MAX_PARTS];
         let count = match &extra.apart {
-            Some(apart) if extra.output.is_empty() => record(apart.pieces.parts(), &mut slices),
-            _ => record(extra.output.parts(), &mut slices),
+            Some(apart) if extra.output.is_empty() => {
+                record(apart.pieces.parts(), room, &mut slices)
+            }
+            _ => record(extra.output.parts(), room, &mut slices),
         };
         let sealed = if count > 0 {
             session.seal(&slices[..count])
         } else if let Some(part) = extra.first_file() {
             let left = usize::try_from(part.left).unwrap_or(usize::MAX);
-            let most = left.min(RECORD).min(scratch.len());
-            let read = read_file_at(&part.file, &mut scratch[..most], part.at)?;
+            let room = left.min(room).min(scratch.len());
+            let read = read_file_at(&part.file, &mut scratch[..room], part.at)?;
             if read == 0 {
                 return Err(file_is_cut(left));
             }
@@ -608,9 +621,13 @@ fn seal(session: &mut Session, extra: &mut Extra, scratch: &mut [u8]) -> io::Res
     Ok(all)
 }
 
-/// Fills `out` with the first bytes, as many as go into a record; returns how many slices there are.
-fn record<'a>(parts: impl Iterator<Item = &'a [u8]>, out: &mut [IoSlice<'a>]) -> usize {
-    let (mut filled, mut left) = (0, RECORD);
+/// Fills `out` with the first bytes, as many as there is room for; returns how many slices there are.
+fn record<'a>(
+    parts: impl Iterator<Item = &'a [u8]>,
+    room: usize,
+    out: &mut [IoSlice<'a>],
+) -> usize {
+    let (mut filled, mut left) = (0, room);
     for (slot, part) in out.iter_mut().zip(parts) {
         if left == 0 {
             break;
