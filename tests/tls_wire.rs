@@ -132,6 +132,29 @@ fn what_comes_with_the_last_message_of_a_handshake_is_shown_behind_opened() {
 }
 
 #[test]
+fn what_comes_with_the_last_message_of_a_handshake_is_no_silence() {
+    let time = Duration::from_millis(100);
+    let options = ConnectionOptions::new().first_bytes_timeout(time);
+    let options = secured().connection(options);
+    let stage = Stage::listen(builder(1), "127.0.0.1:0", options, move |probe| {
+        // It takes its time for an answer.
+        probe.on_readable(move |input, ctx| {
+            input.take_all();
+            ctx.set_timer(4 * time);
+            Ok(())
+        })
+    });
+    let (mut session, mut socket) = (session(), stage.client());
+    // Written before there are keys: rustls sends it with its last message.
+    session.writer().write_all(b"in a hurry").unwrap();
+    session.complete_io(&mut socket).unwrap();
+    let seen = stage.accepted();
+    assert!(matches!(seen.next(), Event::Readable(bytes, false) if bytes == b"in a hurry"));
+    let next = seen.next();
+    assert!(matches!(next, Event::Timer(_)), "{next:?}");
+}
+
+#[test]
 fn records_larger_than_what_is_read_at_once_are_shown_whole() {
     let builder = builder(1).read_buffer(512);
     let stage = Stage::listen(builder, "127.0.0.1:0", secured(), |probe| {

@@ -51,7 +51,11 @@ impl Hosts {
     pub(super) fn watch_silence(&mut self, index: usize) {
         let slot = &self.slots[index];
         let options = &self.call.origins[usize::from(slot.origin)].options;
-        let Some(after) = options.first_bytes_timeout else {
+        // Under TLS the first bytes may have come with the end of the handshake, and wait to be shown.
+        let Some(after) = options
+            .first_bytes_timeout
+            .filter(|_| !slot.flags.has(Flags::SHOW_INPUT))
+        else {
             return;
         };
         let after = after.max(SHORTEST);
