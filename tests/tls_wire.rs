@@ -8,11 +8,15 @@ mod util;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use greenroom::tls::rustls;
 use greenroom::*;
 use rustls::AlertDescription;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use tls_util::{TlsClient, client_config, server, session, session_of};
 use util::*;
 
@@ -469,4 +473,77 @@ fn a_reset_is_told_as_on_a_plain_connection() {
     probe.read(4);
     reset(client.socket);
     assert!(matches!(probe.closed(), CloseReason::Reset));
+}
+
+// ---- configurations of the user's own -----------------------------------------------------------
+
+/// Panics where it is asked for this name.
+#[derive(Debug)]
+struct Panics(Arc<CertifiedKey>);
+
+const PANIC: &str = "panic.example";
+
+impl ResolvesServerCert for Panics {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        assert_ne!(hello.server_name(), Some(PANIC), "on purpose");
+        Some(self.0.clone())
+    }
+}
+
+/// What a user tells rustls, with the certificate of [`server`].
+fn own_config() -> rustls::ServerConfig {
+    let identity = tls_util::identity();
+    let key = PrivateKeyDer::try_from(identity.signing_key.serialize_der()).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let certified = CertifiedKey::new(vec![identity.cert.der().clone()], key);
+    rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Panics(Arc::new(certified))))
+}
+
+fn own_stage(config: rustls::ServerConfig) -> Stage {
+    let options = ListenOptions::new().tls(tls::Server::from(config));
+    Stage::listen(builder(1), "127.0.0.1:0", options, echoes)
+}
+
+#[test]
+fn a_panic_in_a_configuration_ends_its_handshake_alone() {
+    let stage = own_stage(own_config());
+    let mut other = TlsClient::new(stage.client());
+    let name = ServerName::try_from(PANIC).unwrap();
+    let config = client_config(rustls::ALL_VERSIONS);
+    let mut session = rustls::ClientConnection::new(config, name).unwrap();
+    session.complete_io(&mut stage.client()).unwrap_err();
+    wait_until("the handshake has failed", || {
+        stage.system.stats().handshakes_failed_by["local"] == 1
+    });
+    assert_eq!(stage.system.stats().panics, 1);
+    other.send("still there");
+    assert_eq!(other.read(11), b"still there");
+    let mut new = TlsClient::new(stage.client());
+    new.send("come and go");
+    assert_eq!(new.read(11), b"come and go");
+}
+
+#[test]
+fn data_in_front_of_the_handshakes_end_is_not_accepted_and_so_not_lost() {
+    let mut config = own_config();
+    config.max_early_data_size = 1 << 14;
+    let stage = own_stage(config);
+    let mut config = client_config(&[&rustls::version::TLS13]);
+    Arc::make_mut(&mut config).enable_early_data = true;
+    for is_resumed in [false, true] {
+        let mut session = session_of(config.clone());
+        let early = session.early_data();
+        let sent = early.is_some_and(|mut early| early.write_all(b"early").is_ok());
+        let mut client = TlsClient::with(stage.client(), session);
+        assert!(!sent || !client.session.is_early_data_accepted());
+        client.send("late");
+        assert_eq!(client.read(4), b"late");
+        let kind = client.session.handshake_kind();
+        assert_eq!(kind == Some(rustls::HandshakeKind::Resumed), is_resumed);
+    }
 }

@@ -9,6 +9,7 @@
 //! (`Extra::sealed`) until the socket has taken the ciphertext that they have become. So are alerts
 //! and answers of the protocol's own: whatever watches output that waits watches these, too.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::actor::CloseReason;
 use crate::call::TimerFor;
 use crate::flags::Flags;
 use crate::hosts::extras::Extra;
+use crate::hosts::guard::guard;
 use crate::hosts::input::Shown;
 use crate::hosts::output::file_is_cut;
 use crate::hosts::special::Special;
@@ -156,7 +158,12 @@ impl Hosts {
 
     fn step_handshake(&mut self, index: usize) {
         let mut early = BytesMut::new();
-        match self.exchange(index, &mut early) {
+        // A configuration may choose certificates, keep sessions and more by code of the user's.
+        let exchanged = guard(|| self.exchange(index, &mut early)).unwrap_or_else(|panic| {
+            self.note_tls_panic(panic);
+            Err(Broken::Tls(TlsError::new(TlsErrorKind::Local)))
+        });
+        match exchanged {
             Ok(true) => self.secure(index, early),
             Ok(false) => self.sync_interest(index),
             Err(Broken::Tls(error)) => self.handshake_failed(index, error),
@@ -314,8 +321,16 @@ impl Hosts {
 
     /// The connection is under TLS no more, or never came to be.
     pub(super) fn forget_secured(&mut self, index: usize) {
-        self.call.sessions.remove(&(index as u32));
         self.secured.handshakes.remove(&(index as u32));
+        if let Some(session) = self.call.sessions.remove(&(index as u32)) {
+            self.drop_guarded(session);
+        }
+    }
+
+    #[cold]
+    fn note_tls_panic(&mut self, panic: Box<dyn Any + Send>) {
+        self.count_panic("code of a TLS configuration", &*panic);
+        self.drop_guarded(panic);
     }
 }
 
@@ -391,19 +406,29 @@ impl Hosts {
             at = kept;
             self.read_buf[..at].copy_from_slice(&extra.kept);
         }
-        let end = at + session.open(&mut wire, &mut self.read_buf[at..]);
         let mut more = BytesMut::new();
-        if end == self.read_buf.len() {
-            // Of a buffer that was made small.
-            let mut room = [0; 1024];
-            loop {
-                let len = session.open(&mut wire, &mut room);
-                more.extend_from_slice(&room[..len]);
-                if len < room.len() {
-                    break;
+        let opened = guard(|| {
+            let end = at + session.open(&mut wire, &mut self.read_buf[at..]);
+            if end == self.read_buf.len() {
+                // Of a buffer that was made small.
+                let mut room = [0; 1024];
+                loop {
+                    let len = session.open(&mut wire, &mut room);
+                    more.extend_from_slice(&room[..len]);
+                    if len < room.len() {
+                        break;
+                    }
                 }
             }
-        }
+            end
+        });
+        let end = match opened {
+            Ok(end) => end,
+            Err(panic) => {
+                self.note_tls_panic(panic);
+                return self.fail_secured(index, TlsError::new(TlsErrorKind::Local));
+            }
+        };
         if !is_full {
             session.rest();
         }

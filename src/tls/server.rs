@@ -67,7 +67,13 @@ impl fmt::Debug for Server {
 }
 
 impl From<Arc<ServerConfig>> for Server {
-    fn from(config: Arc<ServerConfig>) -> Server {
+    /// Everything holds that the configuration says, but for `max_early_data_size`: data in front of
+    /// the handshake's end, which anybody may send once more, is not accepted. Clients that offer some
+    /// are told so, and send it anew when the handshake is done.
+    fn from(mut config: Arc<ServerConfig>) -> Server {
+        if config.max_early_data_size > 0 {
+            Arc::make_mut(&mut config).max_early_data_size = 0;
+        }
         Server::new(config, None)
     }
 }
