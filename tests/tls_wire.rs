@@ -159,6 +159,19 @@ fn what_comes_with_the_last_message_of_a_handshake_is_no_silence() {
 }
 
 #[test]
+fn the_beginning_of_a_record_is_still_silence() {
+    let options = ConnectionOptions::new().first_bytes_timeout(Duration::from_millis(300));
+    let options = secured().connection(options);
+    let stage = Stage::listen(builder(1), "127.0.0.1:0", options, |probe| probe);
+    let mut client = TlsClient::new(stage.client());
+    let seen = stage.accepted();
+    // Of a record that never comes.
+    client.socket.write_all(&[23, 3]).unwrap();
+    let reason = seen.closed();
+    assert!(matches!(reason, CloseReason::Silent(_)), "{reason}");
+}
+
+#[test]
 fn records_larger_than_what_is_read_at_once_are_shown_whole() {
     let builder = builder(1).read_buffer(512);
     let stage = Stage::listen(builder, "127.0.0.1:0", secured(), |probe| {

@@ -392,7 +392,7 @@ impl Hosts {
 
     /// Decrypts what has come, and shows it. `is_full` where there is probably more.
     fn open_wire(&mut self, index: usize, mut wire: &[u8], is_full: bool) {
-        self.touch(index);
+        self.touch_idle(index);
         let key = self.key(index);
         let Some(session) = self.call.sessions.get_mut(&key.index()) else {
             return;
@@ -444,6 +444,7 @@ impl Hosts {
             }
         }
         if end > at {
+            self.touch(index);
             let shown = if kept == at && more.is_empty() {
                 Shown::Buffer(end)
             } else {

@@ -31,6 +31,14 @@ impl Hosts {
         }
     }
 
+    /// The same of what is no byte yet that the actor could be shown: of a record that is not whole. It
+    /// is no first byte, or two bytes would hold a place for ever.
+    pub(super) fn touch_idle(&mut self, index: usize) {
+        if self.slots[index].flags.has(Flags::TIMED) {
+            self.active_ms[index] = self.stamp();
+        }
+    }
+
     /// Milliseconds since the poller's start. They wrap after 49 days; only differences are looked
     /// at.
     pub(super) fn stamp(&mut self) -> u32 {
