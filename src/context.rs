@@ -99,6 +99,13 @@ impl<'a, A: Actor> Context<'a, A> {
             .stage(bytes.len(), |staged| staged.push_bytes(bytes))
     }
 
+    /// Writes what has to leave before all that is written later: also under
+    /// [`SlowReader::DropOldest`](crate::SlowReader::DropOldest) it is not dropped for the sake of that.
+    #[cfg(any(feature = "websocket", feature = "http"))]
+    pub(crate) fn write_kept(&mut self, bytes: Bytes) -> bool {
+        self.call.stage_kept(bytes)
+    }
+
     /// Writes several parts as one: they leave together or, under
     /// [`SlowReader::DropNewest`](crate::SlowReader::DropNewest), are dropped together.
     ///

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use greenroom::http::{self, Http, Responder, Service};
 use greenroom::protocol::{Control, Frame, FrameActor, FrameKind, Framed, Lines, SharedFrame};
 use greenroom::testing::{Probe, Stage};
 use greenroom::websocket::{
@@ -1099,6 +1100,73 @@ fn slow_readers_are_held_by_the_rules_of_their_connection() {
     ];
     assert_eq!(sizes, [&flood[..], &[(FIN | TEXT, 4)]].concat());
     assert_eq!(stage.stats().dropped_writes, 1);
+}
+
+/// Has more to say at once than may wait.
+struct Eager;
+
+impl Actor for Eager {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        for n in 0..30_u8 {
+            ctx.write_frame(&[n; 100])?;
+        }
+        Ok(())
+    }
+}
+
+impl FrameActor for Eager {
+    fn frame(&mut self, _frame: Frame<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
+        Ok(())
+    }
+}
+
+/// Lets everybody be eager.
+struct Site;
+
+impl Actor for Site {
+    type Message = ();
+}
+
+impl Service for Site {
+    type Upgraded = WebSocket<Eager>;
+
+    fn request(
+        &mut self,
+        request: http::Request<'_>,
+        responder: Responder<Self>,
+        _ctx: &mut Context<'_, Self>,
+    ) -> Outcome {
+        let upgrade = request.websocket()?;
+        responder.upgrade(&upgrade, || WebSocket::upgraded(Options::new(), Eager));
+        Ok(())
+    }
+}
+
+#[test]
+fn the_answer_to_a_handshake_is_not_dropped_for_what_follows_it() {
+    fn check<A: Actor>(actor: A, max: usize) {
+        let connection = ConnectionOptions::new()
+            .output_max(max)
+            .slow_reader(SlowReader::DropOldest);
+        let mut stage = Stage::with_options(actor, connection);
+        stage.receive(request("/", ""));
+        let output = stage.output();
+        let frames = output.strip_prefix(response().as_bytes());
+        let frames = served_frames(frames.expect("the answer comes first"));
+        // The newest of them.
+        assert!(!frames.is_empty());
+        let dropped = 30 - frames.len();
+        for (at, frame) in frames.iter().enumerate() {
+            assert_eq!(frame.1, [(dropped + at) as u8; 100]);
+        }
+        assert_eq!(stage.stats().dropped_writes, dropped as u64);
+    }
+    for max in [1_000, 2_000, 5_000] {
+        check(Server::new(|_| Ok(Eager)).accept(), max);
+        check(Http::new(Site), max);
+    }
 }
 
 #[test]

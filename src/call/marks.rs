@@ -77,6 +77,22 @@ impl Call {
         self.counted_here() <= max && cost <= max.saturating_mul(2)
     }
 
+    /// Stages what has to leave whatever follows it, as the answer with which another protocol begins:
+    /// it is none of the writes that may be dropped, and may wait beside what may.
+    #[cfg(any(feature = "websocket", feature = "http"))]
+    pub(crate) fn stage_kept(&mut self, bytes: Bytes) -> bool {
+        let len = bytes.len();
+        let is_droppable = self.options().slow_reader == SlowReader::DropOldest
+            && self.nested == 0
+            && self.flags.has(Flags::SOCKET)
+            && !self.flags.has(Flags::WRITE_SHUT | Flags::SPECIAL);
+        if !is_droppable || len > self.options().output_max {
+            return self.stage(len, |staged| staged.push_bytes(bytes));
+        }
+        self.staged.push_bytes(bytes);
+        true
+    }
+
     /// What only a stream has was asked for.
     fn assert_stream(&self, what: &str) {
         assert!(

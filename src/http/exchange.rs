@@ -188,19 +188,22 @@ pub(super) fn send_head<A: Actor>(
 
 /// Sends the answer with which another protocol begins.
 pub(super) fn send_switch<A: Actor>(answer: Switch, ctx: &mut Context<'_, A>) {
-    match answer.0 {
-        Begins::Bytes(bytes) => drop(ctx.write_bytes(bytes)),
+    let bytes = match answer.0 {
+        Begins::Bytes(bytes) => bytes,
         Begins::Response(response) => {
             let date = Date::now(ctx);
-            ctx.write_parts(&[
+            let bytes = [
                 b"HTTP/1.1 101 Switching Protocols\r\nDate: ",
                 date.borrow().text().as_bytes(),
                 b"\r\n",
                 &response.fields,
                 b"\r\n",
-            ]);
+            ]
+            .concat();
+            bytes.into()
         }
-    }
+    };
+    ctx.write_kept(bytes);
 }
 
 impl Source {

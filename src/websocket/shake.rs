@@ -306,7 +306,7 @@ impl<A: FrameActor> Shaking<A> {
                 match read {
                     Ok(Some((len, actor, response))) => {
                         self.actor = Some(actor);
-                        ctx.write(response);
+                        ctx.write_kept(response.into());
                         Ok(Some(len))
                     }
                     Ok(None) => Ok(None),
