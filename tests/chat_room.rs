@@ -221,6 +221,21 @@ fn a_nickname_is_unique_and_free_again_when_its_owner_has_gone() {
     alice.lines_until("* 2 in lobby: alice, late");
 }
 
+/// As a page that comes back may do it twice.
+#[test]
+fn a_nickname_that_stays_is_no_news_to_the_others() {
+    let chat = chat_room();
+    let [mut alice, mut bob] = enter_all(&chat, ["alice", "bob"]);
+    alice.say("/nick alice");
+    alice.expect("* you are now alice");
+    alice.say("still me");
+    bob.expect("alice: still me");
+    // Written in another way it is.
+    alice.say("/nick Alice");
+    alice.expect("* you are now Alice");
+    bob.expect("* alice is now Alice");
+}
+
 #[test]
 fn bad_lines_are_answered_and_do_not_harm_others() {
     let chat = chat_room();

@@ -213,6 +213,7 @@ const scenarios = {
 
     await server.end("SIGTERM");
     for (const visitor of [alice, bob]) await visitor.told("the server is stopping");
+    await alice.page.locator("#status", { hasText: /^The server is stopping\. Trying again in [0-9]+ s\.$/ }).waitFor();
     await carol.hears("* the server is stopping");
     await server.start();
     for (const visitor of [alice, bob]) await visitor.isIn();
@@ -314,6 +315,12 @@ const scenarios = {
     await phone.page.getByRole("button", { name: "Rooms and people" }).click();
     await phone.page.getByRole("button", { name: /^lobby/ }).waitFor();
     assert.equal(await phone.excess(), 0, "rooms and people");
+    // Who leaves from there and comes in again is shown what is said.
+    await phone.page.getByRole("button", { name: "Leave" }).click();
+    await phone.page.getByRole("heading", { name: "Come in" }).waitFor();
+    await phone.enter("phone");
+    await phone.say("here again");
+    await phone.sees("phone", "here again");
     carol.close();
     await phone.leave();
   },
@@ -348,6 +355,7 @@ const scenarios = {
       assert.ok(stops.includes("log"), `${stops}`);
       await press("Enter");
       assert.equal(await focused(), "say");
+      assert.equal(await alice.page.evaluate(() => location.hash), "#lobby", "the room stays in the address");
 
       if (viewport.width < 700) {
         await alice.page.getByRole("button", { name: "Rooms and people" }).focus();

@@ -220,13 +220,15 @@ impl Client {
         ctx.resume();
         match (asked, answer) {
             (_, Answer::Named(name)) => {
-                let is_first = self.name.replace(name.clone()).is_none();
+                let before = self.name.replace(name.clone());
                 let named = Event::Named {
                     name: name.clone(),
-                    is_first,
+                    is_first: before.is_none(),
                 };
                 self.write(&named, ctx)?;
                 match self.room.clone() {
+                    // The room knows it by this name.
+                    Some(_) if before.as_ref() == Some(&name) => {}
                     Some(room) => self.tell(room, ToRoom::Rename(ctx.id(), name), ctx),
                     None => self.ask_directory(Question::Enter(self.first_room.clone()), ctx),
                 }

@@ -172,7 +172,7 @@ const events = {
   },
 
   closing(event) {
-    farewell = event.text;
+    farewell = `${event.text[0].toUpperCase()}${event.text.slice(1)}.`;
     if (event.reason === "flooding" || event.reason === "quit") {
       // Not without being asked to.
       connection.close();
@@ -245,6 +245,12 @@ at("leave").addEventListener("click", () => {
 at("retry").addEventListener("click", () => connection.retry());
 at("menu").addEventListener("click", () => (at("side").classList.contains("open") ? closeSide() : openSide()));
 
+// As its link would, but for the address, where the room stays.
+at("skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  at("say").focus();
+});
+
 addEventListener("keydown", (key) => {
   if (key.key !== "Escape" || at("chat").hidden) return;
   if (at("side").classList.contains("open")) closeSide();
@@ -295,6 +301,7 @@ function isName(text) {
 // ---- what is seen -------------------------------------------------------------------------------
 
 function showDoor(error) {
+  closeSide();
   at("chat").hidden = true;
   at("menu").hidden = at("skip").hidden = true;
   at("retry").hidden = true;
