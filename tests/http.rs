@@ -514,9 +514,14 @@ fn answers_that_are_given_together_fit_into_any_budget() {
     let options = ConnectionOptions::new()
         .watermarks(1_000, 4_000)
         .output_max(5_000);
-    for len in [0, 900, 3_900, 4_090] {
+    for (len, stalls) in [0, 900, 3_900, 4_090]
+        .into_iter()
+        .flat_map(|len| [(len, true), (len, false)])
+    {
         let mut stage = Stage::with_options(Http::new(Site::default()), options.clone());
-        stage.stall();
+        if stalls {
+            stage.stall();
+        }
         stage.receive(get("/later").repeat(32));
         let (take, taken) = mpsc::channel();
         stage.send(Say::Take(take));
@@ -1662,4 +1667,67 @@ fn a_field_that_would_end_a_line_is_an_error_and_never_sent() {
         catch_unwind(|| Response::new(status)).unwrap_err();
     }
     catch_unwind(|| Response::switching("a\r\nb")).unwrap_err();
+}
+
+#[test]
+fn what_is_kept_behind_a_request_that_waits_is_not_slow() {
+    for rest in [
+        get("/later"),
+        "GET / HT".to_owned(),
+        post("/", "Content-Length: 9\r\n", "abc"),
+    ] {
+        let mut stage = with(Options::new().pending_max(1));
+        stage.receive([get("/later"), rest].concat());
+        stage.advance(Duration::from_secs(600));
+        assert!(stage.reason().is_none(), "{:?}", stage.reason());
+        stage.send(Say::Answer(0, "first"));
+        assert_eq!(one(&mut stage).text(), "first");
+        stage.advance(Duration::from_secs(9));
+        assert!(stage.reason().is_none(), "{:?}", stage.reason());
+    }
+}
+
+#[test]
+fn a_file_that_is_still_leaving_is_not_idle() {
+    let file = Arc::new(std::fs::File::open("Cargo.lock").unwrap());
+    let mut stage = Stage::new(Http::new(Files(file, 0, 50_000)));
+    stage.stall();
+    stage.receive(get("/file"));
+    let mut taken = 0;
+    for _ in 0..11 {
+        stage.advance(Duration::from_secs(20));
+        taken += stage.take_output(5_000).len();
+    }
+    assert!(taken > 40_000, "{taken}");
+    stage.unstall();
+    stage.output();
+    stage.receive(get("/"));
+    assert!(stage.reason().is_none(), "{:?}", stage.reason());
+    assert_eq!(answers(&stage.output()).len(), 1);
+}
+
+#[test]
+fn a_body_behind_an_answer_that_is_being_taken_is_not_slow() {
+    for slow in [SlowReader::Close, SlowReader::PauseSource] {
+        let options = ConnectionOptions::new().slow_reader(slow);
+        let mut stage = Stage::with_options(Http::new(Site::default()), options);
+        stage.stall();
+        stage.receive([get("/big"), post("/", "Content-Length: 6\r\n", "abc")].concat());
+        for _ in 0..10 {
+            stage.advance(Duration::from_secs(20));
+            let _ = stage.take_output(1_000);
+        }
+        assert!(stage.reason().is_none(), "{:?}", stage.reason());
+        stage.receive("def");
+        stage.unstall();
+        let output = stage.output();
+        assert!(output.ends_with(b"abcdef"), "{slow:?}");
+        // Begun before.
+        stage.receive(post("/", "Content-Length: 6\r\n", "abc"));
+        stage.stall();
+        stage.advance(Duration::from_secs(20));
+        stage.receive("def");
+        stage.unstall();
+        assert_eq!(one(&mut stage).text(), "abcdef");
+    }
 }

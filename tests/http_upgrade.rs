@@ -246,6 +246,31 @@ fn every_cut_of_the_bytes_gives_the_same() {
 }
 
 #[test]
+fn an_upgrade_waits_for_room_and_loses_nothing() {
+    let options = ConnectionOptions::new().watermarks(10, 100);
+    for path in ["/echo", "/later"] {
+        let site = Site::default();
+        let mut stage = Stage::with_options(Http::new(site), options.clone());
+        stage.stall();
+        stage.receive([get("/"), get("/"), upgrade(path), "hi".into()].concat());
+        stage.send("upgrade");
+        assert!(stage.actor().upgraded().is_none());
+        let mut output = Vec::new();
+        for _ in 0..1_000 {
+            output.extend_from_slice(&stage.take_output(1));
+            stage.send("upgrade");
+        }
+        stage.unstall();
+        output.extend_from_slice(&stage.output());
+        let output = String::from_utf8(output).unwrap();
+        assert_eq!(output.matches("HTTP/1.1 200").count(), 2, "{output}");
+        assert_eq!(output.matches("HTTP/1.1 101").count(), 1, "{output}");
+        assert_eq!(output.matches("[opened]").count(), 1, "{output}");
+        assert_eq!(output.matches("<hi>").count(), 1, "{output}");
+    }
+}
+
+#[test]
 fn who_did_not_ask_is_not_upgraded() {
     let body = upgrade("/echo").replace("Host", "Content-Length: 3\r\nHost");
     let old = upgrade("/echo").replace("HTTP/1.1", "HTTP/1.0");
