@@ -1477,6 +1477,38 @@ fn what_waits_for_room_elsewhere_is_not_the_clients_delay() {
     assert_eq!(probe.take_all(), [b"ghi", b"jkl"]);
 }
 
+#[test]
+fn the_end_of_a_body_is_told_though_its_last_piece_has_waited() {
+    for (fields, body) in [
+        ("Content-Length: 3\r\n", "abc"),
+        ("Transfer-Encoding: chunked\r\n", "3\r\nabc\r\n0\r\n\r\n"),
+    ] {
+        for half_closes in [false, true] {
+            let mut probe: Probe<Vec<u8>> = Probe::with_bound(2);
+            let mut stage = Stage::new(Http::new(Forward {
+                to: probe.recipient(),
+                left: None,
+                responder: None,
+            }));
+            for _ in 0..2 {
+                stage.receive(post("/", "Content-Length: 1\r\n", "x"));
+                assert_eq!(answers(&stage.output())[0].text(), "all");
+            }
+            stage.receive(post("/", fields, body));
+            assert_eq!(stage.output(), "");
+            if half_closes {
+                stage.half_close();
+            }
+            probe.take_all();
+            stage.run();
+            assert_eq!(probe.take_all(), [b"abc"]);
+            let found = answers(&stage.output());
+            assert_eq!(found.len(), 1, "{fields} {half_closes}");
+            assert_eq!(found[0].text(), "all", "{fields} {half_closes}");
+        }
+    }
+}
+
 // ---- ends ---------------------------------------------------------------------------------------
 
 #[test]
@@ -1685,6 +1717,20 @@ fn what_is_kept_behind_a_request_that_waits_is_not_slow() {
         stage.advance(Duration::from_secs(9));
         assert!(stage.reason().is_none(), "{:?}", stage.reason());
     }
+}
+
+#[test]
+fn a_file_is_not_lost_in_a_stream() {
+    let mut stage = site();
+    stage.receive(get("/later"));
+    let (take, taken) = mpsc::channel();
+    stage.send(Say::Take(take));
+    let responder = taken.recv().unwrap();
+    let file = std::fs::File::open("Cargo.toml").unwrap();
+    let stream = || drop(responder.stream(Response::new(200).file(file, 0, 10)));
+    catch_unwind(AssertUnwindSafe(stream)).unwrap_err();
+    stage.run();
+    assert_eq!(one(&mut stage).status(), 500);
 }
 
 #[test]

@@ -207,9 +207,16 @@ impl<S: Service> Responder<S> {
     /// Answers with a body that is not there yet: the pieces are given to what is returned, as they
     /// come. They are sent as chunks or, to a client of HTTP/1.0, up to the connection's end. A body
     /// that `response` has already is its first piece.
+    ///
+    /// # Panics
+    ///
+    /// When that body is a file, which is answered with as a whole.
+    #[track_caller]
     pub fn stream(mut self, mut response: Response) -> BodyWriter<S> {
         let stream = Arc::new(Stream::default());
-        let first = response.take_bytes();
+        let first = response.take_bytes().expect(
+            "http: a file is no first piece of a streamed body; answer with it, or write what is in it",
+        );
         let mut writer = BodyWriter {
             id: self.id,
             desk: None,
@@ -233,7 +240,8 @@ impl<S: Service> Responder<S> {
     /// timers go with it. `make` runs on the connection's poller, so the actor need not be `Send`.
     ///
     /// A request that did not [ask](super::Request::wants_upgrade) for it is answered with 500, and
-    /// so is one whose body is still on its way.
+    /// so is one whose body is still on its way; with 503 where the connection ends, as for a stop or
+    /// because the peer sends no more: nothing begins there.
     ///
     /// # Panics
     ///

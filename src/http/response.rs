@@ -201,10 +201,10 @@ impl Response {
     }
 
     /// The body, where it is there as bytes, out of it.
-    pub(super) fn take_bytes(&mut self) -> Bytes {
+    pub(super) fn take_bytes(&mut self) -> Option<Bytes> {
         match &mut self.body {
-            Content::Bytes(bytes) => std::mem::take(bytes),
-            Content::File { .. } => Bytes::new(),
+            Content::Bytes(bytes) => Some(std::mem::take(bytes)),
+            Content::File { .. } => None,
         }
     }
 
