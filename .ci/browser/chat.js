@@ -166,7 +166,16 @@ const scenarios = {
     await breaks();
     await alice.page.locator(".said.failed", { hasText: "This line did not arrive." }).waitFor();
     assert.deepEqual(await alice.axe(), [], "with a line that failed");
+    // Not while there is nobody to send it to.
+    cable.cut();
+    await alice.page.locator("#status.offline").waitFor();
     await alice.page.getByRole("button", { name: "Send again" }).click();
+    await alice.page.getByRole("alert").filter({ hasText: "Not connected" }).waitFor();
+    assert.deepEqual(await alice.lines(), ["heard", "unheard"]);
+    cable.mend();
+    await alice.isIn();
+    await alice.page.getByRole("button", { name: "Send again" }).click();
+    assert.equal(await alice.page.evaluate(() => document.activeElement.id), "say");
     await carol.hears("alice: unheard");
     await alice.sees("alice", "unheard");
     assert.deepEqual(await alice.lines(), ["heard", "unheard"]);

@@ -163,7 +163,7 @@ const events = {
     const place = pending.findIndex(({ text }) => text === event.line);
     if (place >= 0) {
       const [{ entry, text }] = pending.splice(place, 1);
-      log.fail(entry, event.why, () => say(text));
+      log.fail(entry, event.why, () => sayAgain(text));
     } else if (!isIn && event.what === "name") {
       nameRefused(event.why);
     } else {
@@ -186,7 +186,7 @@ const events = {
 function caughtUp() {
   log.busy = false;
   for (const { entry, text } of pending.splice(0)) {
-    log.fail(entry, "This line did not arrive.", () => say(text));
+    log.fail(entry, "This line did not arrive.", () => sayAgain(text));
   }
 }
 
@@ -275,6 +275,12 @@ function say(text) {
   }
   if (!text.startsWith("/")) pending.push({ text, entry: log.pending(name, text) });
   return true;
+}
+
+// The button for that goes with the line, so the focus goes elsewhere.
+function sayAgain(text) {
+  at("say").focus();
+  return say(text);
 }
 
 function goTo(wanted) {

@@ -69,15 +69,14 @@ export class Log {
     if (entry !== this.#log.lastElementChild) this.#add(entry, false);
   }
 
-  // It never will.
+  // It never will. `again` sends it anew, or says that it cannot.
   fail(entry, why, again) {
     entry.classList.replace("pending", "failed");
     const told = make("span", "error", why);
     const button = make("button", "", "Send again");
     button.type = "button";
     button.addEventListener("click", () => {
-      entry.remove();
-      again();
+      if (again()) entry.remove();
     });
     entry.append(told, button);
     this.#follow();
