@@ -43,8 +43,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("tls_echo", &["--cert", "--key", "--client", "--ca"]),
 ];
 
-/// What is talked to in another way than by plain lines has tests of its own: tests/tls_echo.rs.
-const NOT_PLAIN: &[&str] = &["tls_echo"];
+/// What is talked to in another way than by plain lines has tests of its own: tests/tls_echo.rs,
+/// tests/protobuf.rs.
+const NOT_PLAIN: &[&str] = &["tls_echo", "protobuf"];
 
 /// Runs an example that is expected to end by itself.
 fn run(name: &str, args: &[&str]) -> Output {
@@ -166,6 +167,11 @@ fn speak(name: &str, talker: &mut Talker<TcpStream>) {
         }
         "http_plaintext" => {
             talker.say("HEAD / HTTP/1.1\nHost: test\n");
+            talker.expect("HTTP/1.1 200 OK\r");
+            talker.lines_until("\r");
+        }
+        "http_hello" => {
+            talker.say("HEAD / HTTP/1.1\r\nHost: test\r\n\r");
             talker.expect("HTTP/1.1 200 OK\r");
             talker.lines_until("\r");
         }

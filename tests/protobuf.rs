@@ -151,6 +151,24 @@ fn requests_are_answered_in_order_however_they_are_cut() {
 }
 
 #[test]
+fn it_says_what_to_do_next_and_how_many_there_were() {
+    for signal in ["INT", "TERM"] {
+        let example = Example::start("protobuf", &["--pollers", "2"]);
+        let next = format!("--example protobuf -- --client --addr {}", example.addr());
+        assert!(example.start_line.contains(&next), "{}", example.start_line);
+        let mut client = connect(&example);
+        client
+            .write_all(&request(1, reading("kitchen", 21.5)))
+            .unwrap();
+        assert_eq!(answer(&mut client, 1), response::Kind::Taken(1));
+        example.signal(signal);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        drop(client);
+        assert_eq!(example.last_line(), "stopped after 1 connections");
+    }
+}
+
+#[test]
 fn no_more_sensors_than_may_be() {
     let example = Example::start("protobuf", &["--pollers", "1"]);
     let mut client = connect(&example);

@@ -203,6 +203,9 @@ fn main() -> Result<(), support::Error> {
     }
     let system = options.common.builder().build()?;
     let listener = serve(&system, addr)?;
-    let then = ", or better: the same command with --client --addr HOST:PORT";
-    support::run_until_signal(system, &listener, then)
+    let client = format!(
+        "cargo run --release --example protobuf -- --client --addr {}",
+        listener.local_addr()
+    );
+    support::run_until_signal_saying(system, &listener, &client)
 }
