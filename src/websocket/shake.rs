@@ -150,8 +150,7 @@ impl<A: FrameActor> WebSocket<A> {
     /// let system = System::builder().pollers(1).build()?;
     /// let request = Request::new("feed.example", "/prices")?.protocol("prices.v1")?;
     /// # let local = system.listen("127.0.0.1:0", |_| websocket::Server::new(|_| Ok(Listen)).accept())?;
-    /// # let Endpoint::Tcp(local) = local.local_addr() else { panic!() };
-    /// # let to = Remote::from(local);
+    /// # let to = Remote::from(local.local_addr());
     /// # /*
     /// let to: Remote = "feed.example:80".parse()?;
     /// # */
