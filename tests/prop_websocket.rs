@@ -106,8 +106,11 @@ fn message() -> impl Strategy<Value = Message> {
     )
 }
 
+/// The opcode of what came, and its payload.
+type Noted = (u8, Vec<u8>);
+
 /// The bytes of these messages, what is to be noted of them, and what answered.
-fn encode(messages: &[Message]) -> (Vec<u8>, Vec<(u8, Vec<u8>)>, Vec<u8>) {
+fn encode(messages: &[Message]) -> (Vec<u8>, Vec<Noted>, Vec<u8>) {
     let (mut bytes, mut noted, mut answered) = (vec![], vec![], vec![]);
     for message in messages {
         let parts = cut(&message.payload, &message.ends);
