@@ -289,39 +289,46 @@ fn others_have_their_turn_beside_a_reader_as_fast_as_can_be() {
 
 #[test]
 fn hundreds_of_slow_readers_take_no_memory_and_all_get_it_whole() {
-    let readers = 200;
-    let file = TestFile::new(256 << 10);
-    let options = ListenOptions::new().connection(patient()).send_buffer(4096);
-    let stage = Stage::listen(builder(1), "127.0.0.1:0", options, |probe| probe);
-    let connections: Vec<_> = (0..readers)
-        .map(|_| (connect_small(&stage.listener, 4096), stage.accepted()))
-        .collect();
-    settle(&stage.system);
-    let before = resident();
-    for (_, seen) in &connections {
-        let shared = file.file.clone();
-        seen.run(move |ctx| {
-            ctx.write("head");
-            ctx.write_file(shared, 0, 256 << 10).unwrap();
-            ctx.close();
-        });
-    }
-    wait_until("all wait", || {
-        connections
-            .iter()
-            .all(|(_, seen)| seen.addr.queued().is_some_and(|queued| queued > 0))
-    });
-    let taken = resident().saturating_sub(before);
-    assert!(
-        taken < readers * (20 << 10),
-        "{taken} bytes for {readers} readers"
+    // Alone: what it looks at is the memory of the process.
+    in_child(
+        "hundreds_of_slow_readers_take_no_memory_and_all_get_it_whole",
+        1024,
+        || {
+            let readers = 200;
+            let file = TestFile::new(256 << 10);
+            let options = ListenOptions::new().connection(patient()).send_buffer(4096);
+            let stage = Stage::listen(builder(1), "127.0.0.1:0", options, |probe| probe);
+            let connections: Vec<_> = (0..readers)
+                .map(|_| (connect_small(&stage.listener, 4096), stage.accepted()))
+                .collect();
+            settle(&stage.system);
+            let before = resident();
+            for (_, seen) in &connections {
+                let shared = file.file.clone();
+                seen.run(move |ctx| {
+                    ctx.write("head");
+                    ctx.write_file(shared, 0, 256 << 10).unwrap();
+                    ctx.close();
+                });
+            }
+            wait_until("all wait", || {
+                connections
+                    .iter()
+                    .all(|(_, seen)| seen.addr.queued().is_some_and(|queued| queued > 0))
+            });
+            let taken = resident().saturating_sub(before);
+            assert!(
+                taken < readers * (20 << 10),
+                "{taken} bytes for {readers} readers"
+            );
+            for (client, seen) in connections {
+                let got = read_to_end(client);
+                assert_eq!(&got[..4], b"head");
+                assert_same(&got[4..], &file.bytes);
+                assert!(matches!(seen.closed(), CloseReason::Finished));
+            }
+        },
     );
-    for (client, seen) in connections {
-        let got = read_to_end(client);
-        assert_eq!(&got[..4], b"head");
-        assert_same(&got[4..], &file.bytes);
-        assert!(matches!(seen.closed(), CloseReason::Finished));
-    }
 }
 
 /// Resident memory of this process, in bytes.
