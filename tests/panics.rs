@@ -134,6 +134,25 @@ fn a_panic_after_a_write_is_a_reset() {
 }
 
 #[test]
+fn a_panic_after_a_file_is_a_reset() {
+    let neighbours = Neighbours::new(|probe| {
+        probe.on_readable(|input, ctx| {
+            input.take_all();
+            let file = std::fs::File::open(std::env::current_exe()?)?;
+            ctx.write_file(file, 0, 1000)?;
+            bang()
+        })
+    });
+    let (mut client, seen) = neighbours.stage.pair();
+    client.write_all(b"x").unwrap();
+    only_end(&seen);
+    let end = std::io::copy(&mut client, &mut std::io::sink());
+    let kind = end.expect_err("not an orderly end").kind();
+    assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+    neighbours.go_on(1);
+}
+
+#[test]
 fn a_panic_in_read_closed_closes_that_actor_alone() {
     let neighbours = Neighbours::new(|probe| probe.on_read_closed(|_| bang()));
     let (client, seen) = neighbours.stage.pair();

@@ -336,7 +336,8 @@ impl Hosts {
                 }
                 // What it wrote goes with it, also what an adapter wrote before it called the actor
                 // inside.
-                if self.call.queued + self.call.staged.len() + self.call.over > 0 {
+                if self.call.queued + self.call.staged.len() + self.call.over + self.call.pieces > 0
+                {
                     self.slots[index].flags.set(Flags::ABORT);
                 }
                 self.call.drop_requests();

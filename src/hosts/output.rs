@@ -11,7 +11,7 @@ use crate::sys::Socket;
 /// Pieces handed to one sendmsg: they may be short, and nobody has copied them into one.
 const PIECES_PER_SEND: usize = 256;
 
-/// Bytes of a file that one connection sends before the others have their turn.
+/// Bytes of files that one connection sends before the others have their turn.
 const FILE_MAX: usize = 256 << 10;
 
 /// A file ends so many bytes too early.
@@ -24,18 +24,26 @@ pub(super) fn file_is_cut(left: usize) -> io::Error {
 
 /// Sends the first pieces: bytes, or a part of a file; how many bytes there were, and were taken.
 ///
-/// Of a large file no more is sent at once than [`FILE_MAX`]. The socket then counts as one that has
-/// refused: the selector says in the next turn that it has not.
+/// Of files no more is sent than there is `room` for in this turn. The socket then counts as one
+/// that has refused: the selector says in the next turn that it has not.
 #[cold]
-fn send_piece(socket: &Socket, pieces: &Pieces, scratch: &mut [u8]) -> (usize, io::Result<usize>) {
+fn send_piece(
+    socket: &Socket,
+    pieces: &Pieces,
+    room: &mut usize,
+    scratch: &mut [u8],
+) -> (usize, io::Result<usize>) {
     if let Some(part) = pieces.first_file() {
         let left = usize::try_from(part.left).unwrap_or(usize::MAX);
-        let most = left.min(FILE_MAX);
-        let sent = socket.send_file(&part.file, part.at, most, scratch);
+        if *room == 0 {
+            return (left, Ok(0));
+        }
+        let sent = socket.send_file(&part.file, part.at, left.min(*room), scratch);
         let sent = sent.and_then(|sent| match sent {
             0 => Err(file_is_cut(left)),
             sent => Ok(sent),
         });
+        *room -= sent.as_ref().copied().unwrap_or(0);
         return (left, sent);
     }
     let mut slices = [IoSlice::new(&[]); PIECES_PER_SEND];
@@ -209,6 +217,7 @@ impl Hosts {
         if self.slots[index].flags.has(Flags::SPECIAL) {
             return self.flush_special(index);
         }
+        let mut room = FILE_MAX;
         loop {
             let slot = &self.slots[index];
             let extra = self.extras.get_mut(slot.extra);
@@ -224,7 +233,7 @@ impl Hosts {
             let (offered, sent) = match extra.output.as_slice() {
                 Some([]) => {
                     let Some(apart) = &extra.apart else { break };
-                    send_piece(socket, &apart.pieces, &mut self.read_buf)
+                    send_piece(socket, &apart.pieces, &mut room, &mut self.read_buf)
                 }
                 Some(bytes) => (bytes.len(), socket.send(bytes)),
                 None => {
