@@ -93,6 +93,23 @@ fn what_a_callback_writes_leaves_in_one_piece() {
 }
 
 #[test]
+fn parts_and_payloads_leave_in_one_piece() {
+    let stage = Stage::new();
+    let (client, seen) = stage.pair();
+    let payload = Bytes::from(pattern(5000));
+    let shared = payload.clone();
+    seen.run(move |ctx| {
+        ctx.write("head ");
+        ctx.write_bytes(shared.clone());
+        ctx.write_parts(&[b" one", b"", b" two "]);
+        ctx.write_bytes(shared);
+    });
+    let expected = [b"head ", &payload[..], b" one two ", &payload].concat();
+    assert_same(&read(&client, expected.len()), &expected);
+    assert_eq!(segments_received(&client), 1);
+}
+
+#[test]
 fn what_the_messages_of_one_turn_write_leaves_in_one_piece() {
     let stage = Stage::new();
     let (client, seen) = stage.pair();

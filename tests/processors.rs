@@ -141,6 +141,29 @@ fn a_read_takes_no_more_than_the_buffer() {
     }
 }
 
+#[test]
+fn in_each_turn_each_connection_is_read_from_once() {
+    let (shown, order) = std::sync::mpsc::channel();
+    let stage = Stage::with(ConnectionOptions::new(), move |probe| {
+        let shown = shown.clone();
+        probe.on_readable(move |input, _| Ok(shown.send(input.take_all().len())?))
+    });
+    let (mut flood, held_by) = stage.pair();
+    let (mut little, _seen) = stage.pair();
+    let held = hold(&held_by);
+    flood.write_all(&pattern(100_000)).unwrap();
+    little.write_all(b"x").unwrap();
+    for client in [&flood, &little] {
+        wait_until("it has arrived", || unsent(client) == 0);
+    }
+    drop(held);
+    let first = [next(&order), next(&order)];
+    assert!(
+        first.contains(&1) && first.contains(&(64 << 10)),
+        "{first:?}"
+    );
+}
+
 /// Bytes that the other kernel has not taken yet.
 fn unsent(client: &std::net::TcpStream) -> libc::c_int {
     let mut waits: libc::c_int = 0;

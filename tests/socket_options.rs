@@ -296,6 +296,28 @@ fn an_ipv6_listener_takes_ipv4_or_not() {
 }
 
 #[test]
+fn the_backlog_is_the_one_asked_for() {
+    // Where TCP_INFO has it of a socket that listens: `tcpi_sacked`.
+    const AT: usize = 28;
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let most: u32 = most.trim().parse().unwrap();
+    for (options, backlog) in [
+        (ListenOptions::new(), 4096),
+        (ListenOptions::new().backlog(0), 0),
+        (ListenOptions::new().backlog(7), 7),
+    ] {
+        let system = builder(1).build().unwrap();
+        let (listener, _opened) = util::listen(&system, "127.0.0.1:0", options, |probe| probe);
+        let [fd] = listening_at(&listener)[..] else {
+            panic!("one socket listens");
+        };
+        let info = get_bytes(fd, TCP, libc::TCP_INFO);
+        let told = u32::from_ne_bytes(info[AT..AT + 4].try_into().unwrap());
+        assert_eq!(told, most.min(backlog));
+    }
+}
+
+#[test]
 fn what_is_set_twice_counts_as_it_was_set_last() {
     let system = builder(1).build().unwrap();
     let options = ListenOptions::new()
