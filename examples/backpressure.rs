@@ -7,7 +7,8 @@
 //!
 //! For the first client nothing ever waits. For the second it does as soon as the buffers of the
 //! kernels and of `nc` are full: the server prints how much, up to `--max`, and from there on what is
-//! dropped, or replaced by newer values, or that the connection has ended.
+//! dropped, or replaced by newer values, or that the connection has ended. (What can be dropped or
+//! replaced line by line counts against `--max` as 64 bytes more for each.)
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -14,7 +14,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use greenroom::{
@@ -210,6 +210,11 @@ impl Actor for Session {
             ctx.close();
         }
         Ok(())
+    }
+
+    /// So does who has asked before the end, as far as there is time.
+    fn stopping(&mut self, _deadline: Instant, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.read_closed(ctx)
     }
 }
 
@@ -418,6 +423,7 @@ fn main() -> Result<(), support::Error> {
     let system = options.common.builder().build()?;
     let addr = options.common.addr.as_str();
     let listener = serve(&system, addr, &options.dir, options.rate)?;
-    let then = ", then type `GET / HTTP/1.0` and an empty line; or curl";
-    support::run_until_signal(system, &listener, then)
+    let url = support::for_curl(listener.local_addr());
+    let then = format!(", then type `GET / HTTP/1.0` and an empty line; or: curl {url}");
+    support::run_until_signal(system, &listener, &then)
 }

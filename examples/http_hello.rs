@@ -14,7 +14,7 @@ use clap::Parser;
 use greenroom::http::{Http, Intake, Request, Responder, Response, Service};
 use greenroom::protocol::{Frame, FrameActor};
 use greenroom::websocket::{self, WebSocket};
-use greenroom::{Actor, Context, Endpoint, Outcome, Stats};
+use greenroom::{Actor, Context, Outcome, Stats};
 
 mod support;
 
@@ -205,13 +205,6 @@ fn main() -> Result<(), support::Error> {
     let system = options.common.builder().build()?;
     let site = |_peer| Http::new(Site::default());
     let listener = system.listen(options.common.addr.as_str(), site)?;
-    let by_curl = match listener.local_addr() {
-        Endpoint::Tcp(addr) => format!("http://{addr}/"),
-        other => {
-            let path = other.to_string();
-            let path = path.trim_start_matches("unix:");
-            format!("--unix-socket {path} http://localhost/")
-        }
-    };
-    support::run_until_signal(system, &listener, &format!("; or: curl -i {by_curl}"))
+    let url = support::for_curl(listener.local_addr());
+    support::run_until_signal(system, &listener, &format!("; or: curl -i {url}"))
 }

@@ -13,8 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use greenroom::{
-    Actor, ConnectionOptions, Context, Endpoint, Input, ListenOptions, Outcome, SlowReader,
-    TimerKey,
+    Actor, ConnectionOptions, Context, Input, ListenOptions, Outcome, SlowReader, TimerKey,
 };
 use httparse::{Header, Request, Status};
 
@@ -340,16 +339,7 @@ fn main() -> Result<(), support::Error> {
             .idle_timeout(KEEP_ALIVE),
     );
     let listener = system.listen_with(options.common.addr.as_str(), limits, |_peer| Connection)?;
-    let by_curl = match listener.local_addr() {
-        Endpoint::Tcp(addr) => format!("http://{addr}/"),
-        other => {
-            let path = other.to_string();
-            format!(
-                "--unix-socket {} http://localhost/",
-                path.trim_start_matches("unix:")
-            )
-        }
-    };
-    let then = format!(", then type GET / HTTP/1.0 and an empty line; or: curl -i {by_curl}");
+    let url = support::for_curl(listener.local_addr());
+    let then = format!(", then type GET / HTTP/1.0 and an empty line; or: curl -i {url}");
     support::run_until_signal(system, &listener, &then)
 }

@@ -34,7 +34,8 @@ struct Options {
     #[command(flatten)]
     common: support::Common,
 
-    /// Connect to --addr instead, send each line that is typed as a request, and show the answer.
+    /// Connect to --addr, HOST:PORT, instead, send each line that is typed as a request, and show the
+    /// answer.
     #[arg(long)]
     client: bool,
 }
@@ -93,6 +94,16 @@ pub(crate) fn serve(system: &System, addr: &str) -> io::Result<Listener> {
     })
 }
 
+/// Sends a frame and takes the one that answers it.
+fn exchange(stream: &mut TcpStream, frame: &[u8]) -> io::Result<Vec<u8>> {
+    stream.write_all(frame)?;
+    let mut len = [0; 4];
+    stream.read_exact(&mut len)?;
+    let mut answer = vec![0; u32::from_be_bytes(len) as usize];
+    stream.read_exact(&mut answer)?;
+    Ok(answer)
+}
+
 /// Sends each line of `lines` and writes each answer to `out`. Blocking, as befits a client.
 fn talk(
     addr: &str,
@@ -111,11 +122,10 @@ fn talk(
                 continue;
             }
         };
-        stream.write_all(&frame)?;
-        let mut len = [0; 4];
-        stream.read_exact(&mut len)?;
-        let mut answer = vec![0; u32::from_be_bytes(len) as usize];
-        stream.read_exact(&mut answer)?;
+        let answer = exchange(&mut stream, &frame).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => io::Error::other("the server closed the connection"),
+            _ => error,
+        })?;
         let (kind, text) = answer.split_first().unwrap_or((&REFUSED, &[]));
         let said = if *kind == DONE { "" } else { "refused: " };
         writeln!(out, "{said}{}", String::from_utf8_lossy(text))?;
@@ -132,6 +142,7 @@ fn main() -> Result<(), support::Error> {
     }
     let system = options.common.builder().build()?;
     let listener = serve(&system, addr)?;
-    let then = ", or better: the same command with --client --addr HOST:PORT";
-    support::run_until_signal(system, &listener, then)
+    let addr = listener.local_addr();
+    let then = format!(", or better: the same command with --client --addr {addr}");
+    support::run_until_signal(system, &listener, &then)
 }

@@ -130,7 +130,7 @@ fn main() -> Result<(), support::Error> {
         format!("unix:{}", std::env::temp_dir().join(name).display())
     });
     let all = serve(&system, &options.common.addr, &options.shout, &control)?;
-    let (shout, control) = (all.shout.local_addr(), all.control.local_addr());
-    let then = format!(", at {shout} for capitals, at {control} say pause, resume or status");
+    let [shout, control] = [&all.shout, &all.control].map(|of| support::for_nc(of.local_addr()));
+    let then = format!("; nc {shout} for capitals; nc {control} and say pause, resume or status");
     support::run_until_signal(system, &all.echo, &then)
 }

@@ -50,9 +50,10 @@ fn many_listeners_are_paused_resumed_and_closed_by_command() {
     let example = Example::start("many_listeners", &["--control", &control]);
     let (_, rest) = example
         .start_line
-        .split_once(", at ")
+        .split_once("; nc ")
         .expect("a second address");
     let (shout, _) = rest.split_once(" for capitals").expect("what it is for");
+    let shout = shout.replace(' ', ":");
     let mut shout = Talker::connect(shout.parse().expect("an address"));
     shout.say("louder");
     shout.expect("LOUDER");

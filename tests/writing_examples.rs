@@ -532,6 +532,24 @@ fn who_half_closes_behind_the_request_gets_all_of_the_file() {
 }
 
 #[test]
+fn who_has_asked_before_a_signal_gets_all_that_there_is_time_for() {
+    let dir = Files::new();
+    let args = ["--dir", &dir.served(), "--rate", "400000", "--pollers", "1"];
+    let example = Example::start("file_server", &args);
+    let mut client = client(&example);
+    client
+        .write_all(b"GET /large HTTP/1.0\r\nRange: bytes=0-79999\r\n\r\n")
+        .unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    example.signal("INT");
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(&pattern(80_000)));
+    drop(client);
+    assert_eq!(example.last_line(), "stopped after 1 connections");
+}
+
+#[test]
 fn curl_takes_files_from_it() {
     if Command::new("curl").arg("--version").output().is_err() {
         println!("skipped: there is no curl");

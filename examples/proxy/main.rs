@@ -62,7 +62,12 @@ fn main() -> Result<(), support::Error> {
     let check = Duration::try_from_secs_f64(options.check)
         .ok()
         .filter(|check| !check.is_zero())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "--check: a time above 0"))?;
+        .ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "--check: a number of seconds above 0 is expected, like 2",
+            )
+        })?;
     let system = options.common.builder().build()?;
     let upstreams = Arc::new(Upstreams::new(remotes?, options.balance));
     let listener = serve(&system, &options.common.addr, &upstreams, check)?;

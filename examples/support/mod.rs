@@ -111,6 +111,19 @@ fn serve_until_signal_saying(
 pub(crate) fn for_nc(addr: &Endpoint) -> String {
     match addr {
         Endpoint::Tcp(addr) => format!("{} {}", addr.ip(), addr.port()),
-        other => format!("-U {}", other.to_string().trim_start_matches("unix:")),
+        unix => format!("-U {}", path_of(unix)),
     }
+}
+
+/// An address as `curl` wants it.
+#[allow(dead_code, reason = "few speak HTTP")]
+pub(crate) fn for_curl(addr: &Endpoint) -> String {
+    match addr {
+        Endpoint::Tcp(addr) => format!("http://{addr}/"),
+        unix => format!("--unix-socket {} http://localhost/", path_of(unix)),
+    }
+}
+
+fn path_of(unix: &Endpoint) -> String {
+    unix.to_string().trim_start_matches("unix:").to_owned()
 }
