@@ -477,6 +477,8 @@ impl<M: Send + 'static> AnyInbox for Inbox<M> {
             if self.batch.is_empty() && !refilled {
                 self.refill();
                 refilled = true;
+                // Whoever it is for: one that a callback has asked for since comes first.
+                hosts.bind_all();
             }
             if let Some(Entry {
                 key,

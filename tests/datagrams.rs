@@ -5,12 +5,12 @@ mod util;
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use greenroom::*;
 use talker::{Event, Heard, Job, Server, Talker};
-use util::{TIMEOUT, builder, next, wait_until};
+use util::{TIMEOUT, builder, next, settle, spawn, wait_until};
 
 fn client(addr: &str) -> UdpSocket {
     let client = UdpSocket::bind(addr).unwrap();
@@ -682,6 +682,40 @@ fn an_actor_binds_for_another_which_is_told_if_that_fails() {
         assert_eq!(stats.connections, before.connections);
         stats.opened - stats.closed == before.opened - before.closed
     });
+}
+
+/// Hands on what it is sent.
+struct Ear(Sender<u32>);
+
+impl Actor for Ear {
+    type Message = u32;
+
+    fn message(&mut self, n: u32, _: &mut Context<'_, Self>) -> Outcome {
+        Ok(self.0.send(n)?)
+    }
+}
+
+#[test]
+fn what_is_sent_to_one_that_is_to_be_bound_finds_it_in_the_same_turn_too() {
+    let system = builder(1).build().unwrap();
+    // The first inbox of the poller, so that all others come behind it in a turn.
+    let probe = spawn(&system, 0, |probe| probe);
+    let (said, heard) = channel();
+    let (gone, notices) = channel();
+    for n in 0..3 {
+        let (ear, gone) = (Ear(said.clone()), gone.clone());
+        probe.run(move |ctx| {
+            let addr = ctx.bind_datagram(v4(0), DatagramOptions::new(), ear);
+            addr.send(n).unwrap();
+            ctx.monitor(&addr, move |word| -> util::Job {
+                Box::new(move |_| Ok(gone.send(word)?))
+            });
+        });
+        assert_eq!(next(&heard), n);
+    }
+    settle(&system);
+    assert!(notices.try_recv().is_err(), "they live");
+    assert_eq!(system.stats().dead_letters, 0);
 }
 
 #[test]

@@ -109,6 +109,14 @@ impl Hosts {
         }
     }
 
+    /// The same for all of them.
+    #[inline]
+    pub(crate) fn bind_all(&mut self) {
+        if !self.call.bindings.is_empty() {
+            self.bind_wanted(usize::MAX);
+        }
+    }
+
     /// The poller ends, and those that are to be bound with it.
     pub(super) fn forget_bindings(&mut self) {
         while let Some(binding) = self.call.bindings.pop_front() {
