@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::actor::Actor;
 use crate::addr::{Addr, Recipient};
-use crate::gone::{HasEnd, Monitor, MonitorId, Target};
+use crate::gone::{HasEnd, Monitor, MonitorId, Target, Who};
 use crate::handle::Handle;
 use crate::registry::ActorId;
 use crate::sync::lock;
@@ -76,7 +76,7 @@ struct Group {
     /// In the order in which they joined.
     members: BTreeMap<MonitorId, Entry>,
     /// The place of each in `members`.
-    places: BTreeMap<ActorId, MonitorId>,
+    places: BTreeMap<Who, MonitorId>,
 }
 
 impl Entry {
@@ -129,7 +129,7 @@ impl Entries {
     fn leave(&mut self, group: &str, id: MonitorId) -> Option<Entry> {
         let found = self.groups.get_mut(group)?;
         let member = found.members.remove(&id)?;
-        found.places.remove(&member.target.id());
+        found.places.remove(&member.target.who());
         if found.members.is_empty() {
             self.groups.remove(group);
         }
@@ -175,7 +175,7 @@ impl Handle {
         if let Some(holder) = entries.names.get(&name)
             && !holder.is_gone()
         {
-            return if holder.target.id() == target.id() {
+            return if holder.target.who() == target.who() {
                 Ok(())
             } else {
                 Err(NameError::Taken(holder.target.id()))
@@ -244,6 +244,28 @@ impl Handle {
     /// A group is a list of addresses, for whoever chooses among them; to push to many use
     /// [`Members`](crate::Members).
     ///
+    /// ```no_run
+    /// # use greenroom::*;
+    /// struct Worker;
+    ///
+    /// impl Actor for Worker {
+    ///     type Message = String;
+    ///
+    ///     fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         Ok(ctx.system().join_group::<String>("workers", ctx.addr())?)
+    ///     }
+    ///     // ...
+    /// }
+    ///
+    /// # fn f(handle: &Handle, turn: usize) -> Result<(), Box<dyn std::error::Error>> {
+    /// // Whoever has work for one of them:
+    /// let workers = handle.members::<String>("workers")?;
+    /// if let Some(worker) = workers.get(turn % workers.len().max(1)) {
+    ///     worker.send("work".to_owned())?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// When the group is one of actors that take another message.
@@ -260,17 +282,22 @@ impl Handle {
         }
         let directory = &self.shared.directory;
         let mut entries = lock(&directory.0);
+        let before = match entries.groups.get(&name) {
+            Some(group) if group.has_gone() => entries.groups.remove(&name),
+            _ => None,
+        };
         let group = entries
             .groups
             .entry(name.clone())
             .or_insert_with(|| Group::new::<M>());
         group.expect::<M>("join_group", &name)?;
-        if group.places.contains_key(&target.id()) {
+        if group.places.contains_key(&target.who()) {
             return Ok(());
         }
-        group.places.insert(target.id(), id);
+        group.places.insert(target.who(), id);
         group.members.insert(id, entry);
         drop(entries);
+        drop(before);
         Entry::monitor(id, &target, directory, move |entries| {
             entries.leave(&name, id)
         });
@@ -278,10 +305,11 @@ impl Handle {
     }
 
     /// Takes an actor out of a group; `false` if it was not in.
-    pub fn leave_group(&self, group: &str, member: ActorId) -> bool {
+    pub fn leave_group(&self, group: &str, member: &impl HasEnd) -> bool {
+        let who = member.target().who();
         let mut entries = lock(&self.shared.directory.0);
         let found = entries.groups.get(group);
-        let Some(&id) = found.and_then(|group| group.places.get(&member)) else {
+        let Some(&id) = found.and_then(|group| group.places.get(&who)) else {
             return false;
         };
         let entry = entries.leave(group, id);
@@ -299,7 +327,8 @@ impl Handle {
     /// When its members take another message.
     pub fn members<M: Send + 'static>(&self, group: &str) -> Result<Vec<Recipient<M>>, WrongType> {
         let entries = lock(&self.shared.directory.0);
-        let Some(found) = entries.groups.get(group) else {
+        let found = entries.groups.get(group);
+        let Some(found) = found.filter(|found| !found.has_gone()) else {
             return Ok(Vec::new());
         };
         found.expect::<M>("members", group)?;
@@ -316,6 +345,11 @@ impl Group {
             members: BTreeMap::new(),
             places: BTreeMap::new(),
         }
+    }
+
+    /// Whether nobody who is in it lives. It is taken away when the last one's end is told.
+    fn has_gone(&self) -> bool {
+        self.members.values().all(Entry::is_gone)
     }
 
     fn expect<M: 'static>(&self, operation: &str, name: &str) -> Result<(), WrongType> {

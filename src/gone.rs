@@ -140,6 +140,10 @@ mod sealed {
     pub trait Sealed {}
 }
 
+/// Tells an actor from all others of the process: also from those of other systems, which
+/// [`ActorId`] does not.
+pub(crate) type Who = (usize, ActorKey);
+
 /// Where an actor is told of what is no message.
 #[doc(hidden)]
 pub struct Target {
@@ -156,6 +160,11 @@ impl fmt::Debug for Target {
 impl Target {
     pub(crate) fn id(&self) -> ActorId {
         ActorId::new(self.post.door().poller, self.key)
+    }
+
+    pub(crate) fn who(&self) -> Who {
+        // Its poller's, which is there for as long as this is.
+        (std::ptr::from_ref(self.post.door()).addr(), self.key)
     }
 
     pub(crate) fn monitor(&self, monitor: Monitor) {

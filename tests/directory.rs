@@ -130,6 +130,23 @@ fn names_are_those_of_one_system() {
 }
 
 #[test]
+fn a_guest_is_told_from_whoever_has_the_same_place_at_home() {
+    let (system, handle) = system();
+    let elsewhere = builder(2).build().unwrap();
+    let (ours, guest) = (system.spawn(|| Other), elsewhere.spawn(|| Other));
+    assert_eq!(ours.id(), guest.id(), "each is the first of its system");
+    handle.register("name", &ours).unwrap();
+    assert!(handle.register("name", &guest).is_err(), "it is ours");
+    handle.join_group::<u32>("group", ours.clone()).unwrap();
+    handle.join_group::<u32>("group", guest.clone()).unwrap();
+    assert_eq!(handle.members::<u32>("group").unwrap().len(), 2);
+    assert!(handle.leave_group("group", &ours));
+    assert!(!handle.leave_group("group", &ours), "the guest stays");
+    drop(elsewhere);
+    assert!(handle.members::<u32>("group").unwrap().is_empty());
+}
+
+#[test]
 fn a_supervised_actor_keeps_its_name() {
     let (system, handle) = system();
     let restart = Restart::new().backoff(Duration::ZERO, Duration::ZERO);
@@ -174,8 +191,8 @@ fn a_group_is_of_all_that_take_one_message_in_the_order_in_which_they_joined() {
     );
     assert!(handle.members::<Job>("group").is_err());
 
-    assert!(handle.leave_group("group", second.id()));
-    assert!(!handle.leave_group("group", second.id()));
+    assert!(handle.leave_group("group", &second));
+    assert!(!handle.leave_group("group", &second));
     assert_eq!(ids("group"), [first.id()]);
     first.close();
     wait_until("it is empty", || ids("group").is_empty());
@@ -185,6 +202,31 @@ fn a_group_is_of_all_that_take_one_message_in_the_order_in_which_they_joined() {
         .join_group::<Job>("group", probe.addr.clone())
         .unwrap();
     assert_eq!(handle.members::<Job>("group").unwrap().len(), 1);
+}
+
+#[test]
+fn a_group_of_those_who_have_gone_is_nobodys() {
+    let (system, handle) = system();
+    // In its last callback an actor has gone, and its place in the group is not given back yet.
+    let (seen, joined) = std::sync::mpsc::channel();
+    let heir = system.spawn(|| Other);
+    let probe = spawn(&system, 0, move |probe| {
+        let (heir, seen) = (heir.clone(), seen.clone());
+        probe.on_closed(move |_, ctx| {
+            let handle = ctx.system();
+            let members = handle.members::<u32>("group").map(|members| members.len());
+            let joins = handle.join_group::<u32>("group", heir.clone());
+            seen.send((members, joins)).unwrap();
+        })
+    });
+    let addr = probe.addr.clone();
+    handle.join_group::<Job>("group", addr).unwrap();
+    assert!(handle.members::<u32>("group").is_err());
+    probe.addr.close();
+    assert_eq!(next(&joined), (Ok(0), Ok(())));
+    settle(&system);
+    // What the first one leaves behind takes nothing from its heir.
+    assert_eq!(handle.members::<u32>("group").unwrap().len(), 1);
 }
 
 #[test]
@@ -234,6 +276,43 @@ fn by_seeds_a_name_is_of_one_that_lives_or_of_nobody() {
             let found = handle.lookup::<Other>("name").unwrap();
             let living = holder.clone().filter(|holder| !holder.is_gone());
             assert_eq!(found, living);
+        }
+    });
+}
+
+#[test]
+fn by_seeds_a_group_is_of_those_that_joined_and_live() {
+    for_each_seed(40, |simulation| {
+        let system = simulation.system(System::builder().pollers(3));
+        let handle = system.handle();
+        let mut actors: Vec<Addr<Other>> = Vec::new();
+        let mut members: Vec<Addr<Other>> = Vec::new();
+        for _ in 0..100 {
+            let choice = simulation.random().below(actors.len() as u64 + 1) as usize;
+            match (simulation.random().below(5), actors.get(choice)) {
+                (0, Some(actor)) => actor.close(),
+                (1, Some(actor)) => {
+                    let was_in = members.iter().position(|member| member == actor);
+                    assert_eq!(handle.leave_group("group", actor), was_in.is_some());
+                    members.retain(|member| member != actor);
+                }
+                (2 | 3, Some(actor)) => {
+                    handle.join_group::<u32>("group", actor.clone()).unwrap();
+                    if !actor.is_gone() && !members.contains(actor) {
+                        members.push(actor.clone());
+                    }
+                }
+                (_, Some(_)) => {
+                    let time = Duration::from_micros(simulation.random().below(50));
+                    simulation.run_for(time);
+                    members.retain(|member| !member.is_gone());
+                }
+                (_, None) => actors.push(system.spawn(|| Other)),
+            }
+            let found = handle.members::<u32>("group").unwrap();
+            let living = members.iter().filter(|member| !member.is_gone());
+            let ids = found.iter().map(Recipient::id);
+            assert!(ids.eq(living.map(Addr::id)));
         }
     });
 }
