@@ -1,10 +1,11 @@
 //! The threads that run what must not run on a poller.
 //!
 //! A queue and its threads behind one lock, which is held for a push or a pop, and once for the
-//! start of the first thread. Whoever offloads starts a thread only where there is none: a worker
-//! that takes the last idle thread's place starts another one before it begins, up to the limit, so
-//! that there is one in reserve and a poller need not start it. Threads without work end, but for the
-//! one in reserve while others are at work.
+//! start of the first thread. Whoever offloads starts a thread only where there is none, or where all
+//! are at work because the one in reserve could not be started: a worker that takes the last idle
+//! thread's place starts another one before it begins, up to the limit, so that there is one in
+//! reserve and a poller need not start it. Threads without work end, but for the one in reserve while
+//! others are at work.
 //!
 //! Nothing here is waited for by a poller. Work under way is never interrupted.
 
@@ -158,14 +159,19 @@ impl Workers {
         if state.queue.len() + state.running - state.delivering >= threads.saturating_add(queue) {
             return Err((Refusal::Full, parts));
         }
-        if state.count == 0 && !self.pool.is_by_hand {
+        // There is none, or none in reserve because it could not be started.
+        let is_short = state.count == state.running && state.count < threads;
+        if is_short && !self.pool.is_by_hand {
             let number = state.reserve();
             match self.pool.start(number) {
                 Ok(thread) => state.enter(number, thread),
                 Err(error) => {
                     state.release(number);
-                    log::error!("offload: no thread can be started: {error}");
-                    return Err((Refusal::NoThread, parts));
+                    if state.count == 0 {
+                        drop(state);
+                        log::error!("{}: no thread can be started: {error}", self.pool.name);
+                        return Err((Refusal::NoThread, parts));
+                    }
                 }
             }
         }
@@ -325,7 +331,7 @@ impl Pool {
             Err(error) => {
                 state.release(number);
                 drop(state);
-                log::warn!("offload: no further thread can be started: {error}");
+                log::warn!("{}: no further thread can be started: {error}", self.name);
             }
         }
     }
@@ -437,6 +443,22 @@ mod tests {
             .collect();
         assert_eq!(lock(&workers.pool.state).count, 3, "and no thread more");
         drop(held);
+    }
+
+    #[test]
+    fn where_the_thread_in_reserve_could_not_be_started_the_next_work_tries_again() {
+        let workers = pool(1, 8);
+        let (begun, seen) = channel();
+        let first = held(&workers, &begun);
+        wait(&seen);
+        // As if it could not: all are at work, and there may be more.
+        lock(&workers.pool.state).limits.threads = 3;
+        let second = held(&workers, &begun);
+        wait(&seen);
+        let third = held(&workers, &begun);
+        wait(&seen);
+        assert_eq!(lock(&workers.pool.state).count, 3);
+        drop((first, second, third));
     }
 
     #[test]
