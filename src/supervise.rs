@@ -19,6 +19,9 @@ use crate::hosts::contain;
 use crate::registry::Counters;
 use crate::timers::TimerKey;
 
+/// After so many failures the time until the next restart grows no more.
+const DOUBLINGS: usize = u32::BITS as usize + 1;
+
 /// How often and how soon a [`Supervised`] actor is made anew.
 ///
 /// By default after panics alone, at most five times within a minute, first after 10 ms and then
@@ -51,7 +54,7 @@ impl Restart {
     }
 
     /// At most so many restarts within so long; then the next failure is the actor's end. With 0 the
-    /// first is.
+    /// first is, with `usize::MAX` none.
     pub fn at_most(mut self, restarts: usize, within: Duration) -> Self {
         self.most = restarts;
         self.within = within;
@@ -101,7 +104,8 @@ pub struct Supervised<A: Actor> {
     restart: Restart,
     /// `None` from a failure to the next start.
     actor: Option<A>,
-    /// When it failed, no longer ago than the limit looks. At most as many as the limit.
+    /// When it failed, no longer ago than the limit looks. At most as many as the limit, or, without
+    /// one, as the backoff tells apart.
     failures: VecDeque<Instant>,
     /// Set from a failure on; when it fires the next one is made.
     backoff: Option<TimerKey>,
@@ -204,6 +208,9 @@ impl<A: Actor> Actor for Supervised<A> {
         if self.failures.len() >= self.restart.most {
             return false;
         }
+        if self.restart.most == usize::MAX && self.failures.len() == DOUBLINGS {
+            self.failures.pop_front();
+        }
         self.failures.push_back(now);
         let (_, key) = ctx.mailbox();
         let door = ctx.call().registry.door.clone();
@@ -281,5 +288,37 @@ impl<A: Actor> Addr<Supervised<A>> {
     pub fn inside(&self) -> Addr<A> {
         let (post, key) = self.parts();
         Addr::new(post.clone(), key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Stage;
+
+    struct Fails;
+
+    impl Actor for Fails {
+        type Message = ();
+
+        fn message(&mut self, (): (), _: &mut Context<'_, Self>) -> Outcome {
+            Err("told to".into())
+        }
+    }
+
+    #[test]
+    fn without_a_limit_no_more_failures_are_kept_than_the_backoff_tells_apart() {
+        let (first, longest) = (Duration::from_nanos(1), Duration::from_secs(10));
+        let restart = Restart::new().at_most(usize::MAX, Duration::MAX);
+        let restart = restart.backoff(first, longest).after_errors();
+        let grown = restart.after(DOUBLINGS);
+        assert!(restart.after(DOUBLINGS - 1) < grown && grown == restart.after(usize::MAX));
+        let mut stage = Stage::without_socket(Supervised::new(restart, || Fails));
+        for _ in 0..10 * DOUBLINGS {
+            stage.send(());
+            stage.advance(longest);
+        }
+        assert!(stage.reason().is_none());
+        assert_eq!(stage.actor().failures.len(), DOUBLINGS);
     }
 }
