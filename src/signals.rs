@@ -40,6 +40,7 @@ use std::time::Duration;
 
 use signal_hook::consts::FORBIDDEN;
 use signal_hook::iterator::{Handle as Hook, Signals};
+use signal_hook::low_level::signal_name;
 
 pub use signal_hook::consts::signal::{
     SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2,
@@ -66,7 +67,8 @@ impl Listening {
         let _ = self.thread.join();
     }
 
-    /// Whether it has ended by itself, because the actor that was told has gone.
+    /// Whether it has ended by itself, because the actor that was told has gone: with the first signal
+    /// that comes then.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
@@ -93,7 +95,8 @@ pub fn stop_on(handle: &Handle, within: Duration) -> io::Result<Listening> {
     let handle = handle.clone();
     let mut within = within;
     listen("stop_on", &[SIGINT, SIGTERM], move |signal| {
-        log::info!("signal {signal}: the system stops within {within:?}");
+        let name = signal_name(signal).unwrap_or("a signal");
+        log::info!("{name}: the system stops within {within:?}");
         handle.stop(within);
         within = Duration::ZERO;
         true

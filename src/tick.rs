@@ -55,6 +55,19 @@ impl Handle {
     /// and counted, and the next call comes all the same. In [`Stats`](crate::Stats) a tick counts as
     /// an actor.
     ///
+    /// ```no_run
+    /// # use greenroom::*;
+    /// # use std::time::Duration;
+    /// # fn f(system: &System) {
+    /// let tick = system.handle().every(Duration::from_secs(10), |poller| {
+    ///     let stats = poller.system().stats();
+    ///     println!("{} connections, {} panics", stats.connections, stats.panics);
+    /// });
+    /// // Until the system ends, or:
+    /// tick.close();
+    /// # }
+    /// ```
+    ///
     /// # Panics
     ///
     /// When the period is zero.

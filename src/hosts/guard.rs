@@ -53,7 +53,7 @@ impl Hosts {
 pub(crate) fn count_panic(door: &Door, of: &str, panic: &(dyn Any + Send)) -> String {
     Counters::add(&door.counters.panics, 1);
     let what = panic_text(panic);
-    log::error!("{of} panicked, and that alone has ended: {what}");
+    log::error!("{of} panicked, which harms nothing else: {what}");
     if clock::is_simulated() {
         Network::with(|network| network.note_panic(format!("{of} panicked: {what}")));
     }

@@ -74,6 +74,21 @@ impl Builder {
     /// does, for as long as the system lives. What it keeps from one call to the next is best a
     /// [local](crate::PollerContext::local) value.
     ///
+    /// ```
+    /// use std::time::Duration;
+    /// use greenroom::*;
+    ///
+    /// /// Connects that an actor of this poller has let in since the last tick.
+    /// struct Recent(u32);
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// let system = System::builder()
+    ///     .local(|_poller| Recent(0))
+    ///     .tick(Duration::from_secs(1), |poller| poller.local::<Recent>().borrow_mut().0 = 0)
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Panics
     ///
     /// When the period is zero.
