@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use greenroom::testing::{Fault, Faults, Stage as TestStage, for_each_seed};
+use greenroom::testing::{Fault, Faults, Simulation, Stage as TestStage, for_each_seed};
 use greenroom::*;
 use util::*;
 
@@ -304,6 +304,65 @@ fn closures_that_the_end_overtakes_are_counted_and_later_ones_come_back() {
     let refused = handle.run_on(0, |_| ()).unwrap_err();
     assert_eq!(refused.kind(), NotTakenKind::Stopped);
     assert_eq!(handle.run_on_all(|_| ()), [0]);
+}
+
+/// Has closures run on all pollers, its own among them, each time a closure tells it to.
+struct Runner {
+    left: u32,
+    taken: Arc<AtomicUsize>,
+    ran: Arc<AtomicUsize>,
+}
+
+impl Actor for Runner {
+    type Message = ();
+
+    fn message(&mut self, (): (), ctx: &mut Context<'_, Self>) -> Outcome {
+        if self.left == 0 {
+            return Ok(());
+        }
+        self.left -= 1;
+        let (addr, ran) = (ctx.addr(), self.ran.clone());
+        let refused = ctx.system().run_on_all(move |poller| {
+            ran.fetch_add(1, Ordering::Relaxed);
+            *poller.local_or(|| 0_u64).borrow_mut() += 1;
+            let _ = addr.send(());
+        });
+        let taken = ctx.system().pollers() - refused.len();
+        self.taken.fetch_add(taken, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn by_seeds_each_closure_is_run_once_or_counted_whenever_the_end_comes() {
+    let mut seen = [false; 2];
+    for seed in 0..60 {
+        let mut simulation = Simulation::new(seed);
+        simulation.faults(Faults::harmless());
+        let system = simulation.system(System::builder().pollers(3).mailbox_bound(8));
+        let (taken, ran) = (Arc::default(), Arc::default());
+        let (takes, runs) = (Arc::clone(&taken), Arc::clone(&ran));
+        let runner = system.spawn(move || Runner {
+            left: 50,
+            taken: takes,
+            ran: runs,
+        });
+        runner.send(()).unwrap();
+        // At any of its steps, or when all is done.
+        let time = Duration::from_micros(1 << simulation.random().below(20));
+        simulation.run_for(time);
+        let handle = system.handle();
+        let sent = handle.stats().dead_letters;
+        assert_eq!(sent, 0, "seed {seed}");
+        handle.stop(Duration::ZERO);
+        simulation.finish(Duration::from_secs(60));
+        let (taken, ran) = (taken.load(Ordering::Relaxed), ran.load(Ordering::Relaxed));
+        let dead = handle.stats().dead_letters as usize;
+        // Word to the runner may be among the dead letters, too, of each that ran.
+        assert!(taken - ran <= dead && dead <= taken, "seed {seed}");
+        seen[usize::from(ran < taken)] = true;
+    }
+    assert_eq!(seen, [true; 2], "all were run, and some were not");
 }
 
 #[test]
