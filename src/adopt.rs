@@ -118,11 +118,13 @@ impl Adoptable {
             if matches!(found, Found::Stream(_) | Found::Datagram) || self.peer.is_some() {
                 descriptor::set_cloexec(fd)?;
                 descriptor::set_nonblocking(fd, true)?;
+                descriptor::clear_linger(fd);
             }
             Ok(found)
         };
         match (look().map_err(AdoptErrorKind::Io)?, self.peer) {
-            (Found::Stream(peer), _) => Ok(Looked::Stream(peer)),
+            // Behind a proxy its actor had it under the client's address, which the kernel never knew.
+            (Found::Stream(peer), known) => Ok(Looked::Stream(known.unwrap_or(peer))),
             // It was connected when its actor had it: whatever has happened since, the next one is
             // told when it reads.
             (Found::NotConnected, Some(peer)) => Ok(Looked::Stream(peer)),
@@ -275,7 +277,8 @@ impl AdoptOptions {
         AdoptOptions::default()
     }
 
-    /// The limits that the connection lives under.
+    /// The limits that the connection lives under, but for
+    /// [`first_bytes_timeout`](ConnectionOptions::first_bytes_timeout): it is not a new one.
     pub fn connection(mut self, options: ConnectionOptions) -> Self {
         self.connection = options;
         self

@@ -144,7 +144,8 @@ impl From<ListenFromError> for io::Error {
 impl System {
     /// Listens on sockets that listen already, otherwise as [`listen_with`](System::listen_with).
     ///
-    /// They are made non-blocking, for all who share them, and close-on-exec. Of `options` all count
+    /// They are made non-blocking, for all who share them, close-on-exec, and lose a linger time, which
+    /// what they accept would have from them. Of `options` all count
     /// but [`backlog`](ListenOptions::backlog), which stays as it is. Several sockets of one address
     /// are a group: each is accepted from by one of the listener's pollers, in turn. With
     /// [`Balance::PerPoller`](crate::Balance::PerPoller) connections stay there; where there are fewer

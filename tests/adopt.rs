@@ -705,6 +705,53 @@ fn an_adopted_socket_that_queues_its_errors_makes_nobody_spin() {
     }
 }
 
+/// Gives it a linger time, longer than a test waits.
+fn set_linger(socket: &impl AsRawFd) {
+    let long = libc::linger {
+        l_onoff: 1,
+        l_linger: 100,
+    };
+    // SAFETY: `long` is readable for its size and outlives the call.
+    let set = unsafe {
+        let (value, size) = ((&raw const long).cast(), size_of_val(&long));
+        let fd = socket.as_raw_fd();
+        let size = size as libc::socklen_t;
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, value, size)
+    };
+    assert_eq!(set, 0);
+}
+
+/// The kernel still has bytes for a peer that does not read when it is closed.
+#[test]
+fn a_linger_time_that_a_socket_brings_blocks_no_poller() {
+    let system = builder(1).build().unwrap();
+    let limits = ConnectionOptions::new().linger(Duration::from_millis(1), 0);
+    // Adopted, and accepted from a listener that comes from elsewhere, whose options are handed down.
+    let (ours, _peer) = tcp_pair();
+    set_linger(&ours);
+    let options = AdoptOptions::new().connection(limits.clone());
+    let adopted = adopt(&system, ours, options);
+
+    let bound = TcpListener::bind("127.0.0.1:0").unwrap();
+    set_linger(&bound);
+    let at = bound.local_addr().unwrap();
+    let (send, receiver) = channel();
+    let make = move |_| Probe::new(send.clone());
+    let listening = ListenOptions::new().connection(limits);
+    system.listen_from(bound, listening, make).unwrap();
+    let _client = TcpStream::connect(at).unwrap();
+
+    for seen in [adopted, opened(receiver)] {
+        seen.tell(|ctx| {
+            ctx.write_bytes(pattern(256 << 10).into());
+            ctx.close();
+            Ok(())
+        });
+        assert!(matches!(seen.closed(), CloseReason::Finished));
+    }
+    wait_until("both are closed", || system.stats().connections == 0);
+}
+
 /// Others may share it: a terminal, say.
 #[test]
 fn what_is_refused_comes_back_as_it_was() {

@@ -360,6 +360,76 @@ fn a_client_behind_a_proxy_of_the_other_family_is_shown_as_it_is() {
     }
 }
 
+/// Gives its connection to a new actor, which echoes.
+struct Mover(Handle, Echo);
+
+impl Actor for Mover {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        let Echo { made_for, opened } = &self.1;
+        let (handle, made_for, opened) = (self.0.clone(), *made_for, opened.clone());
+        ctx.detach(move |detached| {
+            assert_eq!(detached.peer, made_for);
+            let make = move || Echo { made_for, opened };
+            handle.adopt(detached, make).unwrap();
+        })?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_connection_that_moves_stays_that_of_its_client() {
+    let system = builder(2).build().unwrap();
+    let (opening, opened) = channel();
+    let handle = system.handle();
+    let make = move |made_for| {
+        let opened = opening.clone();
+        Mover(handle.clone(), Echo { made_for, opened })
+    };
+    let options = ListenOptions::new().proxy_protocol(loopback());
+    let listener = system.listen_with("127.0.0.1:0", options, make).unwrap();
+    let mut client = connect(&listener);
+    client.write_all(V1).unwrap();
+    let client_of_proxy = peer("192.0.2.7:4660");
+    assert_eq!(next(&opened), (client_of_proxy, Some(client_of_proxy)));
+    client.write_all(b"echo").unwrap();
+    assert_eq!(read(&client, 4), b"echo");
+}
+
+#[test]
+fn a_socket_that_leaves_is_of_its_own_kind_whoever_its_client_is() {
+    let dir = TempDir::new();
+    let path = dir.path().join("x.sock");
+    let stage = |endpoint: &str, proxies| {
+        let options = ListenOptions::new().proxy_protocol(proxies);
+        Stage::listen(builder(1), endpoint, options, |probe| probe)
+    };
+    let detached = |stage: &Stage| {
+        let (send, detached) = channel();
+        stage.accepted().tell(move |ctx| {
+            ctx.detach(move |detached| drop(send.send(detached)))?;
+            Ok(())
+        });
+        next(&detached)
+    };
+    let nobody = ProxyProtocol::trusting(Vec::<String>::new()).unwrap();
+    let unix = stage(&format!("unix:{}", path.display()), nobody);
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.write_all(V1).unwrap();
+    let error = detached(&unix).into_tcp_stream().unwrap_err();
+    let stream = error.into_detached().into_unix_stream().unwrap();
+    (&stream).write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+
+    let tcp = stage("127.0.0.1:0", loopback());
+    let mut client = connect(&tcp.listener);
+    client.write_all(&v2(0x21, 0x31, &[b'/'; 216])).unwrap();
+    let error = detached(&tcp).into_unix_stream().unwrap_err();
+    let stream = error.into_detached().into_tcp_stream().unwrap();
+    assert_eq!(stream.peer_addr().unwrap(), client.local_addr().unwrap());
+}
+
 /// Whatever the pieces in which it comes, and whatever becomes of the connection, a header is whole
 /// or nobody is made.
 #[test]

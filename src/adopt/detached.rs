@@ -28,7 +28,8 @@ pub struct Detached {
     pub unread: Bytes,
     /// Bytes that the actor wrote and the kernel has not taken: to be sent before anything else.
     pub unwritten: Bytes,
-    /// Who is at the other end.
+    /// Who is at the other end, as the actor saw it: the client of a
+    /// [proxy](crate::ListenOptions::proxy_protocol).
     pub peer: Peer,
     /// Our side's address; `None` where the kernel would not say.
     pub local: Option<Endpoint>,
@@ -116,9 +117,9 @@ impl Detached {
     ///
     /// For a Unix socket, and as [`into_fd`](Detached::into_fd). It comes back in the error.
     pub fn into_tcp_stream(self) -> Result<TcpStream, DetachedError> {
-        match self.peer {
-            Peer::Tcp(_) => self.into_fd().map(TcpStream::from),
-            _ => Err(self.wrong_kind(DetachedErrorKind::NotTcp)),
+        match self.is_unix() {
+            Some(true) => Err(self.wrong_kind(DetachedErrorKind::NotTcp)),
+            _ => self.into_fd().map(TcpStream::from),
         }
     }
 
@@ -129,10 +130,15 @@ impl Detached {
     ///
     /// For a TCP socket, and as [`into_fd`](Detached::into_fd). It comes back in the error.
     pub fn into_unix_stream(self) -> Result<UnixStream, DetachedError> {
-        match self.peer {
-            Peer::Unix => self.into_fd().map(UnixStream::from),
-            _ => Err(self.wrong_kind(DetachedErrorKind::NotUnix)),
+        match self.is_unix() {
+            Some(false) => Err(self.wrong_kind(DetachedErrorKind::NotUnix)),
+            _ => self.into_fd().map(UnixStream::from),
         }
+    }
+
+    /// Not by the peer, which a proxy may have named.
+    fn is_unix(&self) -> Option<bool> {
+        self.as_fd().map(descriptor::is_unix)
     }
 
     fn wrong_kind(self, kind: DetachedErrorKind) -> DetachedError {

@@ -23,7 +23,8 @@ impl Handle {
     /// [`Detached`](crate::Detached) with the bytes that were under way; or a `UdpSocket` or
     /// `UnixDatagram`, whose actor is one for [datagrams](crate::Actor::datagram). It is made
     /// non-blocking, for all who share it, and close-on-exec; its other options stay as they are. (But
-    /// for IP_RECVERR of a UDP socket, which is switched off: nobody reads its queue here.)
+    /// for SO_LINGER, by which a close would block the poller, and IP_RECVERR of a UDP socket, whose
+    /// queue nobody reads here: both are switched off.)
     ///
     /// May be called inside a callback: the few system calls that it makes do not wait.
     ///

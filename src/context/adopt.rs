@@ -27,7 +27,11 @@ impl<A: Actor> Context<'_, A> {
     /// dropped without being called.
     ///
     /// An actor inside another (an adapter) detaches the socket of the outer one, with the bytes as
-    /// they are on the line.
+    /// they are on the line. What an adapter has taken from it already goes with the actor: of a
+    /// WebSocket message the frames before the last.
+    ///
+    /// A part of a [file](Context::write_file) that waits cannot go along: then the connection ends
+    /// with [`CloseReason::Io`](crate::CloseReason::Io), and `take` is not called.
     ///
     /// # Errors
     ///

@@ -9,6 +9,7 @@ use libc::{SOL_SOCKET, c_int, socklen_t};
 use super::addr::{Peer, SockAddr};
 use super::platform;
 use super::selector::Interest;
+use super::socket::set_option;
 
 /// What a descriptor is.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +57,11 @@ pub(crate) fn find(fd: BorrowedFd<'_>) -> io::Result<Found> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether `fd` is a Unix socket.
+pub(crate) fn is_unix(fd: BorrowedFd<'_>) -> bool {
+    matches!(platform::family(fd), Ok(libc::AF_UNIX))
 }
 
 pub(crate) use super::socket::local_addr;
@@ -144,6 +150,17 @@ pub(crate) fn set_cloexec(fd: BorrowedFd<'_>) -> io::Result<()> {
         unsafe { syscall!(fcntl(fd.as_raw_fd(), libc::F_SETFD, flags)) }?;
     }
     Ok(())
+}
+
+/// Lets no close of this socket wait in the kernel, nor of what it accepts: whoever had it before may
+/// have given it a linger time.
+pub(crate) fn clear_linger(fd: BorrowedFd<'_>) {
+    let off = libc::linger {
+        l_onoff: 0,
+        l_linger: 0,
+    };
+    // Refused by some systems where the connection has ended: then there is nothing to wait for.
+    let _ = set_option(fd, SOL_SOCKET, libc::SO_LINGER, off);
 }
 
 /// An option of a socket whose value is an integer.

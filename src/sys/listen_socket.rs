@@ -174,6 +174,7 @@ impl ListenSocket {
     ) -> io::Result<ListenSocket> {
         descriptor::set_cloexec(fd.as_fd())?;
         descriptor::set_nonblocking(fd.as_fd(), true)?;
+        descriptor::clear_linger(fd.as_fd());
         options.apply(fd.as_fd(), Role::Listener)?;
         // A file that has gone meanwhile need not be removed.
         let path = file.and_then(|(path, is_ours)| UnixPath::taken_over(path, is_ours).ok());
