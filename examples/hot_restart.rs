@@ -85,31 +85,24 @@ fn main() -> Result<(), support::Error> {
         listening = listening.balance(Balance::PerPoller);
     }
 
-    let taken = Handover::take(&path, PATIENCE).map_err(io::Error::from)?;
-    let (listener, mut handover, then) = match taken {
-        Some(mut inherited) => {
-            let old = inherited.pid();
-            let sockets = inherited.take("echo").ok_or_else(|| {
-                io::Error::other("the server that runs there has another listener")
-            })?;
-            let listener = system
-                .listen_from(sockets, listening, make)
-                .map_err(io::Error::from)?;
-            let then = format!("; it has replaced process {old}");
-            (
-                listener,
-                inherited.confirm().map_err(io::Error::from)?,
-                then,
-            )
+    // Whether this is the first, or replaces one that runs.
+    let mut inherited = Handover::take(&path, PATIENCE).map_err(io::Error::from)?;
+    let sockets = inherited.as_mut().and_then(|old| old.take("echo"));
+    let listener = match sockets {
+        Some(sockets) => system
+            .listen_from(sockets, listening, make)
+            .map_err(io::Error::from)?,
+        // Nor has one that is about to end, and serves none but those that it has.
+        None => system.listen_with(options.common.addr.as_str(), listening, make)?,
+    };
+    let (mut handover, then) = match inherited {
+        Some(inherited) => {
+            let then = format!("; it has replaced process {}", inherited.pid());
+            (inherited.confirm().map_err(io::Error::from)?, then)
         }
         None => {
-            let listener = system.listen_with(options.common.addr.as_str(), listening, make)?;
             let then = ", then start this again beside it".to_owned();
-            (
-                listener,
-                Handover::offer(&path).map_err(io::Error::from)?,
-                then,
-            )
+            (Handover::offer(&path).map_err(io::Error::from)?, then)
         }
     };
     handover.add("echo", &listener);

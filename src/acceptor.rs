@@ -153,7 +153,9 @@ impl Acceptor {
         });
         let listener = self.listeners[place].as_ref();
         let entrance = listener.and_then(Listener::entrance);
-        if entrance.is_some_and(|entrance| entrance.status.is_to_close()) {
+        let is_to_close = entrance.is_some_and(|entrance| entrance.status.is_to_close());
+        // What was asked for, or a stop, while nobody here had the socket.
+        if is_to_close || hosts.stop.is_some() {
             return self.close_at(place, hosts);
         }
         self.restock(place, hosts);

@@ -17,16 +17,15 @@
 //!     let path = "/run/echo.handover";
 //!     let options = ListenOptions::new();
 //!     // Whether this is the first, or replaces one that runs.
-//!     let (listener, mut handover) = match Handover::take(path, Duration::from_secs(10))? {
-//!         Some(mut inherited) => {
-//!             let sockets = inherited.take("echo").expect("the other one has it, too");
-//!             let listener = system.listen_from(sockets, options, |_peer| Echo)?;
-//!             (listener, inherited.confirm()?)
-//!         }
-//!         None => {
-//!             let listener = system.listen_with("127.0.0.1:9000", options, |_peer| Echo)?;
-//!             (listener, Handover::offer(path)?)
-//!         }
+//!     let mut inherited = Handover::take(path, Duration::from_secs(10))?;
+//!     let sockets = inherited.as_mut().and_then(|old| old.take("echo"));
+//!     let listener = match sockets {
+//!         Some(sockets) => system.listen_from(sockets, options, |_peer| Echo)?,
+//!         None => system.listen_with("127.0.0.1:9000", options, |_peer| Echo)?,
+//!     };
+//!     let mut handover = match inherited {
+//!         Some(inherited) => inherited.confirm()?,
+//!         None => Handover::offer(path)?,
 //!     };
 //!     // From now on this one can be replaced.
 //!     handover.add("echo", &listener);
@@ -49,11 +48,20 @@
 //! | the new one dies between its confirmation and its last word | the old one takes its sockets back and goes on; nobody who waits is reset |
 //! | the old one dies before the new one has all sockets | [`take`](Handover::take) fails with [`HandoverError::Lost`]; trying again finds nobody, which is a first start |
 //! | the old one dies later | the new one serves: [`confirm`](Inherited::confirm) is well without it |
+//! | the old one is about to end by itself: stopped, its listeners closed | there is nothing to [take](Inherited::take): the new one listens anew, and has its offer from [`confirm`](Inherited::confirm) |
 //! | the old one is stopped before the confirmation | the new one serves what is TCP; the file of a Unix socket has gone with the old one's listener, and nobody finds the new one: stop it when it has been replaced, not before |
 //! | the old one gives up waiting, for the confirmation or the last word | it says so, and `confirm` fails with [`HandoverError::Refused`]: the new one is to end |
 //! | another user's process asks, or offers | [`HandoverError::Permission`]; both sides look |
 //! | the two speak different versions | [`HandoverError::Version`], and the old one goes on |
 //! | several are started at once | one after the other: the second replaces the first |
+//!
+//! # Under systemd
+//!
+//! A handover needs nobody but the two processes. systemd has to be told which of them the service is
+//! from then on (`NotifyAccess=all` in the unit, `MAINPID=` by sd_notify(3) from the new one), or it
+//! takes the old one's end for that of the service and ends the new one with it. Where connects may
+//! wait for as long as a start takes, let it hold the sockets instead:
+//! [socket activation](crate::activation).
 
 mod error;
 mod sockets;
@@ -458,7 +466,8 @@ impl Inherited {
     }
 
     /// Takes a listener by its name, for [`System::listen_from`](crate::System::listen_from), which
-    /// may begin at once: until the confirmation both processes accept.
+    /// may begin at once: until the confirmation both processes accept. `None` where the other one
+    /// has none of this name, or none any more: listen anew.
     ///
     /// The file of a Unix socket is removed by the listener in the end, as if it had been bound here.
     pub fn take(&mut self, name: &str) -> Option<ListenSockets> {

@@ -345,7 +345,6 @@ impl Poller {
                 self.hosts.arriving = ticket;
                 self.hosts.adopt(&origin, socket, peer);
             }
-            Command::Listen { .. } if self.hosts.stop.is_some() => {}
             Command::Listen { socket, opened } => {
                 self.acceptor.listen(socket, opened, &mut self.hosts)
             }

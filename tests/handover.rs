@@ -779,17 +779,10 @@ fn a_callback_may_not_block_on_a_handover() {
     assert!(next(&told), "it panics rather than block a poller");
 }
 
-#[test]
-fn a_close_that_comes_while_another_process_has_the_sockets_holds_when_they_come_back() {
-    let dir = TempDir::new();
-    let path = dir.join("handover");
-    let system = builder(1).build().unwrap();
-    let listener = system.listen("127.0.0.1:0", |_| Server("one")).unwrap();
-    let addr = tcp(&listener);
-    let handover = Handover::offer(&path).unwrap();
-    let old = offer(system, handover, &[("web", &listener)]);
-    // A successor by hand: it confirms, and dies before its last word.
-    let mut stream = UnixStream::connect(&path).unwrap();
+/// A successor by hand, which has confirmed and not said its last word: the sockets are in nobody's
+/// hands but its own.
+fn confirmed(path: &Path) -> UnixStream {
+    let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
         .write_all(&frame(b"HGRNROOM\0\x01\0\x01\0\0\0"))
@@ -804,9 +797,73 @@ fn a_close_that_comes_while_another_process_has_the_sockets_holds_when_they_come
     while said(&stream) != b"E" {}
     stream.write_all(&frame(b"C")).unwrap();
     assert_eq!(said(&stream), b"R", "it accepts no more");
+    stream
+}
+
+#[test]
+fn a_close_that_comes_while_another_process_has_the_sockets_holds_when_they_come_back() {
+    let dir = TempDir::new();
+    let path = dir.join("handover");
+    let system = builder(1).build().unwrap();
+    let listener = system.listen("127.0.0.1:0", |_| Server("one")).unwrap();
+    let addr = tcp(&listener);
+    let handover = Handover::offer(&path).unwrap();
+    let old = offer(system, handover, &[("web", &listener)]);
+    let dies = confirmed(&path);
     listener.close();
-    drop(stream);
+    drop(dies);
     listener.wait_closed(TIMEOUT).expect("it was asked to");
     nobody_listens(|| TcpStream::connect(addr).is_err());
     old.canceller.cancel();
+}
+
+/// Waits until the system has begun to stop.
+#[track_caller]
+fn is_stopping(system: &System) {
+    wait_until("it stops", || {
+        system.listen("127.0.0.1:0", |_| Server("late")).is_err()
+    });
+}
+
+#[test]
+fn whoever_waits_is_served_when_the_sockets_come_back_to_a_system_that_stops() {
+    let dir = TempDir::new();
+    let path = dir.join("handover");
+    let (old, addr) = first(&path, ListenOptions::new(), 1);
+    // Stays, so that the stop takes its time.
+    let guest = connect(addr);
+    assert_eq!(read(&guest, 3), b"one");
+    let dies = confirmed(&path);
+    let waits = connect(addr);
+    old.system.handle().stop(Duration::from_secs(3600));
+    is_stopping(&old.system);
+    drop(dies);
+    assert_eq!(read(&waits, 3), b"one");
+    nobody_listens(|| TcpStream::connect(addr).is_err());
+    old.canceller.cancel();
+}
+
+#[test]
+fn a_server_that_has_closed_its_listeners_is_replaced_by_one_that_listens_anew() {
+    let dir = TempDir::new();
+    let path = dir.join("handover");
+    let (old, addr) = first(&path, ListenOptions::new(), 1);
+    let mut guest = connect(addr);
+    assert_eq!(read(&guest, 3), b"one");
+    // As at a signal, while its clients have time to leave.
+    old.system.handle().stop(Duration::from_secs(3600));
+    is_stopping(&old.system);
+    let mut inherited = take(&path);
+    assert!(inherited.take("web").is_none());
+    let new = builder(1).build().unwrap();
+    let listener = new.listen(addr, |_| Server("two")).unwrap();
+    let handover = inherited.confirm().unwrap();
+    old.waits.join().unwrap().unwrap();
+    assert_eq!(read(connect(addr), 3), b"two");
+    guest.write_all(b"still served").unwrap();
+    assert_eq!(read(&guest, 12), b"still served");
+    // The next one finds the new one, with its listener.
+    let new = offer(new, handover, &[("web", &listener)]);
+    assert_eq!(take(&path).names().collect::<Vec<_>>(), ["web"]);
+    new.canceller.cancel();
 }
