@@ -18,6 +18,11 @@
 
 enum { EVENTS_MAX = 1024, READ_BYTES = 64 * 1024, DESCRIPTORS_MAX = 65536, BACKLOG = 4096, ACCEPTS_PER_TURN = 256 };
 
+/* Connections are watched level-triggered; compiled with -DEDGE=EPOLLET edge-triggered, to compare the two. */
+#ifndef EDGE
+#define EDGE 0
+#endif
+
 static int epoll_fd;
 
 static void fail(const char *operation) {
@@ -43,7 +48,7 @@ static int accept_connection(int listener) {
             close(fd);
             continue;
         }
-        set_interest(EPOLL_CTL_ADD, fd, EPOLLIN);
+        set_interest(EPOLL_CTL_ADD, fd, EPOLLIN | EDGE);
         return fd;
     }
 }
