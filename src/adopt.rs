@@ -134,11 +134,12 @@ impl Adoptable {
                 Err(AdoptErrorKind::Datagram)
             }
             (Found::Datagram, _) => {
-                let mut options = options.datagrams.clone();
+                let options = options.datagrams.clone();
                 let taken = DatagramSocket::take_over(fd, &options.how(1));
-                let (socket, connected) = taken.map_err(AdoptErrorKind::Io)?;
-                options.connect = connected;
-                Ok(Looked::Datagrams(socket, options))
+                Ok(Looked::Datagrams(
+                    taken.map_err(AdoptErrorKind::Io)?,
+                    options,
+                ))
             }
             (Found::OtherSocket, _) => Err(AdoptErrorKind::OtherSocket),
             (Found::NoSocket(what), _) => Err(AdoptErrorKind::NoSocket(what)),

@@ -12,7 +12,7 @@ use crate::addr::Addr;
 use crate::call::{Call, Hosted, Wants};
 use crate::context::Context;
 use crate::flags::Flags;
-use crate::outbox::{ENTRY, Outbox};
+use crate::outbox::{ENTRY, Outbox, Refusing};
 use crate::registry::{ActorKey, Counters};
 use crate::sys::{
     Arrived, DatagramAddr, DatagramBind, DatagramOption, DatagramSocket, Destination, Family,
@@ -93,7 +93,8 @@ impl<'a> Datagram<'a> {
 pub enum DatagramFailure {
     /// A datagram was not sent, and will not be: it is longer than the path or the socket allows,
     /// the address cannot be reached from here, or may not be (a broadcast without
-    /// [`DatagramOption::Broadcast`]), or, for a Unix socket, nobody is bound there.
+    /// [`DatagramOption::Broadcast`]), or, for a Unix socket, nobody is bound there, or who is does
+    /// not read ([`DatagramOptions::queue_max`]).
     NotSent {
         /// Where it was to go; `None` for where the socket is connected to.
         to: Option<DatagramAddr>,
@@ -228,6 +229,13 @@ impl DatagramOptions {
     /// datagram past that is dropped, [counted](crate::Stats::datagrams_dropped), and told by the
     /// `false` that [`Context::send_to`] returns; when a quarter of it is left,
     /// [`drained`](Actor::drained) is called.
+    ///
+    /// Over a Unix socket that is not connected, what waits for receivers that do not read has half of
+    /// it, and each of those no more than is left to the others: a datagram past that is
+    /// [not sent](DatagramFailure::NotSent), of kind `WouldBlock`. The others are served meanwhile, as
+    /// long as the kernel has room: it counts what receivers have not read against the sender's
+    /// [`send_buffer`](SocketOptions::send_buffer), some 200 KiB by default. A server that answers
+    /// whoever asks makes that large.
     #[must_use]
     pub fn queue_max(mut self, bytes: usize) -> Self {
         self.queue_max = bytes;
@@ -340,13 +348,17 @@ pub(crate) struct Datagrams {
     pub(crate) datagram_max: usize,
     pub(crate) queue_max: usize,
     pub(crate) outbox: Outbox,
+    /// What waits for receivers that took nothing more: of an unconnected Unix socket.
+    pub(crate) refusing: Refusing,
     /// How much was in the outbox when the callback at work first sent something.
     pub(crate) mark: usize,
     /// What the actor wants to be set, each behind so many of the datagrams that wait.
     pub(crate) wanted: Vec<(usize, DatagramOption)>,
     /// What had been received when the actor paused.
     pub(crate) held: VecDeque<Held>,
-    /// Whether a timer will try receivers again that took nothing more, and after how long.
+    /// Whether a timer will send what one turn has left.
+    pub(crate) rests: bool,
+    /// Whether one will try receivers again that took nothing more, and after how long.
     pub(crate) retries: bool,
     pub(crate) retry_after: Duration,
     /// What it is to be told.
@@ -358,6 +370,11 @@ pub(crate) struct Datagrams {
 const FAILURES_MAX: usize = 64;
 
 impl Datagrams {
+    /// How much waits, as [`DatagramOptions::queue_max`] counts it.
+    pub(crate) fn queued(&self) -> usize {
+        self.outbox.size() + self.refusing.size()
+    }
+
     pub(crate) fn fail(&mut self, failure: DatagramFailure) {
         if self.failures.len() < FAILURES_MAX {
             self.failures.push(failure);
@@ -416,7 +433,7 @@ impl Call {
             to.is_some() || datagrams.connected.is_some(),
             "{operation}: this datagram socket is not connected; use send_to"
         );
-        let size = datagrams.outbox.size() + bytes.len() + ENTRY;
+        let size = datagrams.queued() + bytes.len() + ENTRY;
         if size <= datagrams.queue_max {
             datagrams.outbox.push(to, from, bytes);
             return true;
@@ -603,7 +620,7 @@ impl<A: Actor> Context<'_, A> {
     #[must_use]
     pub fn datagrams_queued(&self) -> usize {
         let known = self.call.datagrams.get(&self.call.key.index());
-        known.map_or(0, |known| known.outbox.size())
+        known.map_or(0, Datagrams::queued)
     }
 
     /// Joins a multicast group: a short form of [`set_datagram_option`](Context::set_datagram_option).

@@ -28,6 +28,8 @@ pub(crate) enum Watch {
     Linger,
     /// Datagrams wait for receivers that took nothing more.
     DatagramRetry,
+    /// More datagrams wait than one turn sends.
+    DatagramRest,
     /// A close waits for datagrams to leave.
     DatagramClose,
     /// A connect under way.

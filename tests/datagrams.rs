@@ -38,6 +38,11 @@ fn has_ipv6() -> bool {
     has_ipv6
 }
 
+/// Nobody here has it any more; a process that another test starts may, until it runs its program.
+fn wait_until_free(addr: SocketAddr) {
+    wait_until("its port is free", || UdpSocket::bind(addr).is_ok());
+}
+
 fn v4(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
@@ -404,6 +409,40 @@ fn a_connected_socket_hears_its_peer_alone_and_each_write_is_a_datagram() {
     assert_eq!(recv(&peer).0, b"hello", "answered");
 }
 
+/// The kernel takes more than one form of an address, and tells its own.
+#[test]
+fn a_connected_socket_hears_its_peer_however_that_was_written() {
+    for (bound, peer, to) in [
+        ("0.0.0.0:0", "127.0.0.1:0", "0.0.0.0"),
+        ("[::]:0", "[::1]:0", "::"),
+        ("[::]:0", "127.0.0.1:0", "::ffff:127.0.0.1"),
+        ("[::]:0", "127.0.0.1:0", "127.0.0.1"),
+    ] {
+        if bound.contains("::") && !has_ipv6() {
+            continue;
+        }
+        let peer = client(peer);
+        let port = peer.local_addr().unwrap().port();
+        let to = SocketAddr::new(to.parse().unwrap(), port);
+        let client = Server::with(bound, DatagramOptions::new().connect(to), 1);
+        client.tell(|ctx| {
+            assert!(ctx.send("hello"));
+            Ok(())
+        });
+        let (bytes, from) = recv(&peer);
+        assert_eq!(bytes, b"hello");
+        peer.send_to(b"back", from).unwrap();
+        let heard = client.heard();
+        assert_eq!((&heard.bytes[..], heard.from), (&b"back"[..], own(&peer)));
+    }
+    let system = builder(1).build().unwrap();
+    let (sender, _events) = channel();
+    let options = DatagramOptions::new().connect(v4(0));
+    let bound = system.bind_datagram_with("127.0.0.1:0", options, move || Talker::new(&sender));
+    let text = bound.expect_err("nobody has port 0").to_string();
+    assert!(text.contains("connect to 127.0.0.1:0"), "{text}");
+}
+
 #[test]
 fn what_a_datagram_socket_has_not_is_a_callers_error() {
     for (job, text) in [
@@ -569,7 +608,7 @@ fn a_panic_ends_its_actor_and_what_it_sent_but_not_what_others_were_answered() {
     wait_until("the socket is closed", || {
         server.system.stats().connections == 0
     });
-    UdpSocket::bind(server.addr()).expect("its port is free");
+    wait_until_free(server.addr());
 }
 
 /// Answers with the number of its life; binds the next one when it ends by a panic.
@@ -602,6 +641,15 @@ impl Actor for Phoenix {
 
 #[test]
 fn who_ends_by_a_panic_may_bind_the_next_one_to_its_port() {
+    // Where nobody else starts a process: that has all descriptors, until it runs its program.
+    util::in_child(
+        "who_ends_by_a_panic_may_bind_the_next_one_to_its_port",
+        1024,
+        binds_the_next_one,
+    );
+}
+
+fn binds_the_next_one() {
     for (pollers, options) in [
         (1, DatagramOptions::new()),
         (3, DatagramOptions::new().shared(true)),
@@ -736,9 +784,16 @@ fn a_socket_is_closed_by_its_address_and_its_port_is_free() {
     assert_eq!(recv(&client).0, b"last");
     wait_until("both are closed", || server.system.stats().connections == 0);
     let (sender, _events) = channel();
-    let again = server
-        .system
-        .bind_datagram(server.addr(), move || Talker::new(&sender));
+    let mut again = None;
+    // A process that another test starts may have it, until it runs its program.
+    wait_until("its port is free", || {
+        let sender = sender.clone();
+        let bound = server
+            .system
+            .bind_datagram(server.addr(), move || Talker::new(&sender));
+        again = bound.ok();
+        again.is_some()
+    });
     assert_eq!(again.unwrap().local_addr(), server.sockets.local_addr());
 }
 
@@ -774,7 +829,7 @@ fn a_factory_that_panics_leaves_nothing_behind() {
     wait_until("the socket is closed", || system.stats().connections == 0);
     assert_eq!(system.stats().panics, 1);
     assert!(sockets.addrs()[0].send(Box::new(|_| Ok(()))).is_err());
-    UdpSocket::bind(sockets.local_addr().udp().unwrap()).expect("its port is free");
+    wait_until_free(sockets.local_addr().udp().unwrap());
 }
 
 #[test]

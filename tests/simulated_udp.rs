@@ -294,19 +294,57 @@ fn a_test_plays_clients_by_hand_and_groups_are_heard() {
     });
 }
 
-/// Sends numbers to a path at once, and writes down what it hears.
+/// Greets whom it is connected to, and counts what it hears of that.
+struct Greeter(Arc<AtomicU64>);
+
+impl Actor for Greeter {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.send("hello");
+        Ok(())
+    }
+
+    fn datagram(&mut self, _: Datagram<'_>, _: &mut Context<'_, Self>) -> Outcome {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_connected_socket_hears_its_peer_however_that_was_written() {
+    let mut simulation = Simulation::new(0);
+    let system = simulation.system(System::builder().pollers(1));
+    let heard = Arc::new(AtomicU64::new(0));
+    for (hub, own, to) in [
+        ("127.0.0.1:7000", "127.0.0.1:0", "0.0.0.0:7000"),
+        ("[::1]:7000", "[::1]:0", "[::]:7000"),
+        ("10.0.0.1:7000", "[::]:0", "[::ffff:10.0.0.1]:7000"),
+    ] {
+        system.bind_datagram(hub, Hub::default).unwrap();
+        let options = DatagramOptions::new().connect(to.parse::<SocketAddr>().unwrap());
+        let heard = heard.clone();
+        let make = move || Greeter(heard.clone());
+        system.bind_datagram_with(own, options, make).unwrap();
+    }
+    simulation.run_for(Duration::from_secs(1));
+    assert_eq!(heard.load(Ordering::Relaxed), 3);
+}
+
+/// Sends numbers to all of some paths at once, and writes down what it hears.
 struct Numbers {
-    to: Option<&'static str>,
+    to: &'static [&'static str],
     heard: Arc<Mutex<Vec<u64>>>,
-    pauses: bool,
+    /// For how long it reads nothing more behind each.
+    pauses: Option<Duration>,
 }
 
 impl Actor for Numbers {
     type Message = ();
 
     fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        if let Some(to) = self.to {
-            for n in 0..200_u64 {
+        for n in 0..200_u64 {
+            for to in self.to {
                 assert!(ctx.send_to(std::path::Path::new(to), n.to_string()));
             }
         }
@@ -318,9 +356,9 @@ impl Actor for Numbers {
             .lock()
             .unwrap()
             .push(std::str::from_utf8(datagram.bytes())?.parse()?);
-        if self.pauses {
+        if let Some(after) = self.pauses {
             ctx.pause();
-            ctx.set_timer(Duration::from_millis(7));
+            ctx.set_timer(after);
         }
         Ok(())
     }
@@ -338,8 +376,8 @@ fn over_unix_sockets_nothing_is_lost_however_slow_the_receiver() {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let system = simulation.system(System::builder().pollers(2));
         for (path, to, pauses) in [
-            ("unix:/run/slow", None, true),
-            ("unix:/run/from", Some("/run/slow"), false),
+            ("unix:/run/slow", &[][..], Some(Duration::from_millis(7))),
+            ("unix:/run/from", &["/run/slow"], None),
         ] {
             let heard = heard.clone();
             let make = move || Numbers {
@@ -352,6 +390,45 @@ fn over_unix_sockets_nothing_is_lost_however_slow_the_receiver() {
         let all = || heard.lock().unwrap().len() == 200;
         simulation.run_until(Duration::from_secs(300), |_| all());
         assert!(heard.lock().unwrap().iter().copied().eq(0..200));
+        simulation.finish(Duration::from_secs(5));
+    });
+}
+
+#[test]
+fn who_never_reads_holds_up_none_of_the_others() {
+    const STUCK: [&str; 3] = ["unix:/run/a", "unix:/run/b", "unix:/run/c"];
+    for_each_seed(30, |simulation| {
+        simulation.faults(Faults::all().without(Fault::Busy).without(Fault::NoMemory));
+        let system = simulation.system(System::builder().pollers(2));
+        let listener = |path, pauses| {
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let of = heard.clone();
+            let make = move || Numbers {
+                to: &[],
+                heard: of.clone(),
+                pauses: Some(pauses),
+            };
+            system.bind_datagram(path, make).unwrap();
+            heard
+        };
+        let stuck = STUCK.map(|path| listener(path, Duration::from_secs(3600)));
+        let slow = listener("unix:/run/d", Duration::from_millis(7));
+        let make = || Numbers {
+            to: &["/run/a", "/run/b", "/run/c", "/run/d"],
+            heard: Arc::default(),
+            pauses: None,
+        };
+        // Half of it for the four, of which each has as much as is left.
+        let options = DatagramOptions::new().queue_max(2 * 5 * 200 * 70);
+        system
+            .bind_datagram_with("unix:/run/from", options, make)
+            .unwrap();
+        let all = || slow.lock().unwrap().len() == 200;
+        simulation.run_until(Duration::from_secs(300), |_| all());
+        assert!(slow.lock().unwrap().iter().copied().eq(0..200));
+        for heard in &stuck {
+            assert!(heard.lock().unwrap().len() < 20);
+        }
         simulation.finish(Duration::from_secs(5));
     });
 }

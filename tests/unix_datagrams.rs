@@ -231,6 +231,74 @@ fn a_receiver_that_does_not_read_holds_up_nobody_else_and_loses_nothing() {
 }
 
 #[test]
+fn however_many_do_not_read_the_others_are_served() {
+    let dir = TempDir::new();
+    let server = server(&dir.path().join("server"));
+    let stuck: Vec<PathBuf> = (0..20)
+        .map(|n| dir.path().join(format!("stuck-{n}")))
+        .collect();
+    let receivers: Vec<UnixDatagram> = stuck.iter().map(|path| bind(path)).collect();
+    let quick = bind(&dir.path().join("quick"));
+    let (to_quick, count) = (dir.path().join("quick"), room_of_a_receiver() + 2);
+    let to_stuck = stuck.clone();
+    server.tell(move |ctx| {
+        for n in 0..count {
+            for to in &to_stuck {
+                assert!(ctx.send_to(&**to, n.to_string()));
+            }
+        }
+        assert!(ctx.send_to(&*to_quick, "before"));
+        Ok(())
+    });
+    assert_eq!(recv(&quick).0, b"before");
+    quick.send_to(b"hello", dir.path().join("server")).unwrap();
+    assert_eq!(recv(&quick).0, b"hello");
+    // And they as soon as they read, each in its order.
+    for receiver in &receivers {
+        for n in 0..count {
+            assert_eq!(recv(receiver).0, n.to_string().into_bytes());
+        }
+    }
+    let stats = server.system.stats();
+    assert_eq!((stats.datagrams_dropped, stats.datagrams_failed), (0, 0));
+}
+
+#[test]
+fn who_asks_and_never_reads_leaves_the_others_their_room() {
+    let dir = TempDir::new();
+    let path = dir.path().join("server");
+    let options = DatagramOptions::new().queue_max(1 << 16);
+    let server = Server::with(&format!("unix:{}", path.display()), options, 1);
+    let deaf = bind(&dir.path().join("deaf"));
+    let quick = bind(&dir.path().join("quick"));
+    // Ten times as much as there is room for; `Talker` insists that each answer is taken.
+    for n in 0..5000 {
+        deaf.send_to(&[0; 64], &path).unwrap();
+        if n % 50 == 0 {
+            quick.send_to(b"hello", &path).unwrap();
+            assert_eq!(recv(&quick).0, b"hello");
+        }
+    }
+    wait_until("all are sent, or wait, or are told", || {
+        server.system.stats().datagrams_received == 5100
+    });
+    let failed = server.events.try_iter().find_map(|event| match event {
+        Event::Failed(DatagramFailure::NotSent { to, error, .. }) => Some((to, error)),
+        _ => None,
+    });
+    let (to, error) = failed.expect("what is beyond its part is told");
+    assert_eq!(to, Some(dir.path().join("deaf").into()));
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    assert!(error.to_string().contains("takes nothing"), "{error}");
+    // What waits for it is there when it reads.
+    let part = (1 << 14) / (64 + 64);
+    for _ in 0..part {
+        assert_eq!(recv(&deaf).0.len(), 64);
+    }
+    assert_eq!(server.system.stats().datagrams_dropped, 0);
+}
+
+#[test]
 fn a_receiver_that_never_reads_costs_no_processor() {
     let dir = TempDir::new();
     let system = System::builder()

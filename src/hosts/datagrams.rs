@@ -12,30 +12,31 @@ use std::time::Duration;
 use crate::actor::CloseReason;
 use crate::call::{Hosted, Wants};
 use crate::datagram::{
-    Binding, Bound, Datagram, DatagramFailure, DatagramOptions, Datagrams, Held,
+    Binding, Bound, Datagram, DatagramCounters, DatagramFailure, DatagramOptions, Datagrams, Held,
 };
 use crate::flags::Flags;
 use crate::hosts::guard::guard;
 use crate::hosts::special::Special;
 use crate::hosts::{Flush, Hosts};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Refusing};
 use crate::registry::{ActorKey, Counters};
 use crate::sys::{
-    Batched, DatagramAddr, DatagramBind, DatagramSocket, Family, Outgoing, ReceiveBatch, SendBatch,
+    Batched, DatagramAddr, DatagramBind, DatagramSocket, Family, ReceiveBatch, SendBatch, Socket,
     is_of_the_past, is_passing,
 };
 use crate::watch::Watch;
 
-/// How many datagrams one flush sends. A system call sends 64 in some 50 microseconds: after about
-/// a millisecond the neighbours have their turn.
-const SENDS_PER_TURN: usize = 1024;
+/// How many datagrams one flush sends, or sets aside, or gives up. A system call sends 64 in some 50
+/// microseconds, and fails in one: after about a millisecond the neighbours have their turn.
+const STEPS_PER_TURN: usize = 1024;
 
 /// How often a datagram is tried again that a socket answers with what became of another. The kernel
 /// tells that once: what fails again at once has failed itself.
 const AGAIN_MAX: u32 = 2;
 
-/// How many receivers that take nothing more one flush of an unconnected Unix socket passes over.
-const REFUSING_MAX: usize = 16;
+/// How many receivers that took nothing more an unconnected Unix socket tries again at a time: each
+/// takes a system call.
+const TRIES_PER_TURN: usize = 64;
 
 /// How long it waits before it tries them again: nothing tells when such a receiver has room. At
 /// first, and at most.
@@ -49,6 +50,83 @@ pub(super) struct DatagramRoom {
     send: Option<Box<SendBatch>>,
     /// Actors that are to be told of failures.
     failed: Vec<ActorKey>,
+}
+
+/// What one flush of a socket does.
+struct Sending<'a> {
+    batch: Box<SendBatch>,
+    socket: &'a Socket,
+    family: Family,
+    is_connected: bool,
+    counters: &'a DatagramCounters,
+    /// How much it has done of what a turn may.
+    steps: usize,
+    /// How often the same has been tried.
+    again: u32,
+    failures: Vec<DatagramFailure>,
+}
+
+impl<'a> Sending<'a> {
+    fn new(
+        batch: Option<Box<SendBatch>>,
+        socket: &'a Socket,
+        known: &Datagrams,
+        counters: &'a DatagramCounters,
+    ) -> Sending<'a> {
+        Sending {
+            batch: batch.unwrap_or_else(|| Box::new(SendBatch::new(Batched::Perhaps))),
+            socket,
+            family: known.family,
+            is_connected: known.connected.is_some(),
+            counters,
+            steps: 0,
+            again: 0,
+            failures: Vec::new(),
+        }
+    }
+
+    /// Sends some of the first `most` of `outbox`, up to the first one that may not be sent to its
+    /// receiver; `false` when the socket refuses.
+    fn send(
+        &mut self,
+        outbox: &mut Outbox,
+        most: usize,
+        may: impl Fn(Option<&DatagramAddr>) -> bool,
+    ) -> bool {
+        let next = outbox.iter().take(most).take_while(|next| may(next.to));
+        match self.batch.send(self.socket, self.family, next) {
+            Ok(count) => {
+                (self.steps, self.again) = (self.steps + count, 0);
+                outbox.remove(count);
+                Counters::add(&self.counters.sent, count as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error)
+                if is_of_the_past(&error, self.is_connected, self.family)
+                    && self.again < AGAIN_MAX =>
+            {
+                self.again += 1;
+                Counters::add(&self.counters.errors, 1);
+                self.failures.push(DatagramFailure::Socket(error));
+            }
+            Err(error) => self.fail(outbox, error),
+        }
+        true
+    }
+
+    /// Gives the first one up.
+    fn fail(&mut self, outbox: &mut Outbox, error: io::Error) {
+        (self.steps, self.again) = (self.steps + 1, 0);
+        Counters::add(&self.counters.failed, 1);
+        if let Some((to, len)) = outbox.pop() {
+            self.failures
+                .push(DatagramFailure::NotSent { to, len, error });
+        }
+    }
+
+    fn end(self) -> (Box<SendBatch>, Vec<DatagramFailure>) {
+        (self.batch, self.failures)
+    }
 }
 
 impl Hosts {
@@ -158,15 +236,17 @@ impl Hosts {
         let datagrams = Datagrams {
             local: socket.local,
             family: socket.family,
-            connected: options.connect,
+            connected: socket.connected,
             datagram_max: options.datagram_max,
             queue_max: options.queue_max,
             outbox: Outbox::default(),
+            refusing: Refusing::default(),
             mark: 0,
             wanted: Vec::new(),
             held: Default::default(),
             failures: Vec::new(),
             failures_more: 0,
+            rests: false,
             retries: false,
             retry_after: RETRY_MIN,
         };
@@ -395,14 +475,14 @@ impl Hosts {
         let Some(known) = self.call.datagrams.get(&key.index()) else {
             return;
         };
-        let (size, low) = (known.outbox.size(), known.queue_max / 4);
+        let is_low = known.outbox.size() <= known.queue_max / 4;
         let flags = &mut self.slots[index].flags;
         if flags.has(Flags::CLOSING) {
-            if size == 0 {
+            if known.queued() == 0 {
                 let reason = self.take_reason(index).unwrap_or(CloseReason::Finished);
                 return self.end(index, reason);
             }
-        } else if size <= low && flags.take(Flags::ABOVE_HIGH) {
+        } else if is_low && flags.take(Flags::ABOVE_HIGH) {
             self.owe(index, Flags::DRAINED);
         }
         self.sync_interest(index);
@@ -418,76 +498,100 @@ impl Hosts {
         if known.outbox.is_empty() {
             return;
         }
-        let send = self.datagrams.send.take();
-        let mut send = send.unwrap_or_else(|| Box::new(SendBatch::new(Batched::Perhaps)));
         let counters = &self.call.registry.door.counters.datagrams;
+        let mut sending = Sending::new(self.datagrams.send.take(), socket, known, counters);
         // An unconnected Unix socket is refused by one receiver and not by the next.
         let each_by_itself = known.family == Family::Unix && known.connected.is_none();
-        let (mut at, mut again, mut sent) = (0, 0, 0);
-        let mut refusing: Vec<DatagramAddr> = Vec::new();
-        let mut failures = Vec::new();
-        let mut end = most.min(known.outbox.len());
-        while at < end && sent < SENDS_PER_TURN {
-            let may = |next: &Outgoing<'_>| next.to.is_none_or(|to| !refusing.contains(to));
-            let next = known.outbox.iter_from(at).take(end - at).take_while(may);
-            match send.send(socket, known.family, next) {
-                // The next one is to a receiver that has just refused.
-                Ok(0) => at += 1,
-                Ok(count) => {
-                    (sent, again) = (sent + count, 0);
-                    known.outbox.remove_at(at, count);
-                    end -= count;
-                    Counters::add(&counters.sent, count as u64);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let to = known.outbox.iter_from(at).next().and_then(|next| next.to);
-                    match to {
-                        Some(to) if each_by_itself && refusing.len() < REFUSING_MAX => {
-                            refusing.push(to.clone());
-                        }
-                        _ if each_by_itself => break,
-                        _ => {
-                            slot.flags.set(Flags::BLOCKED);
-                            break;
-                        }
-                    }
-                }
-                Err(error)
-                    if is_of_the_past(&error, known.connected.is_some(), known.family)
-                        && again < AGAIN_MAX =>
-                {
-                    again += 1;
-                    Counters::add(&counters.errors, 1);
-                    failures.push(DatagramFailure::Socket(error));
-                }
-                Err(error) => {
-                    Counters::add(&counters.failed, 1);
-                    (end, again) = (end - 1, 0);
-                    if let Some((to, len)) = known.outbox.remove(at) {
-                        failures.push(DatagramFailure::NotSent { to, len, error });
-                    }
-                }
+        let stays = known.outbox.len().saturating_sub(most);
+        let mut rests = false;
+        while known.outbox.len() > stays {
+            if sending.steps >= STEPS_PER_TURN {
+                rests = !std::mem::replace(&mut known.rests, true);
+                break;
+            }
+            let (outbox, refusing) = (&mut known.outbox, &mut known.refusing);
+            let first = outbox.iter().next();
+            let is_behind = first.is_some_and(|first| refusing.has(first.to));
+            let most = outbox.len() - stays;
+            if !is_behind && sending.send(outbox, most, |to| !refusing.has(to)) {
+                continue;
+            }
+            if !each_by_itself {
+                slot.flags.set(Flags::BLOCKED);
+                break;
+            }
+            let room = known.queue_max / 2;
+            let first = outbox.iter().next();
+            if first.is_some_and(|first| refusing.push(&first, room)) {
+                sending.steps += 1;
+                outbox.pop();
+            } else {
+                let text = "the receiver takes nothing, and enough waits for it";
+                sending.fail(outbox, io::Error::new(io::ErrorKind::WouldBlock, text));
             }
         }
-        self.datagrams.send = Some(send);
-        let mut again_after = None;
-        if sent >= SENDS_PER_TURN {
-            // The rest in the next turn.
-            again_after = Some(Duration::ZERO);
-        } else if !refusing.is_empty() {
-            known.retry_after = match sent {
-                0 => (2 * known.retry_after).min(RETRY_MAX),
-                _ => RETRY_MIN,
-            };
-            again_after = Some(known.retry_after);
+        let done = sending.end();
+        self.has_sent(index, done);
+        if rests {
+            self.watch_after(index, Watch::DatagramRest, Duration::ZERO);
         }
-        if let Some(after) = again_after
-            && !std::mem::replace(&mut known.retries, true)
-        {
-            self.watch_after(index, Watch::DatagramRetry, after);
-        }
+        self.retry_later(index);
+    }
+
+    fn has_sent(&mut self, index: usize, done: (Box<SendBatch>, Vec<DatagramFailure>)) {
+        let (batch, failures) = done;
+        self.datagrams.send = Some(batch);
         for failure in failures {
             self.note_failure(index, failure);
+        }
+    }
+
+    /// The next turn has come, for what the last one has left.
+    pub(super) fn send_rest(&mut self, index: usize) {
+        if let Some(known) = self.call.datagrams.get_mut(&(index as u32)) {
+            known.rests = false;
+            self.flush_datagrams(index);
+        }
+    }
+
+    /// Tries some of the receivers again that took nothing more; the others the next time.
+    fn send_to_refusing(&mut self, index: usize) {
+        let known = self.call.datagrams.get_mut(&(index as u32));
+        let (Some(socket), Some(known)) = (&self.slots[index].socket, known) else {
+            return;
+        };
+        let counters = &self.call.registry.door.counters.datagrams;
+        let mut sending = Sending::new(self.datagrams.send.take(), socket, known, counters);
+        let mut has_sent = false;
+        // Never all of them, so that each is the first in its turn: the socket may have room for one.
+        let tries = known.refusing.receivers().saturating_sub(1);
+        for _ in 0..tries.clamp(1, TRIES_PER_TURN) {
+            let Some((to, mut outbox)) = known.refusing.take() else {
+                break;
+            };
+            while !outbox.is_empty()
+                && sending.steps < STEPS_PER_TURN
+                && sending.send(&mut outbox, usize::MAX, |_| true)
+            {
+                has_sent = true;
+            }
+            known.refusing.put_back(to, outbox);
+        }
+        known.retry_after = match has_sent {
+            true => RETRY_MIN,
+            false => (2 * known.retry_after).min(RETRY_MAX),
+        };
+        let done = sending.end();
+        self.has_sent(index, done);
+    }
+
+    fn retry_later(&mut self, index: usize) {
+        if let Some(known) = self.call.datagrams.get_mut(&(index as u32))
+            && known.refusing.receivers() > 0
+            && !std::mem::replace(&mut known.retries, true)
+        {
+            let after = known.retry_after;
+            self.watch_after(index, Watch::DatagramRetry, after);
         }
     }
 
@@ -495,6 +599,8 @@ impl Hosts {
     pub(super) fn retry_datagrams(&mut self, index: usize) {
         if let Some(known) = self.call.datagrams.get_mut(&(index as u32)) {
             known.retries = false;
+            self.send_to_refusing(index);
+            self.retry_later(index);
             self.flush_datagrams(index);
         }
     }
@@ -534,9 +640,13 @@ impl Hosts {
     pub(super) fn flush_last(&mut self, index: usize, reason: &CloseReason) {
         if !matches!(reason, CloseReason::Aborted) && !self.slots[index].flags.has(Flags::BLOCKED) {
             self.send_out(index, usize::MAX);
+            self.send_to_refusing(index);
         }
         let known = self.call.datagrams.get_mut(&(index as u32));
-        let lost = known.map_or(0, |known| std::mem::take(&mut known.outbox).len());
+        let lost = known.map_or(0, |known| {
+            let refused = std::mem::take(&mut known.refusing).len();
+            std::mem::take(&mut known.outbox).len() + refused
+        });
         let counters = &self.call.registry.door.counters.datagrams;
         Counters::add(&counters.dropped, lost as u64);
     }

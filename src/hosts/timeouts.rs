@@ -145,6 +145,7 @@ impl Hosts {
             Watch::Handshake => self.handshake_is_late(index),
             Watch::Flush { within } => self.look_at_flush(index, within),
             Watch::DatagramRetry => self.retry_datagrams(index),
+            Watch::DatagramRest => self.send_rest(index),
             Watch::DatagramClose => self.end_datagrams(index),
             Watch::Connect => self.connect_is_due(index),
             Watch::Idle => {

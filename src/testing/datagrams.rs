@@ -41,7 +41,7 @@ impl<A: Actor> Stage<A> {
     /// ```
     pub fn with_datagrams(actor: A, options: DatagramOptions) -> Stage<A> {
         let (mut stage, observed) = Stage::empty(&System::builder(), actor);
-        let (hand, socket) = Hand::pair(DatagramAddr::Udp(LOCAL.into()));
+        let (hand, socket) = Hand::pair(DatagramAddr::Udp(LOCAL.into()), options.connect.clone());
         stage.hand = Some(hand);
         let door = &stage.poller.registry.door;
         door.sockets.fetch_add(1, Ordering::AcqRel);

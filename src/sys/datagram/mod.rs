@@ -21,7 +21,7 @@ use crate::sys::addr::{Endpoint, SockAddr};
 use crate::sys::options::{Role, SocketOptions};
 use crate::sys::platform::{self, SO_REUSEPORT};
 use crate::sys::selector::Source;
-use crate::sys::simulated::{Number, Process};
+use crate::sys::simulated::{self, Number, Process};
 use crate::sys::socket::{Socket, set_option};
 use crate::sys::unix_path::{UnixPath, remove_dead_socket};
 
@@ -119,6 +119,8 @@ pub(crate) struct DatagramSocket {
     pub(crate) socket: Socket,
     pub(crate) local: DatagramAddr,
     pub(crate) family: Family,
+    /// Whom it hears alone, as the kernel tells it: it takes other forms of an address, too.
+    pub(crate) connected: Option<DatagramAddr>,
 }
 
 impl DatagramSocket {
@@ -138,13 +140,9 @@ impl DatagramSocket {
         })
     }
 
-    /// Takes over a datagram socket that is there, bound or not, with the options that `how` says of
-    /// it; whom it is connected to, if to anybody. The file of a Unix socket is left to whoever bound
-    /// it.
-    pub(crate) fn take_over(
-        fd: BorrowedFd<'_>,
-        how: &DatagramBind,
-    ) -> io::Result<(DatagramSocket, Option<DatagramAddr>)> {
+    /// Takes over a datagram socket that is there, bound or not, connected or not, with the options
+    /// that `how` says of it. The file of a Unix socket is left to whoever bound it.
+    pub(crate) fn take_over(fd: BorrowedFd<'_>, how: &DatagramBind) -> io::Result<DatagramSocket> {
         let fd = fd.try_clone_to_owned()?;
         let family = match platform::family(fd.as_fd())? {
             libc::AF_INET => Family::V4,
@@ -164,13 +162,13 @@ impl DatagramSocket {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
             connected => Some(connected?),
         };
-        let socket = DatagramSocket {
+        Ok(DatagramSocket {
             path: None,
             socket: Socket::from(fd),
             local,
             family,
-        };
-        Ok((socket, connected))
+            connected,
+        })
     }
 
     /// Sets an option of a UDP socket.
@@ -202,6 +200,11 @@ enum Turn {
 fn bind_one(addr: &DatagramAddr, how: &DatagramBind, turn: Turn) -> io::Result<DatagramSocket> {
     let family = addr.family();
     if let Some(process) = how.simulated {
+        let connect = how.connect.as_ref().map(simulated::as_kernels_tell);
+        let how = &DatagramBind {
+            connect,
+            ..how.clone()
+        };
         let (number, local) = Number::bind_datagram(addr, how, turn == Turn::Further, process)?;
         let path = matches!(local, DatagramAddr::Unix(_)).then_some(UnixPath::Simulated(number));
         let socket = Socket::simulated(number);
@@ -213,6 +216,7 @@ fn bind_one(addr: &DatagramAddr, how: &DatagramBind, turn: Turn) -> io::Result<D
             socket,
             local,
             family,
+            connected: how.connect.clone(),
         });
     }
     let fd = open(family)?;
@@ -256,10 +260,12 @@ fn bind_one(addr: &DatagramAddr, how: &DatagramBind, turn: Turn) -> io::Result<D
     for option in &how.options {
         options::apply(fd.as_fd(), family, option)?;
     }
-    if let Some(to) = &how.connect {
+    let connected = how.connect.as_ref().map(|to| {
         connect(&fd, &to.sock_addr(family)?)
-            .map_err(|error| io::Error::new(error.kind(), format!("connect to {to}: {error}")))?;
-    }
+            .and_then(|()| peer_addr(fd.as_fd()))
+            .map_err(|error| io::Error::new(error.kind(), format!("connect to {to}: {error}")))
+    });
+    let connected = connected.transpose()?;
     let local = local_addr(fd.as_fd())?;
     let socket = Socket::from(fd);
     Ok(DatagramSocket {
@@ -267,6 +273,7 @@ fn bind_one(addr: &DatagramAddr, how: &DatagramBind, turn: Turn) -> io::Result<D
         socket,
         local,
         family,
+        connected,
     })
 }
 

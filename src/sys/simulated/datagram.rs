@@ -593,6 +593,20 @@ impl Parcel {
     }
 }
 
+/// The peer of a socket that was connected to `addr`: IPv4 as such, and this machine where no other
+/// is named.
+pub(in crate::sys) fn as_kernels_tell(addr: &DatagramAddr) -> DatagramAddr {
+    let Some(udp) = addr.udp() else {
+        return addr.clone();
+    };
+    let ip = match udp.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    DatagramAddr::Udp(SocketAddr::new(ip, udp.port()))
+}
+
 /// Where a datagram is seen to come from.
 fn from_of(local: &DatagramAddr, to: &DatagramAddr, from: Option<IpAddr>) -> DatagramAddr {
     match local.udp() {

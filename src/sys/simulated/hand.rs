@@ -18,7 +18,10 @@ pub(crate) struct Hand {
 
 impl Hand {
     /// A socket to be hosted, and the hands into which all goes that it sends.
-    pub(crate) fn pair(local: DatagramAddr) -> (Hand, DatagramSocket) {
+    pub(crate) fn pair(
+        local: DatagramAddr,
+        connected: Option<DatagramAddr>,
+    ) -> (Hand, DatagramSocket) {
         let (number, network) =
             Network::with(|network| (network.bind_by_hand(local.clone()), network.id()));
         let socket = DatagramSocket {
@@ -26,6 +29,7 @@ impl Hand {
             socket: Socket::simulated(number),
             family: local.family(),
             local,
+            connected,
         };
         let hand = Hand {
             number,

@@ -26,6 +26,7 @@ mod wire;
 mod tests;
 
 pub(crate) use datagram::Parcel;
+pub(super) use datagram::as_kernels_tell;
 pub use faults::{Fault, Faults};
 pub(crate) use hand::Hand;
 pub(in crate::sys) use network::simulate;
