@@ -137,6 +137,12 @@ impl<T: Clone> Timers<T> {
         self.heap.len()
     }
 
+    /// How many were set so far.
+    #[cfg(test)]
+    pub(crate) fn set_so_far(&self) -> u64 {
+        self.order
+    }
+
     /// Sets a timer that fires at `deadline` and then, with a period, at each
     /// `deadline + k * period`.
     ///

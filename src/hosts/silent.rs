@@ -35,6 +35,8 @@ pub(super) struct Silent {
 struct Queue {
     after: Duration,
     waiting: VecDeque<Entry>,
+    /// With more entries than this those who have spoken, or gone, are taken out of it.
+    room: usize,
 }
 
 /// Four bytes where a key and an instant would take 24 between them.
@@ -44,6 +46,12 @@ struct Entry {
     generation: u32,
     /// Milliseconds since the poller's start, wrapping as [`Hosts::active_ms`] does.
     since_ms: u32,
+}
+
+impl Entry {
+    fn key(self) -> ActorKey {
+        ActorKey::new(self.index, self.generation)
+    }
 }
 
 impl Hosts {
@@ -71,19 +79,37 @@ impl Hosts {
         let queues = &mut self.silent.queues;
         let place = queues.iter().position(|queue| queue.after == after);
         let place = place.unwrap_or_else(|| {
-            let waiting = VecDeque::new();
-            queues.push(Queue { after, waiting });
+            queues.push(Queue {
+                after,
+                waiting: VecDeque::new(),
+                room: ROOM_KEPT,
+            });
             queues.len() - 1
         });
-        queues[place].waiting.push_back(Entry {
+        let queue = &mut queues[place];
+        queue.waiting.push_back(Entry {
             index: index as u32,
             generation: slot.generation,
             since_ms,
         });
+        if queue.waiting.len() > queue.room {
+            self.thin_out(place);
+        }
         let due = crate::timers::deadline_after(now, after.saturating_add(after / LATE_BY));
         if self.silent.next.is_none_or(|next| due < next) {
             self.silent.next = Some(due);
         }
+    }
+
+    /// Leaves in a queue who is silent, so that it grows with those and not with all that come and go
+    /// behind one of them. As seldom as the queue doubles: a step or two for each that comes.
+    #[cold]
+    fn thin_out(&mut self, place: usize) {
+        let mut waiting = std::mem::take(&mut self.silent.queues[place].waiting);
+        waiting.retain(|entry| self.has(entry.key(), Flags::SILENT));
+        let queue = &mut self.silent.queues[place];
+        queue.room = ROOM_KEPT.max(2 * waiting.len());
+        queue.waiting = waiting;
     }
 
     /// When a connection may have been silent for too long.
@@ -105,8 +131,7 @@ impl Hosts {
         let mut is_any = false;
         for at in 0..self.silent.queues.len() {
             while let Some(entry) = self.silent.queues[at].waiting.front() {
-                let key = ActorKey::new(entry.index, entry.generation);
-                if self.has(key, Flags::SILENT) {
+                if self.has(entry.key(), Flags::SILENT) {
                     is_any = true;
                     break;
                 }
@@ -135,7 +160,7 @@ impl Hosts {
         let mut queues = std::mem::take(&mut self.silent.queues);
         queues.retain_mut(|queue| {
             while let Some(&entry) = queue.waiting.front() {
-                let key = ActorKey::new(entry.index, entry.generation);
+                let key = entry.key();
                 let since = now_ms.wrapping_sub(entry.since_ms).cast_signed().max(0);
                 let waited = Duration::from_millis(u64::from(since.unsigned_abs()));
                 if !self.has(key, Flags::SILENT) || self.has(key, Flags::CLOSING) {
@@ -167,5 +192,31 @@ impl Hosts {
         queues.append(&mut self.silent.queues);
         self.silent.queues = queues;
         self.silent.next = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::hosts::tests::{adopt, hosts, origin};
+
+    #[test]
+    fn those_who_have_gone_take_no_room_behind_one_who_stays_silent() {
+        let mut hosts = hosts(1);
+        let origin = Arc::new(origin());
+        for _ in 0..10 * ROOM_KEPT {
+            let _wire = adopt(&mut hosts, &origin);
+            hosts.end(1, CloseReason::Finished);
+            hosts.count_freed();
+            hosts.forget_spoken();
+        }
+        let [queue] = &hosts.silent.queues[..] else {
+            panic!("one time, one queue");
+        };
+        assert!(queue.waiting.len() <= ROOM_KEPT + 1);
+        assert!(queue.waiting.capacity() <= 2 * ROOM_KEPT);
+        assert_eq!(queue.waiting[0].index, 0, "who came first is still there");
     }
 }

@@ -288,3 +288,61 @@ fn look_at_input(
     }
     Ok(left)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::actor::{Actor, Outcome};
+    use crate::context::Context;
+    use crate::hosts::tests::{adopt, hosts, origin};
+    use crate::input::Input;
+    use crate::origin::Origin;
+
+    /// Answers whole lines.
+    struct Lines;
+
+    impl Actor for Lines {
+        type Message = ();
+
+        fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+            if input.line(80)?.is_some() {
+                ctx.write("answer\n");
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn with_all_timeouts_on_no_message_sets_a_timer() {
+        let second = Duration::from_secs(1);
+        let options = ConnectionOptions::new()
+            .idle_timeout(60 * second)
+            .least_input_rate(1, 10 * second)
+            .least_output_rate(1, 10 * second);
+        let origin = Arc::new(Origin {
+            make: Box::new(|_| Box::new(Lines)),
+            options,
+            ..origin()
+        });
+        let mut hosts = hosts(0);
+        let wire = adopt(&mut hosts, &origin);
+        // Each has a frame that comes in two parts, and an answer that waits for the socket.
+        let mut set = Vec::new();
+        for _ in 0..100 {
+            wire.set_room(0);
+            for part in [b"half ", b"line\n"] {
+                wire.send(part).unwrap();
+                hosts.receive(0);
+            }
+            assert_eq!(hosts.queued_at(0), 7);
+            wire.set_room(64);
+            hosts.flush(0);
+            assert_eq!(wire.take(), b"answer\n");
+            set.push(hosts.call.timers.set_so_far());
+        }
+        assert_eq!(set[0], 3, "one each: idle, input, output");
+        assert_eq!(set[99], 3);
+    }
+}
