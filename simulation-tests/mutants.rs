@@ -451,7 +451,7 @@ mutants! {
 
     /// The backlog of a listener that closes is reset.
     backlog_is_not_accepted breaks 11 {
-        "acceptor.rs": "for _ in 0..BACKLOG_MAX {" => "for _ in 0..if MUTANT { 0 } else { BACKLOG_MAX } {",
+        "acceptor.rs": "for _ in 0..LAST_ACCEPTS.max(2 * entrance.backlog) {" => "for _ in 0..if MUTANT { 0 } else { LAST_ACCEPTS.max(2 * entrance.backlog) } {",
     }
 
     /// A Unix socket's path stays.

@@ -29,8 +29,9 @@ const REST_MAX: Duration = Duration::from_millis(500);
 /// How often the log is told at most: a server that lives at its limit is in and out of it.
 const SAID_AGAIN: Duration = Duration::from_secs(60);
 
-/// As many connects as a backlog may hold on a usual system, and some.
-const BACKLOG_MAX: usize = 8192;
+/// Connects that a listener accepts at most when it closes, or twice its backlog, if that is more:
+/// others may come meanwhile.
+const LAST_ACCEPTS: usize = 8192;
 
 struct Listener {
     socket: ListenSocket,
@@ -356,7 +357,7 @@ impl Acceptor {
         listener.socket.remove_path();
         let origin = listener.opened.origin.clone();
         if let Some(entrance) = &origin.entrance {
-            for _ in 0..BACKLOG_MAX {
+            for _ in 0..LAST_ACCEPTS.max(2 * entrance.backlog) {
                 match listener.accept(entrance, false, &mut self.spare, hosts) {
                     Step::Next => {}
                     Step::Done | Step::Stop(_) => break,

@@ -82,7 +82,36 @@ pub trait Actor: Sized + 'static {
     /// The peer has shut down its writing side (half-close), and its last byte has been shown.
     ///
     /// The actor may go on writing. The default closes the connection after flushing
-    /// ([`Context::close`]).
+    /// ([`Context::close`]). From here on nothing is read: that the peer has gone altogether is noticed
+    /// by a write, or ends with a [time limit](crate::ConnectionOptions::idle_timeout).
+    ///
+    /// ```
+    /// use greenroom::testing::Stage;
+    /// use greenroom::*;
+    ///
+    /// /// Counts what comes, and answers when that has ended.
+    /// struct Count(usize);
+    ///
+    /// impl Actor for Count {
+    ///     type Message = ();
+    ///
+    ///     fn readable(&mut self, input: &mut Input<'_>, _ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         self.0 += input.take_all().len();
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn read_closed(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         ctx.write(format!("{} bytes\n", self.0));
+    ///         ctx.close();
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut stage = Stage::new(Count(0));
+    /// stage.receive("all that I have");
+    /// stage.half_close();
+    /// assert_eq!(stage.output(), "15 bytes\n");
+    /// ```
     fn read_closed(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         ctx.close();
         Ok(())
@@ -217,8 +246,9 @@ pub trait Actor: Sized + 'static {
     /// the peer has half-closed and that closes it, it was [idle](CloseReason::Idle), its input came
     /// [too slowly](CloseReason::SlowSender) or was [too long](CloseReason::InputTooLong), or the
     /// system's deadline has come and nothing waits in front of the farewell. Not after an abort, a
-    /// reset, a panic, a failure of the socket or a reader that is stuck or too slow, not where the
-    /// writing side was shut down, nor for an actor that is no connection.
+    /// reset, a panic, a failure of the socket, a reader that is stuck or too slow or a client that was
+    /// [silent](CloseReason::Silent) from the start, not where the writing side was shut down, nor for
+    /// an actor that is no connection.
     ///
     /// The close goes on whatever is asked for here, within the time that it has: of an actor that
     /// closes, no input, timer or message follows, only what [`written`](Actor::written) is owed. A

@@ -138,8 +138,8 @@ impl<'a, A: Actor> Context<'a, A> {
     /// Closes the connection when all that was written has left, in this callback also what is
     /// still to be written.
     ///
-    /// No callback but [`closed`](Actor::closed) follows; messages on their way become dead
-    /// letters. The peer gets every byte: see
+    /// No callback follows but [`closing`](Actor::closing), what [`written`](Actor::written) is owed,
+    /// and [`closed`](Actor::closed); messages on their way become dead letters. The peer gets every byte: see
     /// [`ConnectionOptions::linger`](crate::ConnectionOptions::linger). An actor without a socket
     /// ends at once.
     pub fn close(&mut self) {
@@ -153,6 +153,31 @@ impl<'a, A: Actor> Context<'a, A> {
     /// [`NotFlushed`](crate::CloseReason::NotFlushed).
     ///
     /// Of a datagram socket what is left is dropped and counted, and the reason stays.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use greenroom::testing::Stage;
+    /// use greenroom::*;
+    ///
+    /// struct Bye;
+    ///
+    /// impl Actor for Bye {
+    ///     type Message = ();
+    ///
+    ///     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+    ///         input.take_all();
+    ///         ctx.write("bye\n");
+    ///         ctx.close_within(Duration::from_secs(2));
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let mut stage = Stage::new(Bye);
+    /// stage.stall(); // its peer takes nothing
+    /// stage.receive("quit\n");
+    /// stage.advance(Duration::from_secs(2));
+    /// assert!(matches!(stage.reason(), Some(CloseReason::NotFlushed { queued: 4, .. })));
+    /// ```
     pub fn close_within(&mut self, flush: Duration) {
         self.call.close_within = Some(flush);
         self.call.wants.set(Wants::CLOSE);

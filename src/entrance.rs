@@ -63,7 +63,8 @@ impl<'a> Loads<'a> {
         self.listener
     }
 
-    /// How many sockets a poller has, or is about to get, of all listeners.
+    /// How many sockets a poller has, or is about to get: of all listeners, and those that were
+    /// connected, adopted or bound there.
     ///
     /// # Panics
     ///
@@ -127,6 +128,8 @@ pub(crate) struct Entrance {
     pub(crate) source_farewell: Bytes,
     pub(crate) rate: Option<Rate>,
     pub(crate) accepts_per_turn: usize,
+    /// How many connects were to wait at each of its sockets; of one from elsewhere it is not known.
+    pub(crate) backlog: usize,
     /// Who says whose its connections are.
     pub(crate) proxies: Option<ProxyProtocol>,
     /// How its connections are secured, if they are.

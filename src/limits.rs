@@ -143,7 +143,7 @@ pub(crate) struct Ticket {
 const SOURCES_KEPT: usize = 64;
 
 impl Sources {
-    pub(crate) fn new(max: usize, v4_bits: u8, v6_bits: u8) -> Sources {
+    pub(crate) fn new(max: usize, (v4_bits, v6_bits): (u8, u8)) -> Sources {
         Sources {
             max,
             v4_bits,
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn each_source_has_places_of_its_own() {
-        let sources = Arc::new(Sources::new(2, 32, 64));
+        let sources = Arc::new(Sources::new(2, (32, 64)));
         let first = sources.take(ip("10.0.0.1")).unwrap();
         let _second = sources.take(ip("::ffff:10.0.0.1")).unwrap();
         assert!(sources.take(ip("10.0.0.1")).is_none());
@@ -353,11 +353,11 @@ mod tests {
 
     #[test]
     fn the_hosts_of_an_ipv6_network_are_one_source() {
-        let sources = Arc::new(Sources::new(1, 32, 64));
+        let sources = Arc::new(Sources::new(1, (32, 64)));
         let _one = sources.take(ip("2001:db8::1")).unwrap();
         assert!(sources.take(ip("2001:db8::ffff:0:2")).is_none());
         let _next = sources.take(ip("2001:db8:0:1::1")).unwrap();
-        let exact = Arc::new(Sources::new(1, 24, 128));
+        let exact = Arc::new(Sources::new(1, (24, 128)));
         let _one = exact.take(ip("2001:db8::1")).unwrap();
         let _two = exact.take(ip("2001:db8::2")).unwrap();
         let _net = exact.take(ip("10.0.0.1")).unwrap();
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn nothing_is_kept_of_sources_that_have_gone() {
-        let sources = Arc::new(Sources::new(1, 32, 64));
+        let sources = Arc::new(Sources::new(1, (32, 64)));
         let tickets: Vec<_> = (0..10_000)
             .map(|host| sources.take(Ipv4Addr::from(host).into()).unwrap())
             .collect();

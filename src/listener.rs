@@ -51,6 +51,17 @@ pub enum Balance {
 }
 
 /// What a listener can be told: [all defaults and their reasons](crate#defaults).
+///
+/// ```
+/// use greenroom::{AtLimit, Balance, ListenOptions};
+///
+/// let options = ListenOptions::new()
+///     .balance(Balance::RoundRobin)
+///     .max_connections(50_000)
+///     .at_limit(AtLimit::Refuse("full, come again\n".into()))
+///     .max_per_source(100)
+///     .accept_rate(2_000, 500);
+/// ```
 #[derive(Debug, Clone)]
 pub struct ListenOptions {
     pub(crate) connection: ConnectionOptions,
@@ -422,8 +433,9 @@ impl Listener {
         entrance.is_some_and(|entrance| entrance.status.is_paused())
     }
 
-    /// Accepts what waits in the backlog, 8,192 connects and the limits of connections at most, and
-    /// stops listening. Connections go on. Returns at once, a moment before the address is free:
+    /// Accepts what waits in the backlog, as far as the limits of connections let it, and stops
+    /// listening. (At most twice [`backlog`](ListenOptions::backlog) connects, or 8,192 where that is
+    /// more: others may go on connecting meanwhile.) Connections go on. Returns at once, a moment before the address is free:
     /// [`wait_closed`](Listener::wait_closed) waits for that. Closing again is harmless.
     pub fn close(&self) {
         if let Some(entrance) = &self.origin.entrance {

@@ -13,7 +13,24 @@ use crate::handle::Shared;
 use crate::sys::{Endpoint, Peer, SocketOption};
 
 /// The limits that one connection lives under, each with a safe default:
-/// [all defaults and their reasons](crate#defaults).
+/// [all defaults and their reasons](crate#defaults). Who passes one ends with its
+/// [reason](crate::CloseReason).
+///
+/// ```
+/// use std::time::Duration;
+/// use greenroom::{ConnectionOptions, ListenOptions};
+///
+/// let seconds = Duration::from_secs;
+/// let limits = ConnectionOptions::new()
+///     .first_bytes_timeout(seconds(10)) // who connects has something to say,
+///     .incomplete_timeout(seconds(20)) // ends what is begun,
+///     .least_input_rate(1000, seconds(5)) // and not byte by byte;
+///     .stuck_timeout(seconds(15)) // takes what it is sent,
+///     .least_output_rate(10_000, seconds(10)) // and not byte by byte,
+///     .flush_timeout(seconds(30)) // its last words, too;
+///     .idle_timeout(seconds(300)); // and is heard of now and then.
+/// let options = ListenOptions::new().connection(limits);
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConnectionOptions {
     pub(crate) input_max: usize,
@@ -138,8 +155,8 @@ impl ConnectionOptions {
     }
 
     /// How long nothing may be received and nothing sent before the connection ends with
-    /// [`Idle`](crate::CloseReason::Idle). Precise to some milliseconds. Costs one timer per
-    /// connection, none per message.
+    /// [`Idle`](crate::CloseReason::Idle). Precise to some milliseconds; of 49 days or more it is as
+    /// none. Costs one timer per connection, none per message.
     pub fn idle_timeout(mut self, after: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = after.into();
         self

@@ -505,15 +505,15 @@ impl System {
                 own: limit(options.max_connections),
                 system: self.limit.clone(),
                 at_limit: options.at_limit,
-                sources: options.max_per_source.map(|max| {
-                    let (v4_bits, v6_bits) = options.source_prefixes;
-                    Arc::new(Sources::new(max, v4_bits, v6_bits))
-                }),
+                sources: options
+                    .max_per_source
+                    .map(|max| Arc::new(Sources::new(max, options.source_prefixes))),
                 source_farewell: options.source_farewell,
                 rate: options
                     .accept_rate
                     .map(|(per_second, burst)| Rate::new(per_second, burst, clock::now())),
                 accepts_per_turn: options.accepts_per_turn,
+                backlog: options.backlog as usize,
                 proxies: options.proxies,
                 tls: options.tls,
                 homes,

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use greenroom::testing::{Client, Random, Simulation, for_each_seed};
+use greenroom::testing::{Client, Faults, Random, Simulation, for_each_seed};
 use greenroom::{
     Actor, AtLimit, Balance, CloseReason, Context, ListenOptions, Listener, Outcome, Peer, System,
 };
@@ -557,6 +557,31 @@ fn no_seed_breaks_a_limit_a_rate_or_a_pause() {
 #[test]
 fn a_crowd_comes_and_goes() {
     for_each_seed(5, |sim| scenario(sim, 150));
+}
+
+#[test]
+fn a_listener_that_closes_accepts_all_of_a_long_backlog() {
+    const WAITING: usize = 10_000;
+    struct Stays;
+    impl Actor for Stays {
+        type Message = ();
+    }
+    let mut sim = Simulation::new(1);
+    sim.faults(Faults::none());
+    let system = sim.system(System::builder().pollers(1));
+    let options = ListenOptions::new().backlog(WAITING as u16);
+    let listened = system.listen_with("127.0.0.1:9000", options, |_| Stays);
+    let listener = listened.unwrap();
+    listener.pause();
+    sim.run_for(secs(1));
+    let clients: Vec<_> = (0..WAITING).map(|_| sim.client("127.0.0.1:9000")).collect();
+    sim.run_for(secs(1));
+    assert_eq!(listener.connections(), 0);
+    listener.close();
+    sim.run_for(secs(1));
+    assert!(listener.is_closed());
+    assert_eq!(listener.connections(), WAITING);
+    assert!(clients.iter().all(|client| !client.is_closed()));
 }
 
 #[test]
