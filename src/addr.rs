@@ -71,6 +71,11 @@ impl<A: Actor> Addr<A> {
         self.post.put(Entry::new(self.key, What::Notice(message)));
     }
 
+    /// Has the actor be shown what has come to its socket before what is sent from here on.
+    pub(crate) fn look(&self) {
+        self.post.control(self.key, Control::Look);
+    }
+
     /// Asks the actor to close after flushing, as [`Context::close`](crate::Context::close) does.
     /// Never refused; nothing happens when it has gone. Messages sent earlier are delivered first.
     /// An actor that is still [connecting](crate::Context::connect) ends at once, with
@@ -437,6 +442,8 @@ pub(crate) enum Control {
     Bind(Box<Bound>),
     Connect(Box<Target>, Box<dyn FnOnce() -> Box<dyn Hosted> + Send>),
     Close,
+    /// Its socket is to be read now, ahead of what was sent behind this.
+    Look,
     Room,
     /// The actor waits for this very mailbox, which has no room even for its own.
     WaitHere,

@@ -372,6 +372,7 @@ impl<M: Send + 'static> Inbox<M> {
             }
             Control::Room => self.room(key, hosts),
             Control::Nudge => hosts.nudge(key),
+            Control::Look => hosts.handle_ready(key.token(), true, false),
             Control::WaitHere => self.own.push_back(key),
             Control::Join(id, notice) => {
                 if !matches!(hosts.present(key), Present::No) {

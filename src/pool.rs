@@ -3,6 +3,7 @@
 mod call;
 mod lane;
 
+use std::any::type_name;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use crate::actor::{Actor, CloseReason, Outcome};
 use crate::addr::Addr;
 use crate::connect::{ConnectOptions, Remote};
 use crate::context::Context;
+use crate::hosts::contain;
 use crate::registry::ActorId;
 use crate::timers::{TimerKey, deadline_after};
 
@@ -24,11 +26,11 @@ pub use call::{CallError, Exchange, PoolCounts, PoolMessage};
 ///
 /// A connection is lent again only if its answer came whole, in time, and with nothing behind it,
 /// and if nothing has come since: a byte that nobody asked for, or the end of the stream, closes it
-/// while it is idle. So an answer is never another one's, unless the other side sends one that nobody
-/// asked for just when the next request is on its way: that can be told by a protocol alone whose
-/// answers say what they answer, in [`Exchange::answer`]. Nor can it be known that a connection is
-/// still there when a request is written: the other side may end it at that moment, and the call is
-/// then [lost](CallError::Lost).
+/// while it is idle, and its socket is read once more just before a request is written. So an answer
+/// is never another one's, unless the other side sends one that nobody asked for when the next request
+/// is on its way: that can be told by a protocol alone whose answers say what they answer, in
+/// [`Exchange::answer`]. Nor can it be known that a connection is still there when a request arrives:
+/// the other side may end it meanwhile, and the call is then [lost](CallError::Lost).
 ///
 /// Calls that find no connection wait in their order, each until its own deadline, and while there
 /// are fewer connections than may be, one is made for each. A connect that comes to nothing is made
@@ -102,7 +104,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 impl<E: Exchange> Pool<E> {
     /// Connections to `to`, each with a protocol that `protocol` makes: from none to 8 of them, idle
-    /// for a minute, and 1,024 calls that wait.
+    /// for a minute, and 1,024 calls that wait. A panic in `protocol` is as a connect that comes to
+    /// nothing.
     pub fn new(to: impl Into<Remote>, protocol: impl FnMut() -> E + 'static) -> Pool<E> {
         Pool {
             to: to.into(),
@@ -224,6 +227,8 @@ impl<E: Exchange> Pool<E> {
             if let Some(hold) = self.lanes.get_mut(&id) {
                 hold.state = State::Lent;
                 let pool = ctx.addr();
+                // What has come meanwhile, bytes or the end, is not to pass for this call's answer.
+                hold.lane.look();
                 hold.lane.notice(Job::new(call, pool));
             }
         }
@@ -263,7 +268,14 @@ impl<E: Exchange> Pool<E> {
             && (count < self.min || connecting < self.waiting.len())
             && connecting < most
         {
-            let lane = Lane::new(ctx.addr(), (self.make)());
+            let (make, mut made) = (&mut self.make, None);
+            let door = ctx.call().registry.door.clone();
+            contain(&door, type_name::<E>(), || made = Some(make()));
+            let Some(protocol) = made else {
+                self.failed += 1;
+                return self.pause_connects(ctx.now());
+            };
+            let lane = Lane::new(ctx.addr(), protocol);
             let lane = ctx.connect_with(self.to.clone(), self.connect.clone(), lane);
             let state = State::Connecting;
             let ready = None;

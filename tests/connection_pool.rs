@@ -5,6 +5,7 @@ mod util;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -42,9 +43,13 @@ struct Backend {
 
 impl Backend {
     fn new() -> Backend {
-        Backend {
-            listener: TcpListener::bind("127.0.0.1:0").unwrap(),
-        }
+        Backend::at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn at(addr: SocketAddr) -> Backend {
+        let listener = TcpListener::bind(addr).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Backend { listener }
     }
 
     fn addr(&self) -> SocketAddr {
@@ -54,17 +59,21 @@ impl Backend {
     /// The next connection that the pool makes.
     #[track_caller]
     fn accept(&self) -> Peer {
-        let (stream, _) = self.listener.accept().unwrap();
+        let mut accepted = None;
+        wait_until("the pool connects", || {
+            accepted = self.listener.accept().ok();
+            accepted.is_some()
+        });
+        let (stream, _) = accepted.expect("it is there");
+        stream.set_nonblocking(false).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         Peer(BufReader::new(stream))
     }
 
     #[track_caller]
     fn assert_nobody_connects(&self) {
-        self.listener.set_nonblocking(true).unwrap();
         let error = self.listener.accept().unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-        self.listener.set_nonblocking(false).unwrap();
     }
 }
 
@@ -242,6 +251,66 @@ fn a_connection_that_ended_while_it_was_idle_is_not_lent_again() {
     assert_eq!(stage.counts().made, 3);
 }
 
+/// Nor are bytes, or an end, that came while its poller was at work taken for the next one's answer.
+#[test]
+fn what_has_come_to_an_idle_connection_is_seen_before_a_request_is_written() {
+    let (backend, system) = (Backend::new(), builder(1).build().unwrap());
+    // Of a type that comes before the pool's: what it asks is carried out in the same turn, without a
+    // look at the sockets in between.
+    let asker = spawn(&system, 0, |probe| probe);
+    let to = backend.addr();
+    let pool = system.spawn(move || Pool::new(to, || Lines).size(0, 1));
+    let stage = Stage {
+        pool,
+        backend,
+        system,
+    };
+    for (bytes, end) in [("", true), ("unasked\n", false), ("half a li", false)] {
+        let before = stage.counts();
+        let first = stage.call("first");
+        let mut peer = stage.backend.accept();
+        peer.hears("first");
+        peer.says("answer\n");
+        assert_eq!(next(&first), text("answer"));
+        stage.wait_for("it is idle", |counts| counts.idle == 1);
+        let (pool, (sender, answer)) = (stage.pool.clone(), channel());
+        let ((entered, is_held), (release, released)) = (channel(), channel());
+        asker.tell(move |ctx| {
+            let _ = entered.send(());
+            let _ = released.recv_timeout(TIMEOUT);
+            pool.call("second".to_owned(), TIMEOUT, ctx, move |told| {
+                Box::new(move |_| Ok(sender.send(told)?))
+            });
+            Ok(())
+        });
+        next(&is_held);
+        peer.says(bytes);
+        if end {
+            half_close(peer.0.get_ref());
+        }
+        wait_until("it has come", || unacknowledged(peer.0.get_ref()) == 0);
+        release.send(()).unwrap();
+        let mut fresh = stage.backend.accept();
+        fresh.hears("second");
+        fresh.says("fine\n");
+        assert_eq!(next(&answer), text("fine"));
+        peer.assert_thrown_away();
+        drop(fresh);
+        stage.wait_for("both are thrown away", |counts| {
+            counts.idle == 0 && counts.broken == before.broken + 2
+        });
+    }
+}
+
+/// Bytes that the other side's kernel has not said to have, the end of the stream counted as one.
+fn unacknowledged(stream: &TcpStream) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: the number is writable, and the call stores one of its size.
+    let told = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    assert_eq!(told, 0);
+    bytes
+}
+
 #[test]
 fn a_connection_with_bytes_behind_its_answer_is_not_lent_again() {
     let stage = Stage::new(|pool| pool.size(0, 1));
@@ -294,6 +363,31 @@ fn an_answer_that_is_none_and_a_protocol_that_panics_end_one_connection() {
     peer.says("hi\n");
     assert_eq!(next(&answer), text("hi"));
     assert_eq!(stage.system.stats().panics, 1);
+}
+
+#[test]
+fn a_panic_where_a_protocol_is_made_is_a_connect_that_came_to_nothing() {
+    let (backend, system) = (Backend::new(), builder(1).build().unwrap());
+    let (to, mut made) = (backend.addr(), 0);
+    let make = move || {
+        made += 1;
+        assert!(made >= 3, "it is not made");
+        Lines
+    };
+    let pool = system.spawn(move || Pool::new(to, make).size(1, 2));
+    let stage = Stage {
+        pool,
+        backend,
+        system,
+    };
+    let answer = stage.call("hello");
+    let mut peer = stage.backend.accept();
+    peer.hears("hello");
+    peer.says("hi\n");
+    assert_eq!(next(&answer), text("hi"));
+    let counts = stage.counts();
+    assert_eq!((counts.made, counts.failed), (1, 2));
+    assert_eq!(stage.system.stats().panics, 2);
 }
 
 #[test]
@@ -359,9 +453,7 @@ fn where_nobody_listens_calls_wait_and_are_answered_when_somebody_does() {
     wait_until("it has tried in vain", || counts().failed >= 2);
     let error = pool.call_and_wait("hello".to_owned(), Duration::from_millis(20));
     assert_eq!(error, Err(CallError::TimedOut));
-    let backend = Backend {
-        listener: TcpListener::bind(addr).unwrap(),
-    };
+    let backend = Backend::at(addr);
     let caller = pool.clone();
     let call = std::thread::spawn(move || caller.call_and_wait("hello".to_owned(), TIMEOUT));
     let mut peer = backend.accept();

@@ -67,7 +67,8 @@ pub trait Exchange: 'static {
     ) -> Result<Option<Self::Answer>, Box<dyn Error + Send + Sync>>;
 
     /// What a new connection is to ask before it is lent: to log in, to choose a database. By
-    /// default nothing.
+    /// default nothing. Its answer has 10 s to come; then the connection counts as one that could not
+    /// be made.
     fn greeting(&mut self) -> Option<Self::Request> {
         None
     }

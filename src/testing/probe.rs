@@ -156,6 +156,7 @@ impl<M: Send + 'static> Probe<M> {
             }
             // A probe waits for nobody, and nothing is spawned through its address.
             Control::Room
+            | Control::Look
             | Control::Nudge
             | Control::WaitHere
             | Control::Spawn(_)
