@@ -266,8 +266,9 @@ impl ConnectOptions {
     }
 
     /// The address on our side; with port 0 the system chooses one that is free towards the remote
-    /// one. By default the system chooses the address, too. Remote addresses of the other family
-    /// are left out. TCP only.
+    /// one, any other port serves one connection to each remote address (SO_REUSEADDR is on). By
+    /// default the system chooses the address, too. Remote addresses of the other family are left
+    /// out. TCP only.
     pub fn local_addr(mut self, addr: SocketAddr) -> Self {
         self.local = Some(addr);
         self
@@ -328,7 +329,8 @@ pub enum ConnectErrorKind {
     TimedOut,
     /// There is no way to that network.
     NetworkUnreachable,
-    /// There is no way to that host.
+    /// There is no way to that host; or none from the [local address](ConnectOptions::local_addr), or
+    /// to an IPv6 address of a link without its scope (`[fe80::1%2]:80`).
     HostUnreachable,
     /// The peer reset the connection while it was being made.
     Reset,
@@ -575,6 +577,10 @@ impl From<CannotConnect> for Failure {
             (Step::Bind, ConnectErrorKind::PermissionDenied) => of_error,
             (Step::Bind, _) => ConnectErrorKind::LocalAddress,
             (Step::Open, ConnectErrorKind::InvalidPath) => ConnectErrorKind::Other,
+            // The system's word for an address, where a path is refused before it is asked.
+            (Step::Connect, ConnectErrorKind::InvalidPath) if error.raw_os_error().is_some() => {
+                ConnectErrorKind::HostUnreachable
+            }
             (Step::Open | Step::Connect, _) => of_error,
         };
         let source = Some(error);

@@ -41,7 +41,7 @@
 //! | [`ProxyProtocol::deadline`] | 5 s, from the accept to the end of the header | a proxy sends it with its first packet, which may have to be sent again once or twice | the connection is closed and [counted](Stats::headers_refused) |
 //! | [`ProxyProtocol::max_bytes`] | 4,096 bytes for version 2 | the addresses take 232 at most, the rest is for what a proxy adds | the same |
 //! | [`SocketOptions::nodelay`] | on, for TCP | a turn's writes are joined already | |
-//! | all other [`SocketOptions`] | as the system has them; SO_REUSEADDR is on for TCP listeners | it knows the path, and its owner set it; a restarted server gets its port back | |
+//! | all other [`SocketOptions`] | as the system has them; SO_REUSEADDR is on for TCP listeners, and for a connect from a port that was chosen | it knows the path, and its owner set it; a restarted server gets its port back | |
 //! | [`ConnectOptions::timeout`] | 10 s over the lookup and all addresses | three of TCP's own tries at one address; a user does not wait longer | [`ConnectErrorKind::TimedOut`] |
 //! | [`ConnectOptions::local_addr`] | the kernel's choice | it knows the routes | [`ConnectErrorKind::LocalAddress`] |
 //! | names looked up at a time | 8 threads, made when there is a name; 1,024 more may wait; the first 16 addresses are tried | a resolver that hangs holds up no work and no poller | [`ConnectErrorKind::TooManyLookups`] |

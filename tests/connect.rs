@@ -1,10 +1,12 @@
 //! Connecting out over real sockets: what a connected actor sees, and every way in which a connect
 //! comes to nothing.
 
+#[path = "util/network.rs"]
+mod network;
 mod util;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -286,6 +288,30 @@ fn the_local_address_is_the_one_that_was_chosen() {
     caller.close();
 }
 
+/// The port stays in use by the first of them.
+#[test]
+fn one_port_of_ours_serves_connections_to_several_places() {
+    let servers = [Stage::new(), Stage::new()];
+    let system = builder(1).build().unwrap();
+    let local = {
+        let free = TcpListener::bind("127.0.0.3:0").unwrap();
+        free.local_addr().unwrap()
+    };
+    let from = ConnectOptions::new().local_addr(local);
+    let mut callers = Vec::new();
+    for server in &servers {
+        let to = server.listener.local_addr();
+        let (caller, told) = call(&system, to, from.clone());
+        assert!(matches!(next(&told), Told::Opened { .. }));
+        let peer = server.accepted().run(|ctx| ctx.peer());
+        assert_eq!(peer, Some(Peer::Tcp(local)));
+        callers.push((caller, told));
+    }
+    // There is one to that place.
+    let (_caller, told) = call(&system, servers[0].listener.local_addr(), from);
+    assert_eq!(failure(&told).0, ConnectErrorKind::LocalAddress);
+}
+
 fn on_device(device: &str) -> ConnectOptions {
     ConnectOptions::new().socket(SocketOptions::new().device(device))
 }
@@ -445,6 +471,41 @@ fn a_peer_that_resets_at_once_ends_it_in_one_of_two_ways() {
     }
     let stats = system.stats();
     assert_eq!(stats.connected + stats.connect_failed, 200);
+}
+
+/// The reset is there before the poller has looked: the actor is told of no connection.
+#[test]
+fn a_peer_that_resets_during_the_connect_is_told_as_such() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let system = builder(1).build().unwrap();
+    let probe = spawn(&system, 0, |probe| probe);
+    for _ in 0..20 {
+        let (told, receiver) = channel();
+        let (entered, is_held) = channel();
+        let (release, released) = channel::<()>();
+        probe.tell(move |ctx| {
+            ctx.connect(addr, Caller { told });
+            // In the turn in which the connect begins the poller stands still behind it, and looks at
+            // its sockets in the next one.
+            ctx.addr().send(Box::new(move |_| {
+                let _ = entered.send(());
+                let _ = released.recv_timeout(TIMEOUT);
+                Ok(())
+            }))?;
+            Ok(())
+        });
+        next(&is_held);
+        let (client, _) = listener.accept().unwrap();
+        reset(client);
+        drop(release);
+        let (kind, last, tried, text) = failure(&receiver);
+        assert_eq!(kind, ConnectErrorKind::Reset, "{text}");
+        assert_eq!((last, tried), (Some(addr.into()), 1));
+    }
+    wait_until("the descriptors have gone", || {
+        system.stats().connections == 0
+    });
 }
 
 #[test]
@@ -752,4 +813,141 @@ fn an_actor_that_is_to_be_connected_by_a_system_that_has_ended_has_gone() {
     let addr = handle.connect(nowhere, move || Caller { told });
     assert!(addr.is_gone());
     assert!(addr.send(1).is_err());
+}
+
+// ---- in a network of the test's own -------------------------------------------------------------
+
+/// One end of a cable has the address 10.77.0.1/24. At its other end everybody is silent; 10.77.0.3 is
+/// not even known there, others are. The name server is to be at 127.0.0.1.
+const NETWORK: &str = "ip link set lo up \
+    && ip link add va type veth peer name vb && ip addr add 10.77.0.1/24 dev va \
+    && ip link set va up && ip link set vb up \
+    && ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev va \
+    && ip neigh add 10.77.0.4 lladdr 02:00:00:00:00:04 dev va \
+    && echo 1 > /proc/sys/net/ipv4/neigh/va/mcast_solicit \
+    && echo 10 > /proc/sys/net/ipv4/neigh/va/retrans_time_ms \
+    && ip route add unreachable 198.51.100.0/25 && ip route add blackhole 198.51.100.128/25 \
+    && ip route add prohibit 203.0.113.0/24 \
+    && mount -t tmpfs none /mnt \
+    && printf 'nameserver 127.0.0.1\noptions timeout:1 attempts:1\n' > /mnt/resolv.conf \
+    && mount --bind /mnt/resolv.conf /etc/resolv.conf";
+
+#[test]
+fn where_no_way_leads_is_told_by_its_kind() {
+    network::in_own_network("where_no_way_leads_is_told_by_its_kind", NETWORK, || {
+        use ConnectErrorKind::*;
+        let system = builder(1).build().unwrap();
+        for (to, kind) in [
+            ("192.0.2.1:9", NetworkUnreachable),
+            ("[2001:db8::1]:9", NetworkUnreachable),
+            ("198.51.100.1:9", HostUnreachable),
+            // Told by nobody but the kernel's own search for it, some time later.
+            ("10.77.0.3:9", HostUnreachable),
+            // Not in words of a way: the system says that the address is invalid.
+            ("198.51.100.129:9", HostUnreachable),
+            ("[fe80::1]:9", HostUnreachable),
+            ("203.0.113.1:9", PermissionDenied),
+        ] {
+            let to: Remote = to.parse().unwrap();
+            let (_caller, told) = call(&system, &to, within(TIMEOUT));
+            let (failed, _, tried, text) = failure(&told);
+            assert_eq!((failed, tried), (kind, 1), "{text}");
+            assert!(
+                text.starts_with(&format!("connect to {to}: {kind}: ")),
+                "{text}"
+            );
+        }
+    });
+}
+
+#[test]
+fn where_packets_vanish_a_connect_ends_at_its_deadline() {
+    let name = "where_packets_vanish_a_connect_ends_at_its_deadline";
+    network::in_own_network(name, NETWORK, || {
+        name_server();
+        let system = builder(1).build().unwrap();
+        for (to, addrs) in [("10.77.0.2:9", 1), ("vanish.test:9", 2)] {
+            let (start, timeout) = (Instant::now(), Duration::from_millis(300));
+            let to: Remote = to.parse().unwrap();
+            let (_caller, told) = call(&system, to, within(timeout));
+            let (kind, last, tried, text) = failure(&told);
+            assert_eq!(kind, ConnectErrorKind::TimedOut, "{text}");
+            assert!(start.elapsed() >= timeout);
+            // Under a load that leaves the lookup no time, none is tried.
+            assert!(tried <= addrs && last.is_some() == (tried > 0), "{text}");
+        }
+    });
+}
+
+#[test]
+fn what_a_name_server_says_is_what_is_tried_or_told() {
+    let name = "what_a_name_server_says_is_what_is_tried_or_told";
+    network::in_own_network(name, NETWORK, || {
+        use ConnectErrorKind::*;
+        name_server();
+        let system = builder(2).build().unwrap();
+        // Nobody listens at the first address of the name.
+        let server = TcpListener::bind("127.0.0.3:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        let to: Remote = format!("several.test:{port}").parse().unwrap();
+        let (_caller, told) = call(&system, to, within(TIMEOUT));
+        let peer = Some(Peer::Tcp(server.local_addr().unwrap()));
+        assert_eq!(next(&told), Told::Opened { peer });
+
+        for (name, kind, addrs) in [
+            // Of 20 addresses 16 are tried.
+            ("many", Refused, 16),
+            ("unknown", NoSuchName, 0),
+            ("empty", NoSuchName, 0),
+            ("broken", LookupFailed, 0),
+            // In the end the system's resolver gives up.
+            ("mute", LookupFailed, 0),
+        ] {
+            let to: Remote = format!("{name}.test:9").parse().unwrap();
+            let (_caller, told) = call(&system, to, within(TIMEOUT));
+            let (failed, last, tried, text) = failure(&told);
+            assert_eq!((failed, tried), (kind, addrs), "{text}");
+            assert_eq!(last.is_some(), addrs > 0, "{text}");
+        }
+        // No deadline waits for it.
+        let to: Remote = "mute.test:9".parse().unwrap();
+        let (_caller, told) = call(&system, to, within(Duration::from_millis(50)));
+        let (kind, last, tried, text) = failure(&told);
+        assert_eq!((kind, last, tried), (TimedOut, None, 0), "{text}");
+    });
+}
+
+/// Answers for the names of the tests above, from a thread of its own.
+fn name_server() {
+    let server = UdpSocket::bind("127.0.0.1:53").unwrap();
+    std::thread::spawn(move || {
+        let mut query = [0; 512];
+        loop {
+            let (len, from) = server.recv_from(&mut query).unwrap();
+            // A header of 12 bytes, the labels of the name behind their lengths, type and class.
+            let labels = query[12..len].iter().position(|byte| *byte == 0).unwrap();
+            let end = 12 + labels + 5;
+            let is_v4 = query[end - 4..end - 2] == [0, 1];
+            let label = &query[13..13 + usize::from(query[12])];
+            let (code, addrs): (u8, Vec<[u8; 4]>) = match label {
+                b"several" => (0, vec![[127, 0, 0, 2], [127, 0, 0, 3]]),
+                b"many" => (0, (1..=20).map(|last| [127, 0, 1, last]).collect()),
+                b"vanish" => (0, vec![[10, 77, 0, 2], [10, 77, 0, 4]]),
+                b"empty" => (0, Vec::new()),
+                b"broken" => (2, Vec::new()),
+                b"mute" => continue,
+                _ => (3, Vec::new()),
+            };
+            let addrs = if is_v4 { addrs } else { Vec::new() };
+            let mut answer = query[..2].to_vec();
+            answer.extend([0x81, 0x80 | code, 0, 1, 0, addrs.len() as u8, 0, 0, 0, 0]);
+            answer.extend(&query[12..end]);
+            for addr in addrs {
+                // The name as above, an IPv4 address, for now.
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+                answer.extend(addr);
+            }
+            server.send_to(&answer, from).unwrap();
+        }
+    });
 }

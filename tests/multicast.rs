@@ -1,6 +1,8 @@
 //! Multicast and broadcast, in a network of the test's own: as root and where `ip` and `unshare`
 //! are, else they are skipped.
 
+#[path = "util/network.rs"]
+mod network;
 mod talker;
 mod util;
 
@@ -24,37 +26,9 @@ const OWN: &str = "10.77.0.1";
 const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(239, 77, 1, 2));
 const GROUP_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0x77, 1));
 
-/// Runs `test` in a process and a network of its own. Call it from the test `name` with nothing else
-/// around.
+/// Runs `test` there.
 fn in_own_network(name: &str, test: impl FnOnce()) {
-    const CHILD: &str = "GREENROOM_TEST_NETWORK";
-    if std::env::var_os(CHILD).is_some_and(|child| child == name) {
-        return test();
-    }
-    let unshare = |script: &str, arguments: &[&str]| {
-        let this = std::env::current_exe().unwrap();
-        Command::new("unshare")
-            .args(["-n", "sh", "-c", script])
-            .arg(this)
-            .args(arguments)
-            .env(CHILD, name)
-            .output()
-    };
-    match unshare(NETWORK, &[]) {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            let why = String::from_utf8_lossy(&output.stderr).into_owned();
-            return println!("skipped: no network of its own: {}", why.trim());
-        }
-        Err(error) => return println!("skipped: unshare: {error}"),
-    }
-    let script = format!("{NETWORK} && exec \"$0\" \"$@\"");
-    let arguments = [name, "--exact", "--nocapture", "--test-threads=1"];
-    let output = unshare(&script, &arguments).unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{name}:\n{text}\n{errors}");
-    assert!(text.contains("1 passed"), "the child ran no test: {text}");
+    network::in_own_network(name, NETWORK, test);
 }
 
 fn by_name() -> Interface {

@@ -167,6 +167,11 @@ impl Socket {
 
 /// Binds a socket to an address on our side, ahead of its connect.
 fn bind_local(fd: &OwnedFd, local: SocketAddr) -> io::Result<()> {
+    if local.port() != 0 {
+        // Else a connection of this port that is there, or has just ended, would keep it from those
+        // to anywhere.
+        socket::set_option(fd.as_fd(), SOL_SOCKET, libc::SO_REUSEADDR, 1 as c_int)?;
+    }
     #[cfg(target_os = "linux")]
     if local.port() == 0 {
         // The port is chosen by the connect, which knows the other side: else each would need one
