@@ -119,7 +119,8 @@ pub struct Stats {
     /// Results of [offloaded](crate::Context::offload) work whose actor had gone, and work that was
     /// dropped unbegun when the system stopped and whose actor had.
     pub unclaimed_work: u64,
-    /// How often a [supervised](crate::Supervised) actor was made anew.
+    /// How often a [supervised](crate::Supervised) actor failed that is then made anew: counted at the
+    /// failure.
     pub restarts: u64,
     /// Panics contained in callbacks, factories, destructors and offloaded work.
     pub panics: u64,

@@ -91,9 +91,9 @@ impl Restart {
 ///   [backoff](Restart::backoff) `make` makes the next one, which is [opened](Actor::opened). A panic
 ///   in either is a failure like any other.
 /// - What the failed callback was called with is lost, a message as well as anything else; each
-///   restart is counted in [`Stats::restarts`](crate::Stats::restarts). All other messages stay, and
-///   the next one gets them in their order; meanwhile they take their places in the mailbox, so that
-///   senders are held back. So do answers to what the failed one had asked or offloaded.
+///   such failure is counted in [`Stats::restarts`](crate::Stats::restarts). All other messages stay,
+///   and the next one gets them in their order; meanwhile they take their places in the mailbox, so
+///   that senders are held back. So do answers to what the failed one had asked or offloaded.
 /// - The failed one's timers and [monitors](Context::monitor) end with it. Memberships, names, and
 ///   who monitors it belong to the address and stay.
 /// - Past the limit the actor ends like any other, for the reason of the last failure.
