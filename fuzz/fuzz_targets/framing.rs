@@ -61,13 +61,7 @@ fn run<C: Codec>(codec: C, pieces: &[&[u8]]) -> Seen {
 }
 
 fn check<C: Codec + Clone>(codec: C, bytes: &[u8]) {
-    let mut runs = greenroom_fuzz::cuts(bytes)
-        .into_iter()
-        .map(|pieces| run(codec.clone(), &pieces));
-    let whole = runs.next().unwrap();
-    if let Some(other) = runs.find(|seen| *seen != whole) {
-        panic!("whole: {whole:?}, in pieces: {other:?}");
-    }
+    let whole = greenroom_fuzz::same_however_cut(bytes, |pieces| run(codec.clone(), pieces));
     let again = run(codec, &[&whole.written]);
     assert_eq!(again.written, whole.written);
     if whole.unwritten == 0 {

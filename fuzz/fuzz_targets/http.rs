@@ -263,11 +263,5 @@ fn answers(mut output: &[u8], shown: &[String]) -> Vec<String> {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut runs = greenroom_fuzz::cuts(bytes)
-        .into_iter()
-        .map(|pieces| run(&pieces));
-    let whole = runs.next().unwrap();
-    if let Some(other) = runs.find(|seen| *seen != whole) {
-        panic!("whole: {whole:#?}, in pieces: {other:#?}");
-    }
+    greenroom_fuzz::same_however_cut(bytes, run);
 });

@@ -151,13 +151,7 @@ fuzz_target!(|bytes: &[u8]| {
     } else {
         Role::Client
     };
-    let mut runs = greenroom_fuzz::cuts(bytes)
-        .into_iter()
-        .map(|pieces| run(role, &pieces));
-    let mut whole = runs.next().unwrap();
-    if let Some(other) = runs.find(|seen| *seen != whole) {
-        panic!("whole: {whole:?}, in pieces: {other:?}");
-    }
+    let mut whole = greenroom_fuzz::same_however_cut(bytes, |pieces| run(role, pieces));
 
     let (read, refused) = read(role, bytes);
     whole.sent.pop_if(|message| message.is_close());

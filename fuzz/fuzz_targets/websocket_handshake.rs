@@ -102,13 +102,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
         return;
     }
-    let mut runs = greenroom_fuzz::cuts(bytes)
-        .into_iter()
-        .map(|pieces| serve(&pieces));
-    let whole = runs.next().unwrap();
-    if let Some(other) = runs.find(|seen| *seen != whole) {
-        panic!("whole: {whole:?}, in pieces: {other:?}");
-    }
+    let whole = greenroom_fuzz::same_however_cut(bytes, serve);
     let (is_open, output, _) = whole;
     assert_eq!(is_open, output.starts_with("HTTP/1.1 101 "), "{output}");
     assert!(

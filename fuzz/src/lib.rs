@@ -28,6 +28,19 @@ impl Numbers {
 /// How many bytes are cut into single ones; beyond that it would take its time and show nothing.
 const SINGLE_MAX: usize = 400;
 
+/// What `run` sees of `bytes`, which has to be the same however they are cut.
+pub fn same_however_cut<T: PartialEq + std::fmt::Debug>(
+    bytes: &[u8],
+    mut run: impl FnMut(&[&[u8]]) -> T,
+) -> T {
+    let mut runs = cuts(bytes).into_iter().map(|pieces| run(&pieces));
+    let whole = runs.next().expect("the whole is a way to cut");
+    if let Some(other) = runs.find(|seen| *seen != whole) {
+        panic!("whole: {whole:#?}, in pieces: {other:#?}");
+    }
+    whole
+}
+
 /// Ways to cut `bytes`: whole, byte by byte, and twice by chance. The first is the whole.
 pub fn cuts(bytes: &[u8]) -> Vec<Vec<&[u8]>> {
     let mut numbers = Numbers::new(seed(bytes));
