@@ -162,6 +162,13 @@ impl Service for Site {
     }
 }
 
+/// The responders of the requests that wait, to be answered from outside.
+fn take(stage: &mut Stage<Http<Site>>) -> mpsc::Receiver<Responder<Site>> {
+    let (take, taken) = mpsc::channel();
+    stage.send(Say::Take(take));
+    taken
+}
+
 fn site() -> Stage<Http<Site>> {
     Stage::new(Http::new(Site::default()))
 }
@@ -372,8 +379,7 @@ fn pipelined_answers_leave_in_order_also_when_given_later() {
 fn answers_are_given_from_other_threads() {
     let mut stage = site();
     stage.receive([get("/later"), get("/later"), get("/later")].concat());
-    let (take, taken) = mpsc::channel();
-    stage.send(Say::Take(take));
+    let taken = take(&mut stage);
     let mut responders: Vec<_> = taken.iter().collect();
     thread::spawn(move || {
         drop(responders.pop());
@@ -394,8 +400,7 @@ fn answers_are_given_from_other_threads() {
 fn an_answer_to_who_has_gone_goes_nowhere() {
     let mut stage = site();
     stage.receive([get("/later"), get("/long")].concat());
-    let (take, taken) = mpsc::channel();
-    stage.send(Say::Take(take));
+    let taken = take(&mut stage);
     let responder = taken.recv().unwrap();
     assert!(!responder.is_gone());
     stage.reset();
@@ -482,8 +487,7 @@ fn pieces_of_any_size_fit_into_any_budget() {
         let mut stage = Stage::with_options(http, options.clone());
         stage.stall();
         stage.receive(get("/later"));
-        let (take, taken) = mpsc::channel();
-        stage.send(Say::Take(take));
+        let taken = take(&mut stage);
         let mut writer = taken.recv().unwrap().stream(Response::new(200));
         let (mut written, mut refused, mut held) = (0, 0, 0);
         while written < count {
@@ -523,8 +527,7 @@ fn answers_that_are_given_together_fit_into_any_budget() {
             stage.stall();
         }
         stage.receive(get("/later").repeat(32));
-        let (take, taken) = mpsc::channel();
-        stage.send(Say::Take(take));
+        let taken = take(&mut stage);
         for responder in taken.try_iter() {
             responder.answer(Response::new(200).body(vec![b'x'; len]));
         }
@@ -538,8 +541,7 @@ fn answers_that_are_given_together_fit_into_any_budget() {
         // Nor does a close throw away what has room.
         stage.stall();
         stage.receive(get("/later").repeat(32));
-        let (take, taken) = mpsc::channel();
-        stage.send(Say::Take(take));
+        let taken = take(&mut stage);
         for responder in taken.try_iter() {
             responder.answer(Response::new(200).body(vec![b'x'; len]));
         }
@@ -1593,8 +1595,7 @@ fn a_close_does_not_make_half_a_body_whole() {
     for (version, is_reset) in [("1.0", true), ("1.1", false)] {
         let mut stage = site();
         stage.receive(format!("GET /later HTTP/{version}\r\nHost: a\r\n\r\n"));
-        let (take, taken) = mpsc::channel();
-        stage.send(Say::Take(take));
+        let taken = take(&mut stage);
         let mut writer = taken.recv().unwrap().stream(Response::new(200));
         writer.write("half").unwrap();
         stage.run();
@@ -1611,8 +1612,7 @@ fn a_close_does_not_make_half_a_body_whole() {
 fn another_protocol_does_not_begin_by_an_answer() {
     let mut stage = site();
     stage.receive(get("/later"));
-    let (take, taken) = mpsc::channel();
-    stage.send(Say::Take(take));
+    let taken = take(&mut stage);
     let responder = taken.recv().unwrap();
     responder.answer(Response::switching("echo"));
     stage.run();
@@ -1723,8 +1723,7 @@ fn what_is_kept_behind_a_request_that_waits_is_not_slow() {
 fn a_file_is_not_lost_in_a_stream() {
     let mut stage = site();
     stage.receive(get("/later"));
-    let (take, taken) = mpsc::channel();
-    stage.send(Say::Take(take));
+    let taken = take(&mut stage);
     let responder = taken.recv().unwrap();
     let file = std::fs::File::open("Cargo.toml").unwrap();
     let stream = || drop(responder.stream(Response::new(200).file(file, 0, 10)));

@@ -6,6 +6,8 @@
 mod messages;
 #[path = "util/process.rs"]
 mod process;
+#[path = "util/temp_dir.rs"]
+mod temp_dir;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -14,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use messages::*;
-use process::{DEADLINE, Example, program};
+use process::{DEADLINE, Example};
 use prost::Message;
+use temp_dir::TempDir;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/protobuf")
@@ -206,22 +209,10 @@ fn what_is_no_message_ends_its_connection_and_no_other() {
 #[test]
 fn its_client_mode_talks_to_it() {
     let example = Example::start("protobuf", &["--pollers", "1"]);
-    let mut child = Command::new(program("protobuf"))
-        .args(["--client", "--addr", example.addr()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
     let typed =
         "report kitchen 21.5\nreport kitchen 22.5\nquery kitchen\nquery attic\nwhat\nreport x y\n";
-    stdin.write_all(typed.as_bytes()).unwrap();
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(
-        text.lines().collect::<Vec<_>>(),
+        example.client(typed),
         [
             "taken: the first reading",
             "taken: 2 readings",
@@ -284,7 +275,8 @@ fn pythons_protobuf_talks_to_it() {
         return;
     }
     let files = protox::compile(["telemetry.proto"], [folder()]).unwrap();
-    let file = std::env::temp_dir().join(format!("greenroom-protobuf-{}", std::process::id()));
+    let dir = TempDir::new();
+    let file = dir.join("telemetry.desc");
     fs::write(&file, files.encode_to_vec()).unwrap();
     let example = Example::start("protobuf", &["--pollers", "1"]);
     let output = Command::new("python3")
@@ -293,7 +285,6 @@ fn pythons_protobuf_talks_to_it() {
         .arg(example.addr())
         .output()
         .unwrap();
-    fs::remove_file(&file).unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{error}");
     let text = String::from_utf8_lossy(&output.stdout);

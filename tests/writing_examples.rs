@@ -9,7 +9,7 @@ mod temp_dir;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use process::{DEADLINE, Example, program};
@@ -312,21 +312,7 @@ fn frames_are_answered_however_they_are_cut() {
 #[test]
 fn its_client_mode_talks_to_it() {
     let example = Example::start("length_prefixed", &["--pollers", "1"]);
-    let mut child = Command::new(program("length_prefixed"))
-        .args(["--client", "--addr", example.addr()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    stdin
-        .write_all(b"upper hello world\nlength\nnonsense\n")
-        .unwrap();
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    let text = String::from_utf8_lossy(&output.stdout);
-    let lines: Vec<&str> = text.lines().collect();
+    let lines = example.client("upper hello world\nlength\nnonsense\n");
     assert_eq!(lines[..2], ["HELLO WORLD", "0"]);
     assert!(lines[2].starts_with("refused: the verbs are "), "{lines:?}");
 }

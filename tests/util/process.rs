@@ -33,6 +33,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
 
 /// A running example. Killed when dropped.
 pub(crate) struct Example {
+    name: String,
     child: Child,
     lines: Receiver<String>,
     /// The line that it printed at start.
@@ -62,6 +63,7 @@ impl Example {
             }
         });
         let mut example = Example {
+            name: name.to_owned(),
             child,
             lines,
             start_line: String::new(),
@@ -88,6 +90,23 @@ impl Example {
 
     pub(crate) fn connect(&self) -> Talker<TcpStream> {
         Talker::connect(self.socket_addr())
+    }
+
+    /// The lines that its client mode prints when this is typed.
+    pub(crate) fn client(&self, typed: &str) -> Vec<String> {
+        let mut child = Command::new(program(&self.name))
+            .args(["--client", "--addr", self.addr()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut stdin = child.stdin.take().expect("its input is piped");
+        stdin.write_all(typed.as_bytes()).expect("it reads");
+        drop(stdin);
+        let output = child.wait_with_output().expect("it can be waited for");
+        assert!(output.status.success(), "{:?}", output.status);
+        let text = String::from_utf8(output.stdout).expect("it prints text");
+        text.lines().map(str::to_owned).collect()
     }
 
     /// The next line that it prints.
