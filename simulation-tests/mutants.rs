@@ -427,11 +427,11 @@ mutants! {
 
     /// A write waits until the socket takes it.
     write_that_blocks breaks 9 {
-        "hosts/output.rs": "Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.block(index);"
-            => "Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if MUTANT && crate::mutant::blocks() { continue; }
-                    return self.block(index);",
+        "hosts/output.rs": "return ControlFlow::Break(self.block(index));
+            }"
+            => "if MUTANT && crate::mutant::blocks() { return ControlFlow::Continue(()); }
+                return ControlFlow::Break(self.block(index));
+            }",
     }
 
     // ---- 10: an idle connection owns no buffers -------------------------------------------------

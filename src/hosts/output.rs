@@ -1,6 +1,7 @@
 //! From an actor's staged output to the socket.
 
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 
 use crate::actor::CloseReason;
 use crate::flags::Flags;
@@ -243,27 +244,41 @@ impl Hosts {
                     (offered, socket.send_vectored(&slices[..count]))
                 }
             };
-            match sent {
-                Ok(sent) => {
-                    let is_due = extra.advance(sent);
-                    let now = self.call.now();
-                    self.extra(index, now).output_since = now;
-                    self.touch(index);
-                    if is_due {
-                        self.owe(index, 0);
-                    }
-                    if sent < offered {
-                        self.fall_low(index);
-                        return self.block(index);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.block(index);
-                }
-                Err(error) => return self.fail_to_send(index, error),
+            let took = sent.map(|sent| (extra.advance(sent), sent == offered));
+            if let ControlFlow::Break(lives) = self.has_offered(index, took) {
+                return lives;
             }
         }
         self.has_flushed(index)
+    }
+
+    /// The socket has taken some of what waits: whether that makes a notice due, and whether it took
+    /// all that it was offered, so that it may take more. Or it has not. Breaks, as
+    /// [`flush`](Hosts::flush) returns, where nothing more is to be offered.
+    #[inline(always)]
+    pub(super) fn has_offered(
+        &mut self,
+        index: usize,
+        took: io::Result<(bool, bool)>,
+    ) -> ControlFlow<bool> {
+        let (is_due, is_all) = match took {
+            Ok(took) => took,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return ControlFlow::Break(self.block(index));
+            }
+            Err(error) => return ControlFlow::Break(self.fail_to_send(index, error)),
+        };
+        let now = self.call.now();
+        self.extra(index, now).output_since = now;
+        self.touch(index);
+        if is_due {
+            self.owe(index, 0);
+        }
+        if is_all {
+            return ControlFlow::Continue(());
+        }
+        self.fall_low(index);
+        ControlFlow::Break(self.block(index))
     }
 
     /// Nothing waits any more; `false` when the connection has ended.

@@ -12,6 +12,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::BytesMut;
@@ -583,25 +584,13 @@ impl Hosts {
                 continue;
             }
             let offered = session.pending().len();
-            match socket.send(session.pending()) {
-                Ok(sent) => {
-                    let counts = session.advance(sent);
-                    session.give_back(&mut self.secured.room);
-                    let is_due = extra.count_sent(counts);
-                    extra.output_since = self.call.now();
-                    self.touch(index);
-                    if is_due {
-                        self.owe(index, 0);
-                    }
-                    if sent < offered {
-                        self.fall_low(index);
-                        return self.block(index);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return self.block(index);
-                }
-                Err(error) => return self.fail_to_send(index, error),
+            let took = socket.send(session.pending()).map(|sent| {
+                let counts = session.advance(sent);
+                session.give_back(&mut self.secured.room);
+                (extra.count_sent(counts), sent == offered)
+            });
+            if let ControlFlow::Break(lives) = self.has_offered(index, took) {
+                return lives;
             }
         }
         self.has_flushed(index)
