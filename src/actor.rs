@@ -295,6 +295,64 @@ pub trait Actor: Sized + 'static {
     }
 }
 
+/// The callbacks of these names as an adapter has them that adds nothing to them: each goes to the
+/// actor inside by the adapter's own `pass`.
+macro_rules! pass_on {
+    (@opened) => {
+        $crate::actor::pass_on! { @as opened() }
+    };
+    (@readable) => {
+        $crate::actor::pass_on! { @as readable(input: &mut $crate::input::Input<'_>) }
+    };
+    (@read_closed) => {
+        $crate::actor::pass_on! { @as read_closed() }
+    };
+    (@message) => {
+        $crate::actor::pass_on! { @as message(message: Self::Message) }
+    };
+    (@timer) => {
+        $crate::actor::pass_on! { @as timer(key: $crate::timers::TimerKey) }
+    };
+    (@drained) => {
+        $crate::actor::pass_on! { @as drained() }
+    };
+    (@written) => {
+        $crate::actor::pass_on! { @as written(token: u64) }
+    };
+    (@ready) => {
+        $crate::actor::pass_on! { @as ready(ready: $crate::adopt::Readiness) }
+    };
+    (@room) => {
+        $crate::actor::pass_on! { @as room() }
+    };
+    (@option_failed) => {
+        $crate::actor::pass_on! { @as option_failed(option: $crate::sys::SocketOption, error: std::io::Error) }
+    };
+    (@datagram) => {
+        $crate::actor::pass_on! { @as datagram(datagram: $crate::datagram::Datagram<'_>) }
+    };
+    (@datagram_failed) => {
+        $crate::actor::pass_on! { @as datagram_failed(failure: $crate::datagram::DatagramFailure) }
+    };
+    (@stopping) => {
+        $crate::actor::pass_on! { @as stopping(deadline: std::time::Instant) }
+    };
+    (@as $callback:ident($($argument:ident: $kind:ty),*)) => {
+        fn $callback(
+            &mut self,
+            $($argument: $kind,)*
+            ctx: &mut $crate::context::Context<'_, Self>,
+        ) -> $crate::actor::Outcome {
+            self.pass(ctx, |actor, ctx| actor.$callback($($argument,)* ctx))
+        }
+    };
+    ($($callback:ident)*) => {
+        $($crate::actor::pass_on! { @$callback })*
+    };
+}
+
+pub(crate) use pass_on;
+
 /// Why an actor ended: what [`Actor::closed`] is told, what the log says and what the counters
 /// count.
 #[derive(Debug)]

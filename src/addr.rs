@@ -38,6 +38,11 @@ impl<A: Actor> Addr<A> {
         Addr { post, key }
     }
 
+    /// The same address, as that of the actor inside an adapter.
+    pub(crate) fn of_type<B: Actor<Message = A::Message>>(&self) -> Addr<B> {
+        Addr::new(self.post.clone(), self.key)
+    }
+
     pub(crate) fn parts(&self) -> (&Arc<Post<A::Message>>, ActorKey) {
         (&self.post, self.key)
     }

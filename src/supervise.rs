@@ -286,8 +286,7 @@ impl Handle {
 impl<A: Actor> Addr<Supervised<A>> {
     /// The same address, as that of the actor inside.
     pub fn inside(&self) -> Addr<A> {
-        let (post, key) = self.parts();
-        Addr::new(post.clone(), key)
+        self.of_type()
     }
 }
 

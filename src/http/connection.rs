@@ -223,8 +223,7 @@ impl<S: Service> Actor for Http<S> {
 impl<S: Service> Addr<Http<S>> {
     /// The same address, as that of the service inside.
     pub fn inside(&self) -> Addr<S> {
-        let (post, key) = self.parts();
-        Addr::new(post.clone(), key)
+        self.of_type()
     }
 }
 

@@ -1,18 +1,14 @@
 //! A codec around an actor for frames, on a stream of bytes.
 
 use std::fmt;
-use std::io;
 use std::mem;
-use std::time::Instant;
 
-use crate::actor::{Actor, CloseReason, Outcome};
+use crate::actor::{Actor, CloseReason, Outcome, pass_on};
 use crate::addr::Addr;
 use crate::context::Context;
 use crate::frames::FramingError;
 use crate::input::{FrameError, Input};
 use crate::protocol::{Codec, FrameActor};
-use crate::sys::SocketOption;
-use crate::timers::TimerKey;
 
 /// What a poller keeps of the buffer for decoded frames.
 const DECODED_KEPT: usize = 64 << 10;
@@ -84,8 +80,8 @@ impl<C: Codec, A: FrameActor> Framed<C, A> {
 impl<C: Codec, A: FrameActor> Actor for Framed<C, A> {
     type Message = A::Message;
 
-    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.opened(ctx))
+    pass_on! {
+        opened read_closed message timer drained written room option_failed stopping
     }
 
     fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
@@ -95,43 +91,6 @@ impl<C: Codec, A: FrameActor> Actor for Framed<C, A> {
         decoded.shrink_to(DECODED_KEPT);
         ctx.call().decoded = decoded;
         outcome
-    }
-
-    fn read_closed(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.read_closed(ctx))
-    }
-
-    fn message(&mut self, message: A::Message, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.message(message, ctx))
-    }
-
-    fn timer(&mut self, key: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.timer(key, ctx))
-    }
-
-    fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.drained(ctx))
-    }
-
-    fn written(&mut self, token: u64, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.written(token, ctx))
-    }
-
-    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.room(ctx))
-    }
-
-    fn option_failed(
-        &mut self,
-        option: SocketOption,
-        error: io::Error,
-        ctx: &mut Context<'_, Self>,
-    ) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.option_failed(option, error, ctx))
-    }
-
-    fn stopping(&mut self, deadline: Instant, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.stopping(deadline, ctx))
     }
 
     fn closing(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
@@ -155,7 +114,6 @@ impl<C: fmt::Debug, A> fmt::Debug for Framed<C, A> {
 impl<C: Codec, A: FrameActor> Addr<Framed<C, A>> {
     /// The same address, as that of the actor inside.
     pub fn inside(&self) -> Addr<A> {
-        let (post, key) = self.parts();
-        Addr::new(post.clone(), key)
+        self.of_type()
     }
 }

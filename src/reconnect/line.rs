@@ -1,17 +1,9 @@
 //! One connection of a [`Reconnect`]: the user's actor, and word of how it fares.
 
-use std::io;
-use std::time::Instant;
-
-use crate::actor::{Actor, CloseReason, Outcome};
+use crate::actor::{Actor, CloseReason, Outcome, pass_on};
 use crate::addr::Addr;
-use crate::adopt::Readiness;
 use crate::connect::ConnectErrorKind;
 use crate::context::Context;
-use crate::datagram::{Datagram, DatagramFailure};
-use crate::input::Input;
-use crate::sys::SocketOption;
-use crate::timers::TimerKey;
 
 use super::{Reconnect, ReconnectMessage, What};
 
@@ -46,6 +38,14 @@ impl<A: Actor> Line<A> {
         };
         Line { actor, word }
     }
+
+    fn pass(
+        &mut self,
+        ctx: &mut Context<'_, Self>,
+        callback: impl FnOnce(&mut A, &mut Context<'_, A>) -> Outcome,
+    ) -> Outcome {
+        callback(&mut self.actor, &mut ctx.of_type())
+    }
 }
 
 impl<A: Actor> Actor for Line<A> {
@@ -57,61 +57,9 @@ impl<A: Actor> Actor for Line<A> {
         Ok(())
     }
 
-    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.actor.readable(input, &mut ctx.of_type())
-    }
-
-    fn read_closed(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.actor.read_closed(&mut ctx.of_type())
-    }
-
-    fn message(&mut self, message: A::Message, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.actor.message(message, &mut ctx.of_type())
-    }
-
-    fn timer(&mut self, key: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.actor.timer(key, &mut ctx.of_type())
-    }
-
-    fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.actor.drained(&mut ctx.of_type())
-    }
-
-    fn written(&mut self, token: u64, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.actor.written(token, &mut ctx.of_type())
-    }
-
-    fn ready(&mut self, ready: Readiness, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.actor.ready(ready, &mut ctx.of_type())
-    }
-
-    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.actor.room(&mut ctx.of_type())
-    }
-
-    fn datagram(&mut self, datagram: Datagram<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.actor.datagram(datagram, &mut ctx.of_type())
-    }
-
-    fn datagram_failed(
-        &mut self,
-        failure: DatagramFailure,
-        ctx: &mut Context<'_, Self>,
-    ) -> Outcome {
-        self.actor.datagram_failed(failure, &mut ctx.of_type())
-    }
-
-    fn option_failed(
-        &mut self,
-        option: SocketOption,
-        error: io::Error,
-        ctx: &mut Context<'_, Self>,
-    ) -> Outcome {
-        self.actor.option_failed(option, error, &mut ctx.of_type())
-    }
-
-    fn stopping(&mut self, deadline: Instant, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.actor.stopping(deadline, &mut ctx.of_type())
+    pass_on! {
+        readable read_closed message timer drained written ready room
+        datagram datagram_failed option_failed stopping
     }
 
     fn closing(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {
@@ -131,7 +79,6 @@ impl<A: Actor> Actor for Line<A> {
 impl<A: Actor> Addr<Line<A>> {
     /// The same address, as that of the actor inside.
     pub(super) fn inside(&self) -> Addr<A> {
-        let (post, key) = self.parts();
-        Addr::new(post.clone(), key)
+        self.of_type()
     }
 }

@@ -3,18 +3,11 @@
 use std::cell::RefCell;
 use std::error::Error;
 use std::fmt;
-use std::io;
 use std::rc::Rc;
-use std::time::Instant;
 
-use crate::actor::{Actor, CloseReason, Outcome};
-use crate::adopt::Readiness;
+use crate::actor::{Actor, CloseReason, Outcome, pass_on};
 use crate::connect::copy_of;
 use crate::context::Context;
-use crate::datagram::{Datagram, DatagramFailure};
-use crate::input::Input;
-use crate::sys::SocketOption;
-use crate::timers::TimerKey;
 
 /// What the stage and the wrapper share. Borrowed by the wrapper during a callback, by the stage
 /// between two.
@@ -60,65 +53,9 @@ impl<A: Actor> Observed<A> {
 impl<A: Actor> Actor for Observed<A> {
     type Message = A::Message;
 
-    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.opened(ctx))
-    }
-
-    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.readable(input, ctx))
-    }
-
-    fn read_closed(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.read_closed(ctx))
-    }
-
-    fn message(&mut self, message: A::Message, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.message(message, ctx))
-    }
-
-    fn timer(&mut self, key: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.timer(key, ctx))
-    }
-
-    fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.drained(ctx))
-    }
-
-    fn written(&mut self, token: u64, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.written(token, ctx))
-    }
-
-    fn ready(&mut self, ready: Readiness, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.ready(ready, ctx))
-    }
-
-    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.room(ctx))
-    }
-
-    fn option_failed(
-        &mut self,
-        option: SocketOption,
-        error: io::Error,
-        ctx: &mut Context<'_, Self>,
-    ) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.option_failed(option, error, ctx))
-    }
-
-    fn datagram(&mut self, datagram: Datagram<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.datagram(datagram, ctx))
-    }
-
-    fn datagram_failed(
-        &mut self,
-        failure: DatagramFailure,
-        ctx: &mut Context<'_, Self>,
-    ) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.datagram_failed(failure, ctx))
-    }
-
-    fn stopping(&mut self, deadline: Instant, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.stopping(deadline, ctx))
+    pass_on! {
+        opened readable read_closed message timer drained written ready room
+        datagram datagram_failed option_failed stopping
     }
 
     fn closing(&mut self, reason: &CloseReason, ctx: &mut Context<'_, Self>) {

@@ -49,12 +49,11 @@ mod session;
 mod shake;
 
 use std::fmt;
-use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::actor::{Actor, CloseReason, Outcome};
+use crate::actor::{Actor, CloseReason, Outcome, pass_on};
 use crate::addr::Addr;
 use crate::call::Wants;
 use crate::context::Context;
@@ -62,7 +61,6 @@ use crate::flags::Flags;
 use crate::frames::{Control, Frame, FrameKind};
 use crate::input::Input;
 use crate::protocol::FrameActor;
-use crate::sys::SocketOption;
 use crate::timers::TimerKey;
 use crate::websocket::frame::{Opcode, close_payload};
 use crate::websocket::receiver::{Event, Receiver, Role};
@@ -428,21 +426,8 @@ impl<A: FrameActor> Actor for WebSocket<A> {
         self.pass(ctx, |actor, ctx| actor.drained(ctx))
     }
 
-    fn written(&mut self, token: u64, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.written(token, ctx))
-    }
-
-    fn room(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.room(ctx))
-    }
-
-    fn option_failed(
-        &mut self,
-        option: SocketOption,
-        error: io::Error,
-        ctx: &mut Context<'_, Self>,
-    ) -> Outcome {
-        self.pass(ctx, |actor, ctx| actor.option_failed(option, error, ctx))
+    pass_on! {
+        written room option_failed
     }
 
     fn stopping(&mut self, deadline: Instant, ctx: &mut Context<'_, Self>) -> Outcome {
@@ -488,8 +473,7 @@ impl<A: FrameActor> fmt::Debug for WebSocket<A> {
 impl<A: FrameActor> Addr<WebSocket<A>> {
     /// The same address, as that of the actor inside.
     pub fn inside(&self) -> Addr<A> {
-        let (post, key) = self.parts();
-        Addr::new(post.clone(), key)
+        self.of_type()
     }
 }
 
