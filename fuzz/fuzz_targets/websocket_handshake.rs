@@ -70,10 +70,9 @@ fn ask(answer: &[u8], cut: usize) -> (bool, String) {
     }
     stage.half_close();
     let is_open = stage.actor().actor().is_some_and(|actor| actor.is_open);
-    (
-        is_open,
-        stage.reason().expect("it ends with its input").to_string(),
-    )
+    let reason = stage.reason().expect("it ends with its input").to_string();
+    // Which tells what a server said that refused.
+    (is_open, reason.replace(&accept, "ACCEPT"))
 }
 
 struct Wire<'a>(&'a [u8], Vec<u8>);
