@@ -136,7 +136,7 @@ impl Handover {
         let path = path.as_ref();
         let bind = BindOptions {
             backlog: BACKLOG,
-            reuse_port: false,
+            group: None,
             socket: SocketOptions::new(),
             simulated: None,
         };

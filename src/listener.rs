@@ -46,7 +46,9 @@ pub enum Balance {
     SourceHash,
     /// Every poller accepts for itself; the kernel spreads the connects by a hash of their
     /// addresses (SO_REUSEPORT), less evenly. Accepting does not hang on one poller; on two pollers
-    /// it brought no more connects a second than the other two. TCP only.
+    /// it brought no more connects a second than the other two. TCP only. That somebody listens there
+    /// already is an error, on Linux, as it is for all others; sockets that are to share their port with
+    /// another process are bound so, and handed to [`listen_from`](crate::System::listen_from).
     PerPoller,
 }
 

@@ -28,7 +28,7 @@ use crate::poller::Poller;
 use crate::registry::{Registry, Stats};
 use crate::sys::{
     BindOptions, Endpoint, Interest, ListenSocket, Network, Peer, Process, Selector, SelectorKind,
-    SocketOption, affinity, clock,
+    SocketOption, Turn, affinity, clock,
 };
 use crate::tick::Ticks;
 use crate::workers::{Limits, Workers};
@@ -412,7 +412,7 @@ impl System {
         E::Error: Into<Box<dyn Error + Send + Sync>>,
         A: Actor,
     {
-        let endpoint = endpoint
+        let mut endpoint = endpoint
             .try_into()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let pollers = self.pollers_for(&endpoint, &options)?;
@@ -430,22 +430,22 @@ impl System {
         let processors = self.processors_for(&endpoint, &options)?;
         let mut bind = BindOptions {
             backlog: options.backlog,
-            reuse_port: per_poller,
+            group: per_poller.then_some(Turn::First),
             socket: options.socket.clone(),
             simulated: self.handle.shared.simulated,
         };
         let mut sockets: Vec<ListenSocket> = Vec::new();
-        let mut local = endpoint;
         for poller in &pollers[..if per_poller { pollers.len() } else { 1 }] {
             if let Some(processors) = processors {
                 let processor = SocketOption::IncomingCpu(processors[*poller] as u32);
                 bind.socket.set(processor);
             }
-            let socket = ListenSocket::bind(&local, &bind)?;
-            local = socket.local_addr()?;
+            let socket = ListenSocket::bind(&endpoint, &bind)?;
+            endpoint = socket.local_addr()?;
+            bind.group = Some(Turn::Further);
             sockets.push(socket);
         }
-        Ok(self.accept_from(sockets, local, pollers, options, make))
+        Ok(self.accept_from(sockets, endpoint, pollers, options, make))
     }
 
     /// The pollers that a listener is to serve, which it is looked at for before it is bound.

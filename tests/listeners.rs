@@ -3,7 +3,7 @@
 mod util;
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 
 use greenroom::*;
@@ -160,12 +160,22 @@ fn the_factory_is_given_the_peers_address() {
 
 #[test]
 fn an_address_in_use_is_an_error_that_names_it() {
-    let system = builder(1).build().unwrap();
-    let listener = system.listen("127.0.0.1:0", |_| Reverse).unwrap();
-    let addr = tcp_addr(&listener);
-    let error = system.listen(addr, |_| Reverse).unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
-    assert!(error.to_string().contains(&addr.to_string()), "{error}");
+    let system = builder(2).build().unwrap();
+    let options = |balance| ListenOptions::new().balance(balance);
+    let balances = [Balance::LeastConnections, Balance::PerPoller];
+    for (first, second) in balances
+        .iter()
+        .flat_map(|b| balances.map(|other| (*b, other)))
+    {
+        let listen =
+            |at: SocketAddr, balance| system.listen_with(at, options(balance), |_| Reverse);
+        let listener = listen("127.0.0.1:0".parse().unwrap(), first).unwrap();
+        let addr = tcp_addr(&listener);
+        // Also where both spread their connects over sockets that share the port.
+        let error = listen(addr, second).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains(&addr.to_string()), "{error}");
+    }
     assert!(system.listen("no address", |_| Reverse).is_err());
 }
 

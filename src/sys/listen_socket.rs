@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use libc::{SO_REUSEADDR, SOL_SOCKET, c_int};
 
 use super::addr::{Endpoint, Peer, SockAddr};
+use super::datagram::{SPREADS, Turn};
 use super::descriptor;
 use super::options::{Role, SocketOptions};
 use super::platform::{self, ENONET, SO_REUSEPORT_SPREAD};
@@ -23,9 +24,10 @@ pub(crate) struct BindOptions {
     /// How many connections may wait to be accepted; the system has a limit of its own
     /// (`net.core.somaxconn`) and takes the smaller one.
     pub(crate) backlog: c_int,
-    /// Whether further sockets may listen on the same address, the system spreading connections
-    /// over them. TCP only.
-    pub(crate) reuse_port: bool,
+    /// Which of the sockets that share its address it is, if several do: the system spreads
+    /// connections over them. For the first to find somebody there is an error, as for one alone. TCP
+    /// only.
+    pub(crate) group: Option<Turn>,
     /// Set before it is bound: Linux hands most of them down to accepted sockets, and the window
     /// that is offered in a handshake depends on the buffers.
     pub(crate) socket: SocketOptions,
@@ -99,11 +101,18 @@ impl ListenSocket {
         // Connections of the last run that are in TIME_WAIT must not keep a restarted server out.
         // Linux still refuses a second listener.
         set_option(fd.as_fd(), SOL_SOCKET, SO_REUSEADDR, 1 as c_int)?;
-        if options.reuse_port {
-            set_option(fd.as_fd(), SOL_SOCKET, SO_REUSEPORT_SPREAD, 1 as c_int)?;
+        let share = || set_option(fd.as_fd(), SOL_SOCKET, SO_REUSEPORT_SPREAD, 1 as c_int);
+        // The first is bound without it: else a server of the same user that listens there with a group
+        // of its own, this one started twice for one, would have to share it, and nobody were told.
+        let is_late = options.group == Some(Turn::First) && SPREADS;
+        if options.group.is_some() && !is_late {
+            share()?;
         }
         options.socket.apply(fd.as_fd(), Role::Listener)?;
         bind(&fd, &addr)?;
+        if is_late {
+            share()?;
+        }
         listen(&fd, options.backlog)?;
         let (path, end) = (None, End::of(fd));
         Ok(ListenSocket { path, end })
@@ -267,7 +276,7 @@ mod tests {
 
     const OPTIONS: BindOptions = BindOptions {
         backlog: 16,
-        reuse_port: false,
+        group: None,
         socket: SocketOptions::new(),
         simulated: None,
     };
@@ -383,16 +392,16 @@ mod tests {
 
     #[test]
     fn a_port_is_shared_only_on_request() {
-        let options = BindOptions {
-            reuse_port: true,
-            ..OPTIONS
-        };
-        let (_first, addr) = bind_tcp("127.0.0.1:0", &options);
+        let of = |group| BindOptions { group, ..OPTIONS };
+        let (_first, addr) = bind_tcp("127.0.0.1:0", &of(Some(Turn::First)));
         let endpoint = Endpoint::from(addr);
-        let _second = ListenSocket::bind(&endpoint, &options).unwrap();
-        let error = ListenSocket::bind(&endpoint, &OPTIONS).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        assert!(error.to_string().contains(&endpoint.to_string()), "{error}");
+        let _second = ListenSocket::bind(&endpoint, &of(Some(Turn::Further))).unwrap();
+        let _third = ListenSocket::bind(&endpoint, &of(Some(Turn::Further))).unwrap();
+        for group in [None, Some(Turn::First)] {
+            let error = ListenSocket::bind(&endpoint, &of(group)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+            assert!(error.to_string().contains(&endpoint.to_string()), "{error}");
+        }
     }
 
     #[test]

@@ -191,8 +191,8 @@ fn bind_all(addr: &DatagramAddr, how: &DatagramBind) -> io::Result<Vec<DatagramS
 }
 
 /// Which of the sockets of one address.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
     First,
     Further,
 }

@@ -13,7 +13,7 @@ use super::network::{
 };
 use super::selector::Watched;
 use super::trace::{OfConnection, What};
-use crate::sys::{BindOptions, Endpoint, LookupError, Peer, Role};
+use crate::sys::{BindOptions, Endpoint, LookupError, Peer, Role, Turn};
 
 /// How often a connect is made that is lost on its way, or finds the backlog full.
 const TRIES: u32 = 6;
@@ -31,7 +31,7 @@ const PEER_PORT: u16 = 32_768;
 pub(super) struct Listener {
     pub(super) endpoint: Endpoint,
     process: Process,
-    reuse_port: bool,
+    group: Option<Turn>,
     backlog_max: usize,
     /// Places of connections.
     pub(super) backlog: VecDeque<u32>,
@@ -86,8 +86,9 @@ impl Network {
         options.socket.check(endpoint, Role::Listener)?;
         let taken = |endpoint: &Endpoint| {
             self.listeners.iter().any(|listener| {
-                let shared =
-                    listener.reuse_port && options.reuse_port && listener.process == process;
+                let shared = listener.group.is_some()
+                    && options.group == Some(Turn::Further)
+                    && listener.process == process;
                 listener.is_open && collide(&listener.endpoint, endpoint) && !shared
             })
         };
@@ -111,7 +112,7 @@ impl Network {
             has_file: matches!(endpoint, Endpoint::Unix(_)),
             endpoint,
             process,
-            reuse_port: options.reuse_port,
+            group: options.group,
             backlog_max: options.backlog.max(1) as usize,
             backlog: VecDeque::new(),
             watched: Watched::default(),

@@ -14,7 +14,7 @@ fn address() -> Endpoint {
 fn listen() -> Number {
     let options = BindOptions {
         backlog: 16,
-        reuse_port: false,
+        group: None,
         socket: SocketOptions::new(),
         simulated: Some(Process::NONE),
     };
