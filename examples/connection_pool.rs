@@ -191,8 +191,11 @@ fn main() -> Result<(), support::Error> {
             listener.local_addr().clone().into()
         }
     };
-    let max = usize::from(options.max);
-    let size = (options.min.min(max), max);
+    let size = (options.min, usize::from(options.max));
+    if size.0 > size.1 {
+        let text = "--min: no more than --max";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
+    }
     let timeout = Duration::from_millis(options.timeout);
     let listener = serve(&system, &options.common.addr, backend, size, timeout)?;
     support::run_until_signal(system, &listener, ", then type a line, or: counts")

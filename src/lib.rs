@@ -68,6 +68,8 @@
 //! | a file of certificates | 16 MiB | that of all public roots has some hundred KiB | `tls::ConfigError::TooLong` |
 //! | [`Pool::size`] | none to 8 connections | none before one is needed; enough for a server whose answers take milliseconds | calls wait for one in turn |
 //! | [`Pool::idle_limit`] | 60 s | what is in between often forgets a connection after some minutes | those beyond the smallest number close |
+//! | the answer to a pool's [`Exchange::greeting`] | 10 s | as a connect may take | as a connect that came to nothing |
+//! | [`Pool`]s, after a connect that came to nothing | 50 ms, then twice as long each time, up to 5 s | calls that wait have deadlines of seconds | |
 //! | [`Pool::max_waiting`] | 1,024 calls | more than are answered within their deadlines by 8 connections | [`CallError::Full`] |
 //! | [`Reconnect::backoff`] | up to 100 ms before the first try after a failure, then up to twice as long each time, up to 30 s; drawn anew each time | a server that is restarted is there again within a second; thousands that lost it do not come at once, and for one that is away for long each costs it little | |
 //! | [`Reconnect::settled_after`] | 10 s | who is refused behind the handshake, at a login or by a balancer without a backend, is so within seconds | the time before the next try goes on growing |

@@ -65,6 +65,8 @@ pub struct Pool<E: Exchange> {
     idle_limit: Option<Duration>,
     max_waiting: usize,
     lanes: BTreeMap<ActorId, Hold<E>>,
+    /// How many of them are in each [`State`].
+    in_state: [usize; 4],
     /// The one that came back last is the last here, and the first to be lent: so those that are
     /// too many get old.
     idle: VecDeque<(ActorId, Instant)>,
@@ -116,6 +118,7 @@ impl<E: Exchange> Pool<E> {
             idle_limit: Some(Duration::from_secs(60)),
             max_waiting: 1024,
             lanes: BTreeMap::new(),
+            in_state: [0; 4],
             idle: VecDeque::new(),
             waiting: VecDeque::new(),
             made: 0,
@@ -165,8 +168,16 @@ impl<E: Exchange> Pool<E> {
     }
 
     fn count(&self, state: State) -> usize {
-        let in_state = self.lanes.values().filter(|hold| hold.state == state);
-        in_state.count()
+        self.in_state[state as usize]
+    }
+
+    /// Says how a lane is from here on, and gives it out.
+    fn put(&mut self, id: ActorId, state: State) -> Option<&Addr<Lane<E>>> {
+        let hold = self.lanes.get_mut(&id)?;
+        self.in_state[hold.state as usize] -= 1;
+        self.in_state[state as usize] += 1;
+        hold.state = state;
+        Some(&hold.lane)
     }
 
     /// Those that were not told to close.
@@ -224,12 +235,10 @@ impl<E: Exchange> Pool<E> {
                 self.waiting.push_front(call);
                 break;
             };
-            if let Some(hold) = self.lanes.get_mut(&id) {
-                hold.state = State::Lent;
-                let pool = ctx.addr();
+            if let Some(lane) = self.put(id, State::Lent) {
                 // What has come meanwhile, bytes or the end, is not to pass for this call's answer.
-                hold.lane.look();
-                hold.lane.notice(Job::new(call, pool));
+                lane.look();
+                lane.notice(Job::new(call, ctx.addr()));
             }
         }
         if self.is_stopping {
@@ -260,13 +269,11 @@ impl<E: Exchange> Pool<E> {
             // Nothing is made for those who wait no longer.
             self.forget_late(ctx.now());
         }
-        let mut connecting = self.count(State::Connecting);
-        let mut count = self.lanes.len();
         // After one that came to nothing a single one finds out how it is now.
         let most = if self.pause.is_zero() { self.max } else { 1 };
-        while count < self.max
-            && (count < self.min || connecting < self.waiting.len())
-            && connecting < most
+        while self.lanes.len() < self.max
+            && (self.lanes.len() < self.min || self.count(State::Connecting) < self.waiting.len())
+            && self.count(State::Connecting) < most
         {
             let (make, mut made) = (&mut self.make, None);
             let door = ctx.call().registry.door.clone();
@@ -280,24 +287,20 @@ impl<E: Exchange> Pool<E> {
             let state = State::Connecting;
             let ready = None;
             self.lanes.insert(lane.id(), Hold { lane, state, ready });
-            connecting += 1;
-            count += 1;
+            self.in_state[state as usize] += 1;
         }
     }
 
     /// Closes those that are idle, the oldest first, down to so many connections: all of them, or
     /// those since that time.
     fn close_idle(&mut self, down_to: usize, since: Option<Instant>) {
-        let mut count = self.open();
-        while count > down_to
+        while self.open() > down_to
             && let Some((id, at)) = self.idle.front().copied()
             && since.is_none_or(|since| at <= since)
         {
             self.idle.pop_front();
-            count -= 1;
-            if let Some(hold) = self.lanes.get_mut(&id) {
-                hold.state = State::Closing;
-                hold.lane.close();
+            if let Some(lane) = self.put(id, State::Closing) {
+                lane.close();
             }
         }
     }
@@ -324,6 +327,7 @@ impl<E: Exchange> Pool<E> {
         let Some(hold) = self.lanes.remove(&id) else {
             return;
         };
+        self.in_state[hold.state as usize] -= 1;
         self.idle.retain(|(idle, _)| *idle != id);
         let now = ctx.now();
         let lasted = |ready| now.saturating_duration_since(ready);
@@ -356,10 +360,9 @@ impl<E: Exchange> Pool<E> {
     }
 
     fn is_back(&mut self, id: ActorId, ctx: &mut Context<'_, Self>) {
-        if let Some(hold) = self.lanes.get_mut(&id)
-            && hold.state != State::Closing
-        {
-            hold.state = State::Idle;
+        let hold = self.lanes.get(&id);
+        if hold.is_some_and(|hold| hold.state != State::Closing) {
+            self.put(id, State::Idle);
             self.idle.push_back((id, ctx.now()));
         }
     }

@@ -212,7 +212,7 @@ impl<A: Actor> Reconnect<A> {
 
     /// How connections are made. One try takes no longer than its
     /// [`timeout`](ConnectOptions::timeout).
-    pub fn options(mut self, options: ConnectOptions) -> Self {
+    pub fn connect_options(mut self, options: ConnectOptions) -> Self {
         self.options = options;
         self
     }

@@ -128,6 +128,19 @@ fn connection_pool_answers_many_clients_over_few_connections() {
 }
 
 #[test]
+fn connection_pool_says_which_size_is_none() {
+    let output = std::process::Command::new(process::program("connection_pool"))
+        .args(["--min", "3", "--max", "2"])
+        .output()
+        .expect("it starts");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && error.contains("--min"),
+        "{error}"
+    );
+}
+
+#[test]
 fn connection_pool_says_when_there_is_no_backend() {
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let addr = nobody.local_addr().expect("its address").to_string();

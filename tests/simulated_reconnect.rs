@@ -247,7 +247,7 @@ fn scenario(sim: &mut Simulation) -> Sum {
         let feed = front.handle().spawn_on(poller, move || {
             let to: Remote = ADDR.parse().expect("an address");
             Reconnect::new(to, move || Feed::new(&of))
-                .options(ConnectOptions::new().timeout(secs(5)))
+                .connect_options(ConnectOptions::new().timeout(secs(5)))
                 .backoff(first, longest)
                 .settled_after(settled_after)
                 .tell(watcher)

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use greenroom::{
-    Actor, Addr, CloseReason, ConnectOptions, ConnectionOptions, Context, Gone, Input, Outcome,
-    TimerKey,
+    Actor, Addr, CloseReason, ConnectOptions, Context, Gone, Input, Outcome, TimerKey,
 };
 
 use super::upstreams::Upstreams;
@@ -88,11 +87,7 @@ impl Side {
         };
         self.tried.push(at);
         let upstream = Side::new(self.upstreams.clone(), Some(ctx.addr()), Some(at));
-        // An upstream may be silent for as long as its client is.
-        let connection = ConnectionOptions::new().first_bytes_timeout(None);
-        let options = ConnectOptions::new()
-            .timeout(CONNECT_TIMEOUT)
-            .connection(connection);
+        let options = ConnectOptions::new().timeout(CONNECT_TIMEOUT);
         let addr = ctx.connect_with(self.upstreams.remote(at), options, upstream);
         ctx.monitor(&addr, Word::Gone);
         self.other = Some(addr);

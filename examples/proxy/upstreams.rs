@@ -103,6 +103,7 @@ impl Upstreams {
                 | Kind::NoMemory
                 | Kind::LocalAddress
                 | Kind::LookupFailed
+                | Kind::TooManyLookups
         );
         if !is_ours && self.all[at].is_up.swap(false, Ordering::Relaxed) {
             log::warn!("upstream {} is down: {error}", self.remote(at));
