@@ -24,13 +24,14 @@ pub use call::{CallError, Exchange, PoolCounts, PoolMessage};
 /// An actor that keeps connections to one place and lends one to each request for as long as its
 /// answer takes.
 ///
-/// A connection is lent again only if its answer came whole, in time, and with nothing behind it,
-/// and if nothing has come since: a byte that nobody asked for, or the end of the stream, closes it
-/// while it is idle, and its socket is read once more just before a request is written. So an answer
-/// is never another one's, unless the other side sends one that nobody asked for when the next request
-/// is on its way: that can be told by a protocol alone whose answers say what they answer, in
-/// [`Exchange::answer`]. Nor can it be known that a connection is still there when a request arrives:
-/// the other side may end it meanwhile, and the call is then [lost](CallError::Lost).
+/// A connection is lent again only if its answer came whole, in time, when all of the request had been
+/// taken, and with nothing behind it, and if nothing has come since: a byte that nobody asked for, or
+/// the end of the stream, closes it while it is idle, and its socket is read once more just before a
+/// request is written. So an answer is never another one's, unless the other side sends one that
+/// nobody asked for when the next request is on its way: that can be told by a protocol alone whose
+/// answers say what they answer, in [`Exchange::answer`]. Nor can it be known that a connection is
+/// still there when a request arrives: the other side may end it meanwhile, and the call is then
+/// [lost](CallError::Lost).
 ///
 /// Calls that find no connection wait in their order, each until its own deadline, and while there
 /// are fewer connections than may be, one is made for each. A connect that comes to nothing is made

@@ -795,6 +795,7 @@ fn a_text_that_is_no_remote_is_refused_where_it_is_made_one() {
         "db.example:5432",
         "127.0.0.1:9000",
         "[::1]:9000",
+        "[fe80::1%2]:9000",
         "unix:/run/x.sock",
         "a_b-c:1",
     ] {

@@ -3,7 +3,7 @@
 
 mod util;
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::mpsc::{Receiver, channel};
@@ -342,6 +342,28 @@ fn a_connection_whose_answer_is_late_is_not_lent_again() {
     fresh.says("fine\n");
     assert_eq!(next(&second), text("fine"));
     assert_eq!(stage.counts().broken, 1);
+}
+
+/// The rest of the one request would stand in front of the next.
+#[test]
+fn a_connection_whose_answer_came_before_its_request_was_taken_is_not_lent_again() {
+    let small = SocketOptions::new().send_buffer(4 << 10);
+    let options = ConnectOptions::new().socket(small);
+    let stage = Stage::new(|pool| pool.size(0, 1).connect_options(options));
+    util::set_buffer(&stage.backend.listener, libc::SO_RCVBUF, 4 << 10);
+    // More than both kernels hold, and less than ends a slow reader.
+    let answer = stage.call(&"long".repeat(500_000));
+    let mut peer = stage.backend.accept();
+    peer.0.read_exact(&mut [0; 4]).unwrap();
+    peer.says("too long\n");
+    assert_eq!(next(&answer), text("too long"));
+    let answer = stage.call("short");
+    let mut fresh = stage.backend.accept();
+    fresh.hears("short");
+    fresh.says("fine\n");
+    assert_eq!(next(&answer), text("fine"));
+    let counts = stage.counts();
+    assert_eq!((counts.made, counts.broken), (2, 1));
 }
 
 #[test]

@@ -474,3 +474,93 @@ impl Actor for Echo {
         Ok(())
     }
 }
+
+// ---- a pool, and one that is made again ---------------------------------------------------------
+
+/// A line each way.
+struct Lines;
+
+impl Exchange for Lines {
+    type Request = &'static str;
+    type Answer = String;
+
+    fn request(&mut self, request: &'static str, output: &mut Vec<u8>) {
+        output.extend_from_slice(request.as_bytes());
+        output.push(b'\n');
+    }
+
+    fn answer(
+        &mut self,
+        input: &mut Input<'_>,
+    ) -> Result<Option<String>, Box<dyn Error + Send + Sync>> {
+        let line = input.line(100)?;
+        Ok(line.map(|line| String::from_utf8_lossy(line).into_owned()))
+    }
+}
+
+/// What TLS says for itself on an idle connection, its tickets, is nothing that nobody asked for.
+#[test]
+fn a_pools_connections_are_secured_and_lent_again_or_thrown_away() {
+    let stage = stage(secured());
+    let to = Remote::from(stage.listener.local_addr());
+    let options = ConnectOptions::new().tls(client());
+    let make = move || Pool::new(to, || Lines).size(0, 1).connect_options(options);
+    let pool = stage.system.spawn(make);
+    let counts = || pool.ask(TIMEOUT, PoolMessage::counts).unwrap();
+    for round in 1..=3 {
+        for _ in 0..20 {
+            let answer = pool.call_and_wait("hello", TIMEOUT);
+            assert_eq!(answer, Ok("hello".to_owned()));
+        }
+        assert_eq!((counts().made, counts().idle), (round, 1));
+        let served = stage.accepted();
+        served.tell(move |ctx| {
+            match round {
+                1 => drop(ctx.write("unasked")),
+                2 => ctx.close(),
+                _ => ctx.abort(),
+            }
+            Ok(())
+        });
+        wait_until("it is thrown away", || counts().broken == round);
+    }
+}
+
+/// Says hello, and what it was sent.
+struct Feed;
+
+impl Actor for Feed {
+    type Message = &'static str;
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        assert!(ctx.tls().is_some());
+        ctx.write("hello");
+        Ok(())
+    }
+
+    fn message(&mut self, text: &'static str, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.write(text);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_secured_connection_is_made_again() {
+    let stage = stage(secured());
+    let to = Remote::from(stage.listener.local_addr());
+    let feed = stage.system.spawn(move || {
+        Reconnect::new(to, || Feed)
+            .connect_options(ConnectOptions::new().tls(client()))
+            .backoff(Duration::from_millis(1), Duration::from_millis(10))
+    });
+    for _ in 0..3 {
+        let served = stage.accepted();
+        assert_eq!(served.read(5), b"hello");
+        wait_until("a message gets through", || {
+            let or_back = |reply| ReconnectMessage::or_back(" there", reply);
+            feed.ask(TIMEOUT, or_back).unwrap().is_ok()
+        });
+        assert_eq!(served.read(6), b" there");
+        served.addr.close();
+    }
+}

@@ -136,6 +136,14 @@ impl<E: Exchange> Actor for Lane<E> {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_timer(timer);
         }
+        if ctx.queued() > 0 {
+            // The rest of this request would stand in front of the next one.
+            if let Some(reply) = self.job.take() {
+                let _ = reply.send(Ok(answer));
+            }
+            ctx.abort();
+            return Ok(());
+        }
         match self.job.take() {
             Some(reply) => {
                 self.stage = Stage::Idle;
