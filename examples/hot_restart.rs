@@ -24,7 +24,8 @@ struct Options {
     #[command(flatten)]
     common: support::Common,
 
-    /// Where the running server is found by the next one; of this user alone.
+    /// Where the running server is found by the next one; of this user alone [default: a name made
+    /// of --addr, in the folder for temporary files].
     #[arg(long, value_name = "PATH")]
     handover: Option<PathBuf>,
 

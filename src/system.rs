@@ -144,11 +144,11 @@ impl Builder {
     /// [`output_max`](crate::ConnectionOptions::output_max). By default 1 GiB: of 256 connections
     /// that have used up the default of that.
     ///
-    /// Past it the connections for which the most waits pay, until an eighth of the budget is free
-    /// again: they end with [`CloseReason::OutputBudget`](crate::CloseReason::OutputBudget). So a
-    /// reader that keeps up never pays for those that do not. A payload that several connections
-    /// share counts for each, as nobody knows how long the others hold on to it. What waits now is
-    /// [`Stats::output_waiting`](crate::Stats::output_waiting).
+    /// Past it those for which the most waits pay, until an eighth of it is free again: with all
+    /// writes but the newest under [`DropOldest`](crate::SlowReader::DropOldest), else, or where
+    /// those are little, with their [end](crate::CloseReason::OutputBudget). A reader that keeps up
+    /// never pays for those that do not. A payload that several share counts for each. What waits
+    /// now is [`Stats::output_waiting`](crate::Stats::output_waiting).
     pub fn output_budget(mut self, bytes: usize) -> Self {
         self.output_budget = bytes;
         self

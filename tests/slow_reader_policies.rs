@@ -289,6 +289,45 @@ fn past_the_pollers_budget_the_oldest_go_before_the_connection() {
     assert_eq!(got.last(), Some(&39));
 }
 
+#[test]
+fn past_the_pollers_budget_who_cannot_drop_what_it_holds_ends_before_others_drop() {
+    let options = options(SlowReader::DropOldest, 16 << 20);
+    let stage = Stage::listen(
+        builder(1).output_budget(8 << 20),
+        "127.0.0.1:0",
+        ListenOptions::new().connection(options).send_buffer(4096),
+        |probe| probe,
+    );
+    let pairs: Vec<_> = (0..4)
+        .map(|_| (connect_small(&stage.listener, 4096), stage.accepted()))
+        .collect();
+    let (hog, modest) = pairs.split_first().unwrap();
+    // One write that has begun to leave, and little behind it.
+    hog.1.run(|ctx| ctx.write(pattern(6 << 20)));
+    hog.1.run(|ctx| {
+        ctx.write([0; 1000]);
+        ctx.write([1; 1000]);
+    });
+    let mut rounds = 0;
+    while stage.system.stats().output_waiting > 5 << 20 {
+        for (_, seen) in modest {
+            seen.run(|ctx| ctx.write(pattern(20_000)));
+            settle(&stage.system);
+        }
+        rounds += 1;
+    }
+    let reason = hog.1.closed();
+    assert!(
+        matches!(reason, CloseReason::OutputBudget { .. }),
+        "{reason:?}"
+    );
+    assert!(stage.system.stats().dropped_writes <= 1, "of the hog's");
+    for (client, _) in modest {
+        let all = pattern(20_000).repeat(rounds);
+        assert_same(&read(client, all.len()), &all);
+    }
+}
+
 // ---- the newest of each key ---------------------------------------------------------------------
 
 #[test]

@@ -143,13 +143,13 @@ impl<A: Actor> Context<'_, A> {
     /// [`stuck_timeout`](crate::ConnectionOptions::stuck_timeout) watches it as any output. A close
     /// behind it waits for a reader that takes 4 MiB in each
     /// [`flush_timeout`](crate::ConnectionOptions::flush_timeout), however large the file. One
-    /// connection sends 256 KiB of it in a turn, then others have theirs.
+    /// connection sends 256 KiB of its files in a turn, then others have theirs.
     ///
     /// A poller never waits for the socket. It does wait for the disk, where the part is not in the
     /// page cache: on a disk that is slow, have a thread of [`offload`](Context::offload) read the
     /// part beforehand, or read there and write what it returns. Where a kernel cannot move the
-    /// bytes by itself (another platform, a file system without it, a simulated network) they are
-    /// read and written, 64 KiB at a time.
+    /// bytes by itself (TLS, another platform, a file system without it, a simulated network) they
+    /// are read and written, up to 64 KiB at a time.
     ///
     /// A file that ends before, or cannot be read, ends the connection with
     /// [`CloseReason::Io`](crate::CloseReason::Io), and the peer sees a reset: what was promised

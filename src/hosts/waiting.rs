@@ -74,20 +74,30 @@ impl Hosts {
         let mut holders: Vec<(usize, u32)> =
             waiting.map(|extra| (extra.counted, extra.owner)).collect();
         holders.sort_unstable_by_key(|(queued, owner)| (Reverse(*queued), *owner));
-        for (queued, owner) in holders {
+        for (at, (queued, owner)) in holders.iter().enumerate() {
             if self.waiting <= enough {
                 return;
             }
-            self.crowd_out(owner as usize, queued);
+            let next = holders
+                .get(at + 1)
+                .map_or(usize::MAX, |(queued, _)| *queued);
+            self.crowd_out(*owner as usize, *queued, next);
         }
     }
 
-    /// Drops what may be dropped for this connection, or ends it.
-    fn crowd_out(&mut self, index: usize, queued: usize) {
+    /// Drops what may be dropped for this connection, or ends it where it then still has more than
+    /// the `next` has.
+    fn crowd_out(&mut self, index: usize, queued: usize, next: usize) {
         // One that was adopted with its output in this very turn is told its end behind `opened`, so
         // later.
-        if self.slots[index].flags.has(Flags::OPENING) || self.drop_old_writes(index) {
+        if self.slots[index].flags.has(Flags::OPENING) {
             return;
+        }
+        if self.drop_old_writes(index) {
+            let extra = self.extras.get(self.slots[index].extra);
+            if extra.is_none_or(|extra| extra.counted <= next) {
+                return;
+            }
         }
         let limit = self.output_budget;
         let reason = match self.take_reason(index) {
