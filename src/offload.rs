@@ -139,6 +139,8 @@ impl<A: Actor> Context<'_, A> {
     /// While the system stops, work is taken and done as before, and the pollers wait for it, until
     /// the deadline of [`Handle::stop`]. What has not begun by then is dropped and counted in the same
     /// place; what has is not interrupted, and ends by itself on its thread, which nobody waits for.
+    /// Whoever is to be answered has to stay for it: by default a connection closes when it is told
+    /// that the system [stops](Actor::stopping).
     ///
     /// ```no_run
     /// # use greenroom::*;

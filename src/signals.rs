@@ -135,24 +135,30 @@ pub fn send_to<M: Send + 'static>(
 /// Calls `act` at each signal, on a thread of its own, as long as it says so.
 fn listen(
     operation: &str,
-    signals: &[i32],
+    wanted: &[i32],
     mut act: impl FnMut(i32) -> bool + Send + 'static,
 ) -> io::Result<Listening> {
     // Of numbers that are none the kernel knows, but for those signal-hook has no place.
     let is_wrong = |signal: &&i32| FORBIDDEN.contains(signal) || !(1..128).contains(*signal);
-    if let Some(wrong) = signals.iter().find(is_wrong) {
+    if let Some(wrong) = wanted.iter().find(is_wrong) {
         let text = format!("{operation}: signal {wrong} cannot be listened to");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{operation}: {error}"));
-    let mut signals = Signals::new(signals).map_err(named)?;
+    let failed = |what: String| {
+        move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"))
+    };
+    let mut signals = Signals::new([0; 0]).map_err(failed(operation.to_owned()))?;
     let hook = signals.handle();
+    for signal in wanted {
+        let added = hook.add_signal(*signal);
+        added.map_err(failed(format!("{operation}: signal {signal}")))?;
+    }
     let act = move || {
         let mut signals = signals.forever();
         while signals.next().is_some_and(&mut act) {}
     };
     let thread = thread::Builder::new().name("signals".to_owned());
-    let thread = thread.spawn(act).map_err(named)?;
+    let thread = thread.spawn(act).map_err(failed(operation.to_owned()))?;
     Ok(Listening { hook, thread })
 }
 

@@ -163,7 +163,8 @@ fn what_cannot_be_listened_to_is_an_error() {
     let none = signals::send_to(&[100], probe.addr.clone(), |_| -> Job {
         unreachable!("nobody listens")
     });
-    assert!(none.unwrap_err().to_string().starts_with("send_to: "));
+    let text = none.unwrap_err().to_string();
+    assert!(text.starts_with("send_to: signal 100: "), "{text}");
 }
 
 #[test]
