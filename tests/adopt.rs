@@ -584,6 +584,99 @@ fn lines_that_move_between_pollers_are_whole_under_every_seed() {
     });
 }
 
+/// Echoes what it gets, and moves on with every so many callbacks, to wherever there is room.
+struct Wanderer {
+    to: Handle,
+    calls: usize,
+}
+
+impl Wanderer {
+    fn go_on(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.calls += 1;
+        if self.calls % 3 == 0 && !ctx.is_closing() {
+            let to = self.to.clone();
+            ctx.detach(move |detached| {
+                let back = to.clone();
+                // A system that stops takes it no more: then it ends here.
+                let _ = to.adopt(detached, move || Wanderer { to: back, calls: 0 });
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Actor for Wanderer {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.go_on(ctx)
+    }
+
+    fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
+        let half = input.len().div_ceil(2);
+        if let Some(bytes) = input.take(half) {
+            ctx.write(bytes);
+        }
+        self.go_on(ctx)
+    }
+
+    fn read_closed(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        ctx.shutdown_write();
+        self.go_on(ctx)
+    }
+
+    fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.go_on(ctx)
+    }
+
+    fn stopping(&mut self, _: std::time::Instant, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.go_on(ctx)
+    }
+}
+
+/// That each actor ends once, and no socket is left, is looked at at the end of every run.
+#[test]
+fn who_moves_about_loses_no_byte_but_with_the_connection_under_every_seed() {
+    for_each_seed(200, |simulation: &mut Simulation| {
+        let is_rough = simulation.random().one_in(2);
+        let system = simulation.system(System::builder().pollers(3));
+        let to = system.handle();
+        let make = move |_| Wanderer {
+            to: to.clone(),
+            calls: 0,
+        };
+        let limits = ConnectionOptions::new().watermarks(1 << 10, 4 << 10);
+        let options = ListenOptions::new().connection(limits);
+        system.listen_with("127.0.0.1:9000", options, make).unwrap();
+        simulation.faults(if is_rough {
+            Faults::all()
+        } else {
+            Faults::harmless()
+        });
+        let sent = pattern(simulation.random().range(1..30_000) as usize);
+        let clients: Vec<_> = (0..4)
+            .map(|_| simulation.client("127.0.0.1:9000"))
+            .collect();
+        for client in &clients {
+            client.send(&sent);
+            client.half_close();
+        }
+        let resets = simulation.random().range(0..4) as usize;
+        if is_rough {
+            let time = Duration::from_millis(simulation.random().range(0..50));
+            simulation.run_for(time);
+            clients[resets].reset();
+            let received = clients.iter().map(|client| client.received());
+            received.for_each(|bytes| assert!(sent.starts_with(&bytes)));
+        } else {
+            for client in &clients {
+                assert_same(&client.rest(simulation), &sent);
+            }
+        }
+        simulation.finish(Duration::from_secs(1));
+    });
+}
+
 #[test]
 fn a_real_socket_does_not_fit_into_a_simulated_system() {
     let mut simulation = Simulation::new(1);
