@@ -27,7 +27,7 @@ pub use error::{AdoptError, AdoptErrorKind, DetachError};
 /// it.
 #[derive(Debug)]
 pub struct Adoptable {
-    socket: Socket,
+    socket: Moving,
     /// Who is at the other end, where that is known already.
     peer: Option<Peer>,
     carried: Carried,
@@ -42,6 +42,52 @@ pub(crate) struct Carried {
     pub(crate) unwritten: Bytes,
     /// The writing side is shut down behind it.
     pub(crate) write_shut: bool,
+}
+
+/// A socket that is nobody's at the moment. Dropped while something is unwritten it is reset: after an
+/// orderly end its peer would take what it has for all there is.
+#[derive(Debug)]
+pub(crate) struct Moving {
+    /// `None` once somebody has it.
+    socket: Option<Socket>,
+    is_cut: bool,
+}
+
+impl Moving {
+    fn new(socket: Socket, unwritten: &Bytes) -> Moving {
+        Moving {
+            socket: Some(socket),
+            is_cut: !unwritten.is_empty(),
+        }
+    }
+
+    pub(crate) fn source(&self) -> Source<'_> {
+        let socket = self.socket.as_ref();
+        socket.expect("it is there until it is taken").source()
+    }
+
+    /// Somebody has it, and what is unwritten.
+    pub(crate) fn into_socket(mut self) -> Socket {
+        self.socket.take().expect("it is taken once")
+    }
+
+    fn into_fd(self) -> Result<OwnedFd, Moving> {
+        let is_cut = self.is_cut;
+        self.into_socket().into_fd().map_err(|socket| Moving {
+            socket: Some(socket),
+            is_cut,
+        })
+    }
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        if let Some(socket) = self.socket.take()
+            && self.is_cut
+        {
+            socket.abort();
+        }
+    }
 }
 
 impl Adoptable {
@@ -80,7 +126,7 @@ impl Adoptable {
             write_shut: carried.write_shut,
         };
         Ok(Given::Stream(Prepared {
-            socket,
+            socket: Moving::new(socket.into_socket(), &carried.unwritten),
             peer,
             carried,
         }))
@@ -100,7 +146,7 @@ impl Adoptable {
             }
         };
         match look() {
-            Ok(()) => Ok(self.socket),
+            Ok(()) => Ok(self.socket.into_socket()),
             Err(kind) => Err(AdoptError::new("watch", kind, Some(self))),
         }
     }
@@ -150,7 +196,7 @@ impl Adoptable {
 impl From<OwnedFd> for Adoptable {
     fn from(fd: OwnedFd) -> Adoptable {
         Adoptable {
-            socket: fd.into(),
+            socket: Moving::new(fd.into(), &Bytes::new()),
             peer: None,
             carried: Carried::default(),
         }
@@ -211,7 +257,7 @@ pub(crate) enum Given {
 /// A stream that was looked at.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    pub(crate) socket: Socket,
+    pub(crate) socket: Moving,
     pub(crate) peer: Peer,
     pub(crate) carried: Carried,
 }

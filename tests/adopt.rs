@@ -208,6 +208,14 @@ fn a_panic_in_the_factory_closes_the_socket() {
     wait_until("it is counted as gone", || system.stats().connections == 0);
     assert!(addr.send(Box::new(|_| Ok(()))).is_err());
     assert_eq!(system.stats().panics, 1);
+
+    // What it was to send first was never sent: no end for its peer to take for an orderly one.
+    let (ours, mut peer) = tcp_pair();
+    let options = AdoptOptions::new().unwritten("half of");
+    let make = || -> Probe { panic!("no actor") };
+    system.adopt_with(ours, options, make).unwrap();
+    let error = peer.read(&mut [0; 64]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
 /// Tries to adopt it and returns the error.

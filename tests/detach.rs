@@ -325,6 +325,29 @@ fn a_panic_of_the_taker_closes_what_it_was_given_and_nothing_else() {
 }
 
 #[test]
+fn what_is_dropped_with_bytes_unwritten_is_reset() {
+    let stage = Stage::new();
+    let (mut client, seen) = stage.pair();
+    seen.tell(|ctx| {
+        ctx.write(b"half of");
+        ctx.detach(|_detached| panic!("the taker"))?;
+        Ok(())
+    });
+    let error = client.read(&mut [0; 64]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    // Not where they were taken out: whoever has the descriptor has to know.
+    let (mut client, seen) = stage.pair();
+    let (send, detached) = channel();
+    seen.tell(move |ctx| {
+        ctx.write(b"half of");
+        ctx.detach(move |detached| drop(send.send(detached)))?;
+        Ok(())
+    });
+    drop(next(&detached).into_tcp_stream().unwrap());
+    assert_eq!(client.read(&mut [0; 64]).unwrap(), 0);
+}
+
+#[test]
 fn a_system_whose_last_socket_is_detached_stops() {
     let (send, detached) = channel();
     let stage = Stage::with(ConnectionOptions::new(), move |probe| {

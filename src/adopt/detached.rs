@@ -9,19 +9,20 @@ use std::os::unix::net::UnixStream;
 
 use bytes::Bytes;
 
-use crate::adopt::{Adoptable, Carried};
+use crate::adopt::{Adoptable, Carried, Moving};
 use crate::sys::descriptor;
 use crate::sys::{Endpoint, Peer, Socket, Source};
 
 /// A socket that was taken out of its actor by [`Context::detach`](crate::Context::detach), with
-/// what was under way on it. Dropping it closes the connection.
+/// what was under way on it. Dropping it closes the connection: by a reset where it came with bytes
+/// that are not written, or the peer would take those before them for all there are.
 ///
 /// To go on with it in this or another system, [`Handle::adopt`](crate::Handle::adopt) it: nothing
 /// is lost. To send it to another process, send the descriptor and both pieces of bytes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Detached {
-    socket: Socket,
+    socket: Moving,
     write_shut: bool,
     /// Bytes that were read from the socket and not consumed by the actor. What the kernel still
     /// holds comes behind them.
@@ -43,7 +44,7 @@ impl Detached {
         local: Option<Endpoint>,
     ) -> Detached {
         Detached {
-            socket,
+            socket: Moving::new(socket, &carried.unwritten),
             write_shut: carried.write_shut,
             unread: carried.unread,
             unwritten: carried.unwritten,

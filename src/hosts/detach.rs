@@ -156,6 +156,7 @@ impl Hosts {
             peer,
             carried,
         } = socket;
+        let socket = socket.into_socket();
         let index = self.place_socket_at(key, origin, socket, peer, Some(actor));
         self.watch_idle(index);
         self.owe(index, Flags::OPENING);
