@@ -5,6 +5,9 @@
 //! finishes with the connections that it has. The sockets themselves go from one to the other
 //! (SCM_RIGHTS), all of a SO_REUSEPORT group, with whoever waits in their backlogs: at no moment is
 //! there an address without a socket that listens, or a socket that is closed with somebody waiting.
+//! Datagram sockets do not go over: the new process binds its own when the old one has closed its, and
+//! what comes in between is lost, as datagrams may be. ([Socket activation](crate::activation) keeps
+//! those, too.)
 //!
 //! ```no_run
 //! use std::time::Duration;

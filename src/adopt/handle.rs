@@ -150,7 +150,9 @@ impl Handle {
     ///
     /// The descriptor is made close-on-exec; that it blocks or not stays as it is, since others may
     /// share it. One read of what is ready does not wait, nor does one write of up to PIPE_BUF bytes
-    /// to a pipe; for more, make it non-blocking.
+    /// to a pipe; for more, make it non-blocking. A named pipe whose writers come and go is to be
+    /// opened for writing as well: else it hangs up with each that is the last, for ever, and is
+    /// [let be](Actor::ready).
     ///
     /// # Errors
     ///
