@@ -16,7 +16,7 @@ use crate::outbox::{ENTRY, Outbox, Refusing};
 use crate::registry::{ActorKey, Counters};
 use crate::sys::{
     Arrived, DatagramAddr, DatagramBind, DatagramOption, DatagramSocket, Destination, Family,
-    Interface, SocketOptions,
+    Interface, SocketOptions, SourceAddr,
 };
 
 /// One datagram that has come, as [`Actor::datagram`] is shown it.
@@ -81,7 +81,7 @@ impl<'a> Datagram<'a> {
         self.arrived.whole
     }
 
-    pub(crate) fn answers_from(&self) -> Option<IpAddr> {
+    pub(crate) fn answers_from(&self) -> Option<SourceAddr> {
         self.arrived.destination.answers_from
     }
 }
@@ -419,7 +419,7 @@ impl Call {
     fn send_datagram(
         &mut self,
         to: Option<DatagramAddr>,
-        from: Option<IpAddr>,
+        from: Option<SourceAddr>,
         bytes: &[u8],
         operation: &str,
     ) -> bool {

@@ -1,10 +1,9 @@
 //! Datagrams that wait to be sent.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::ops::Bound;
 
-use crate::sys::{DatagramAddr, Outgoing};
+use crate::sys::{DatagramAddr, Outgoing, SourceAddr};
 
 /// What a datagram counts besides its bytes: its entry here. So also those without any bytes are
 /// bounded.
@@ -31,7 +30,7 @@ pub(crate) struct Outbox {
 struct Entry {
     /// `None` for where the socket is connected to.
     to: Option<DatagramAddr>,
-    from: Option<IpAddr>,
+    from: Option<SourceAddr>,
     start: usize,
     len: usize,
 }
@@ -60,7 +59,12 @@ impl Outbox {
     }
 
     /// Adds one at the end.
-    pub(crate) fn push(&mut self, to: Option<DatagramAddr>, from: Option<IpAddr>, bytes: &[u8]) {
+    pub(crate) fn push(
+        &mut self,
+        to: Option<DatagramAddr>,
+        from: Option<SourceAddr>,
+        bytes: &[u8],
+    ) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         self.live += bytes.len();

@@ -180,6 +180,31 @@ fn ipv6_groups_are_joined_by_name_and_by_index() {
 }
 
 #[test]
+fn what_comes_to_a_link_local_address_is_answered_from_there() {
+    let name = "what_comes_to_a_link_local_address_is_answered_from_there";
+    in_own_network(name, || {
+        let add = ["-6", "addr", "add", "fe80::77/64", "dev", "va", "nodad"];
+        assert!(Command::new("ip").args(add).status().unwrap().success());
+        let server = Server::with("[::]:0", one(), 1);
+        let own: Ipv6Addr = "fe80::77".parse().unwrap();
+        let to = SocketAddrV6::new(own, server.port(), 0, index());
+        // Also to who has an address that says nothing of the interface.
+        for from in [
+            SocketAddrV6::new(own, 0, 0, index()),
+            "[fd77::1]:0".parse().unwrap(),
+        ] {
+            let client = UdpSocket::bind(from).unwrap();
+            client.set_read_timeout(Some(TIMEOUT)).unwrap();
+            client.send_to(b"hello", to).unwrap();
+            let heard = server.heard();
+            assert_eq!(heard.from, client.local_addr().unwrap().into());
+            assert_eq!(heard.local.ip(), Some(own.into()));
+            assert_eq!(recv(&client), (b"hello".to_vec(), to.into()));
+        }
+    });
+}
+
+#[test]
 fn what_cannot_be_joined_is_told_and_the_socket_goes_on() {
     let name = "what_cannot_be_joined_is_told_and_the_socket_goes_on";
     in_own_network(name, || {

@@ -85,7 +85,7 @@ pub use addr::{Endpoint, Peer};
 pub(crate) use chance::chance;
 pub(crate) use datagram::{
     Arrived, Batched, DatagramBind, DatagramSocket, Destination, Family, Outgoing, ReceiveBatch,
-    SPREADS, SendBatch, Turn, is_of_the_past, is_passing,
+    SPREADS, SendBatch, SourceAddr, Turn, is_of_the_past, is_passing,
 };
 pub use datagram::{DatagramAddr, DatagramOption, Interface};
 pub(crate) use file::read_file_at;

@@ -12,8 +12,8 @@ use libc::{SO_REUSEADDR, SOL_SOCKET, c_int};
 
 pub use addr::DatagramAddr;
 pub(crate) use addr::Family;
-pub(crate) use options::Destination;
 pub use options::{DatagramOption, Interface};
+pub(crate) use options::{Destination, SourceAddr};
 pub(crate) use receive::{Arrived, ReceiveBatch};
 pub(crate) use send::{Outgoing, SendBatch};
 

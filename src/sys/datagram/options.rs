@@ -279,9 +279,23 @@ pub(crate) struct Destination {
     /// As its header says: also that of a multicast group or a broadcast.
     pub(crate) to: Option<IpAddr>,
     /// From which an answer leaves.
-    pub(crate) answers_from: Option<IpAddr>,
+    pub(crate) answers_from: Option<SourceAddr>,
     /// By which interface.
     pub(crate) interface: Option<u32>,
+}
+
+/// An address of ours that a datagram is to leave from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SourceAddr {
+    pub(crate) ip: IpAddr,
+    /// By which interface: of a link-local address, which each may have. 0 is any.
+    interface: u32,
+}
+
+impl From<IpAddr> for SourceAddr {
+    fn from(ip: IpAddr) -> SourceAddr {
+        SourceAddr { ip, interface: 0 }
+    }
 }
 
 /// What the kernel says beside a datagram, or is told beside one. Aligned as its headers ask for.
@@ -334,7 +348,7 @@ impl Control {
                     let ip = |addr: libc::in_addr| IpAddr::V4(addr.s_addr.to_ne_bytes().into());
                     found = Destination {
                         to: Some(ip(info.ipi_addr)),
-                        answers_from: Some(ip(info.ipi_spec_dst)),
+                        answers_from: Some(ip(info.ipi_spec_dst).into()),
                         interface: Some(info.ipi_ifindex as u32),
                     };
                 }
@@ -346,10 +360,17 @@ impl Control {
                         unsafe { data.cast::<libc::in6_pktinfo>().read_unaligned() };
                     #[allow(clippy::unnecessary_cast, reason = "Android has it with a sign")]
                     let interface = info.ipi6_ifindex as u32;
-                    let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr).to_canonical();
+                    let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
+                    let by = if ip.is_unicast_link_local() {
+                        interface
+                    } else {
+                        0
+                    };
+                    let ip = ip.to_canonical();
+                    let own = SourceAddr { ip, interface: by };
                     found = Destination {
                         to: Some(ip),
-                        answers_from: (!ip.is_multicast()).then_some(ip),
+                        answers_from: (!ip.is_multicast()).then_some(own),
                         interface: Some(interface),
                     };
                 }
@@ -373,8 +394,8 @@ impl Control {
 
     /// Says which address of ours a datagram is to leave from; how many bytes that takes.
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    pub(super) fn write_source(&mut self, family: Family, from: IpAddr) -> usize {
-        match (family, from) {
+    pub(super) fn write_source(&mut self, family: Family, from: SourceAddr) -> usize {
+        match (family, from.ip) {
             (Family::V4, IpAddr::V4(from)) => {
                 let info = libc::in_pktinfo {
                     ipi_ifindex: 0,
@@ -385,16 +406,16 @@ impl Control {
                 };
                 self.write(IPPROTO_IP, libc::IP_PKTINFO, info)
             }
-            (Family::V6, from) => {
-                let from = match from {
-                    IpAddr::V4(from) => from.to_ipv6_mapped(),
-                    IpAddr::V6(from) => from,
+            (Family::V6, ip) => {
+                let ip = match ip {
+                    IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                    IpAddr::V6(ip) => ip,
                 };
                 let info = libc::in6_pktinfo {
                     ipi6_addr: libc::in6_addr {
-                        s6_addr: from.octets(),
+                        s6_addr: ip.octets(),
                     },
-                    ipi6_ifindex: 0,
+                    ipi6_ifindex: from.interface as _,
                 };
                 self.write(IPPROTO_IPV6, libc::IPV6_PKTINFO, info)
             }
@@ -403,7 +424,7 @@ impl Control {
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    pub(super) fn write_source(&mut self, _family: Family, _from: IpAddr) -> usize {
+    pub(super) fn write_source(&mut self, _family: Family, _from: SourceAddr) -> usize {
         0
     }
 
@@ -445,10 +466,10 @@ mod tests {
     fn a_destination_that_was_cut_off_is_not_read() {
         let mut control = Control::EMPTY;
         for (family, from) in [
-            (Family::V4, Ipv4Addr::LOCALHOST.into()),
+            (Family::V4, IpAddr::from(Ipv4Addr::LOCALHOST)),
             (Family::V6, Ipv6Addr::LOCALHOST.into()),
         ] {
-            let whole = control.write_source(family, from);
+            let whole = control.write_source(family, from.into());
             // SAFETY: made of integers and pointers alone, for which zero is a valid value.
             let mut header: libc::msghdr = unsafe { mem::zeroed() };
             header.msg_control = (&raw mut control).cast();

@@ -9,7 +9,7 @@ use std::ptr;
 use libc::{MSG_DONTWAIT, MSG_TRUNC, c_int};
 
 use crate::sys::addr::SockAddr;
-use crate::sys::datagram::options::{Control, Destination};
+use crate::sys::datagram::options::{Control, Destination, SourceAddr};
 use crate::sys::datagram::{Batched, DatagramAddr, Family, mmsghdr};
 use crate::sys::retry_interrupted;
 use crate::sys::selector::Source;
@@ -150,7 +150,7 @@ impl ReceiveBatch {
                             from,
                             destination: Destination {
                                 to,
-                                answers_from: to,
+                                answers_from: to.map(SourceAddr::from),
                                 interface: None,
                             },
                         }),

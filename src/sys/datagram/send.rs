@@ -2,12 +2,11 @@
 
 use std::io;
 use std::mem;
-use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
 use crate::sys::addr::SockAddr;
-use crate::sys::datagram::options::Control;
+use crate::sys::datagram::options::{Control, SourceAddr};
 use crate::sys::datagram::{Batched, DatagramAddr, Family, mmsghdr};
 use crate::sys::platform::SEND_FLAGS;
 use crate::sys::retry_interrupted;
@@ -23,7 +22,7 @@ pub(crate) struct Outgoing<'a> {
     /// `None` for where the socket is connected to.
     pub(crate) to: Option<&'a DatagramAddr>,
     /// Which of our addresses it is to leave from, if not one that the system chooses.
-    pub(crate) from: Option<IpAddr>,
+    pub(crate) from: Option<SourceAddr>,
     pub(crate) bytes: &'a [u8],
 }
 

@@ -308,7 +308,7 @@ impl Network {
         let by_hand = bound.by_hand.is_some();
         let local = bound.local.clone();
         let parcel = Parcel {
-            from: from_of(&local, &to, datagram.from),
+            from: from_of(&local, &to, datagram.from.map(|from| from.ip)),
             to,
             bytes: datagram.bytes.to_vec(),
         };
