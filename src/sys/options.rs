@@ -638,8 +638,8 @@ fn get_option(fd: BorrowedFd<'_>, level: c_int, name: c_int) -> io::Result<c_int
 }
 
 fn bind_to_device(fd: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-    // The kernel cuts a longer name, and would take another device for it.
-    if name.len() >= libc::IFNAMSIZ {
+    // The kernel cuts such a name, and would take another device for it.
+    if name.len() >= libc::IFNAMSIZ || name.contains('\0') {
         return Err(io::Error::from_raw_os_error(libc::ENODEV));
     }
     platform::there_is(platform::SO_BINDTODEVICE)?;
