@@ -165,7 +165,14 @@ impl FromStr for Network {
                 Some(bits) => bits.parse().ok().filter(|bits| *bits <= most)?,
                 None => most,
             };
-            Some(Network { addr, bits })
+            // Peers are known as IPv4 also where they came over IPv6.
+            Some(match addr.to_canonical() {
+                IpAddr::V4(v4) if addr.is_ipv6() && bits >= 96 => Network {
+                    addr: v4.into(),
+                    bits: bits - 96,
+                },
+                _ => Network { addr, bits },
+            })
         };
         parse().ok_or_else(|| {
             let text = format!(
@@ -459,6 +466,9 @@ mod tests {
             ("fd00::/8", "fdff::1", "fe00::"),
             ("::1", "::1", "::2"),
             ("10.0.0.0/8", "::ffff:10.1.2.3", "::ffff:11.1.2.3"),
+            ("::ffff:10.1.0.0/112", "10.1.255.255", "10.2.0.0"),
+            ("::ffff:10.1.2.3", "10.1.2.3", "10.1.2.2"),
+            ("::ffff:0.0.0.0/96", "10.1.2.3", "::1"),
         ] {
             let proxies = ProxyProtocol::trusting([network]).unwrap();
             for (ip, is_inside) in [(inside, true), (outside, false)] {
