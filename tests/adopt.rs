@@ -233,11 +233,15 @@ fn what_is_no_connection_is_refused_and_given_back() {
     let (pipe, mut writer) = std::io::pipe().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let file = File::open(std::env::current_exe().unwrap()).unwrap();
-    let cases: [(OwnedFd, &str); 4] = [
+    let packets = socket_of(libc::AF_UNIX, libc::SOCK_SEQPACKET);
+    let netlink = socket_of(libc::AF_NETLINK, libc::SOCK_RAW);
+    let cases: [(OwnedFd, &str); 6] = [
         (pipe.into(), "the descriptor is a pipe, not a socket"),
         (file.into(), "the descriptor is a regular file"),
         (listener.into(), "the socket listens; use listen_from"),
         (socket(), "the socket is not connected"),
+        (packets, "the socket is neither TCP nor a unix stream"),
+        (netlink, "the socket is neither TCP nor a unix stream"),
     ];
     let mut back = Vec::new();
     for (fd, text) in cases {

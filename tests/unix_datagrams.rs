@@ -435,6 +435,29 @@ fn a_datagram_longer_than_any_of_udp_comes_whole_where_it_may() {
     util::assert_same(&recv(&client).0, &long);
 }
 
+#[test]
+fn a_datagram_longer_than_its_buffer_is_told_and_the_next_is_sent() {
+    let dir = TempDir::new();
+    let own = format!("unix:{}", dir.path().join("server").display());
+    let small = SocketOptions::new().send_buffer(8192);
+    let server = Server::with(&own, DatagramOptions::new().socket(small), 1);
+    let client = bind(&dir.path().join("client"));
+    let to = dir.path().join("client");
+    server.tell(move |ctx| {
+        assert!(ctx.send_to(&*to, vec![0; 100_000]), "there is room for it");
+        assert!(ctx.send_to(&*to, "the next"));
+        Ok(())
+    });
+    match server.failed() {
+        DatagramFailure::NotSent { len, error, .. } => {
+            assert_eq!(len, 100_000);
+            assert!(error.to_string().contains("too long"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(recv(&client).0, b"the next");
+}
+
 /// Sends a byte, and a descriptor beside it.
 fn send_descriptor(from: &UnixDatagram, fd: RawFd) {
     let mut bytes = *b"x";

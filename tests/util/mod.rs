@@ -576,9 +576,14 @@ pub fn connect_small(listener: &Listener, bytes: i32) -> TcpStream {
 
 /// An IPv4 socket that is not connected yet: std makes only ones that are.
 pub fn socket() -> OwnedFd {
+    socket_of(libc::AF_INET, libc::SOCK_STREAM)
+}
+
+/// A socket of any kind.
+pub fn socket_of(family: libc::c_int, kind: libc::c_int) -> OwnedFd {
     // SAFETY: a plain system call; what it returns is owned by nobody else.
     unsafe {
-        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        let fd = libc::socket(family, kind | libc::SOCK_CLOEXEC, 0);
         assert!(fd >= 0, "socket: {}", io::Error::last_os_error());
         OwnedFd::from_raw_fd(fd)
     }
