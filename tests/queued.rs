@@ -2,8 +2,8 @@
 
 mod util;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use greenroom::testing::{Faults, Simulation, for_each_seed};
@@ -185,9 +185,13 @@ fn a_budget_of_nothing_ends_whoever_does_not_take_all_at_once() {
 
 #[test]
 fn simulated_pollers_count_what_waits_and_keep_their_budget() {
-    struct Flood;
+    struct Flood(Arc<Mutex<Vec<Addr<Flood>>>>);
     impl Actor for Flood {
         type Message = ();
+        fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+            self.0.lock().unwrap().push(ctx.addr());
+            Ok(())
+        }
         fn readable(&mut self, input: &mut Input<'_>, ctx: &mut Context<'_, Self>) -> Outcome {
             for _ in input.take_all() {
                 ctx.write([b'x'; 1000]);
@@ -204,8 +208,10 @@ fn simulated_pollers_count_what_waits_and_keep_their_budget() {
             sim.faults(Faults::harmless());
         }
         let options = ListenOptions::new().connection(patient());
+        let addrs = Arc::<Mutex<Vec<Addr<Flood>>>>::default();
+        let here = addrs.clone();
         system
-            .listen_with("127.0.0.1:9000", options, |_| Flood)
+            .listen_with("127.0.0.1:9000", options, move |_| Flood(here.clone()))
             .unwrap();
         let clients: Vec<_> = (0..10).map(|_| sim.client("127.0.0.1:9000")).collect();
         for client in &clients[1..] {
@@ -222,6 +228,9 @@ fn simulated_pollers_count_what_waits_and_keep_their_budget() {
             sim.run_for(Duration::from_millis(1));
             let waiting = system.stats().output_waiting;
             assert!(waiting <= budget as u64, "{waiting} of {budget}");
+            let addrs = addrs.lock().unwrap();
+            let of_all: usize = addrs.iter().filter_map(Addr::queued).sum();
+            assert_eq!(of_all as u64, waiting);
         }
         sim.heal();
         sim.faults(Faults::none());
@@ -232,6 +241,13 @@ fn simulated_pollers_count_what_waits_and_keep_their_budget() {
         drop(clients);
         sim.run_for(Duration::from_secs(1000));
         assert_eq!(system.stats().output_waiting, 0);
+        assert!(
+            addrs
+                .lock()
+                .unwrap()
+                .iter()
+                .all(|addr| addr.queued().is_none())
+        );
     });
 }
 
