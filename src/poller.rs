@@ -317,6 +317,7 @@ impl Poller {
     }
 
     /// Whether there may be more.
+    #[inline(always)]
     fn take_commands(&mut self) -> bool {
         let (mut taken, mut places) = (0, 0);
         while taken < COMMANDS_PER_TURN {
@@ -333,6 +334,8 @@ impl Poller {
         taken == COMMANDS_PER_TURN
     }
 
+    /// Not a part of each turn's code, in which there is seldom one.
+    #[inline(never)]
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Inbox(inbox) => self.inboxes.push(inbox),

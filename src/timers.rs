@@ -237,6 +237,7 @@ impl<T: Clone> Timers<T> {
 
     /// The next timer due in this turn, the earliest deadline first, equal ones in the order of
     /// `set`.
+    #[inline(always)]
     pub(crate) fn pop_due(&mut self) -> Option<Due<T>> {
         let node = *self.heap.first()?;
         if node.deadline > self.turn {
