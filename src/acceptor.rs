@@ -125,6 +125,8 @@ enum Step {
 #[derive(Default)]
 pub(crate) struct Acceptor {
     listeners: Vec<Option<Listener>>,
+    /// When one of them may be due to try again: no later than the first that waits for a time.
+    next: Option<Instant>,
     /// What a client is turned away with when descriptors have run out.
     spare: Option<Spare>,
 }
@@ -186,7 +188,7 @@ impl Acceptor {
                 Step::Stop(state) => {
                     listener.deregister(hosts);
                     listener.state = state;
-                    return;
+                    return self.wait_until(state.until());
                 }
             }
         }
@@ -227,19 +229,29 @@ impl Acceptor {
             .register(listener.socket.source(), place as u64, Interest::READ)
         {
             Ok(()) => listener.state = State::Armed,
-            Err(error) => listener.state = listener.rest("register", &error, hosts),
+            Err(error) => {
+                listener.state = listener.rest("register", &error, hosts);
+                let until = listener.state.until();
+                self.wait_until(until);
+            }
         }
     }
 
-    /// When the first listener that waits for a time is to try again.
+    fn wait_until(&mut self, until: Option<Instant>) {
+        self.next = self.next.into_iter().chain(until).min();
+    }
+
+    /// When there may be something to do for [`rearm_due`](Acceptor::rearm_due).
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let waiting = self.listeners.iter().flatten();
-        waiting.filter_map(|listener| listener.state.until()).min()
+        self.next
     }
 
     /// Lets those whose time has come try again: by an accept, and only if that goes well back into
     /// the selector. So a rate costs a wake for a token and nothing else.
     pub(crate) fn rearm_due(&mut self, now: Instant, hosts: &mut Hosts) {
+        if self.next.is_none_or(|next| now < next) {
+            return;
+        }
         let is_due = |listener: &Option<Listener>| {
             let state = listener.as_ref().map(|listener| listener.state);
             state
@@ -254,6 +266,8 @@ impl Acceptor {
                 }
             }
         }
+        let waiting = self.listeners.iter().flatten();
+        self.next = waiting.filter_map(|listener| listener.state.until()).min();
     }
 
     /// There is room below some limit.

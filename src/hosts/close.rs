@@ -421,9 +421,8 @@ impl Hosts {
             self.call.peers.remove(&(index as u32));
             self.call.locals.remove(&(index as u32));
         }
-        if !self.tickets.is_empty() {
-            self.tickets.remove(&(index as u32));
-        }
+        let are_any = !self.tickets.is_empty();
+        let ticket = are_any.then(|| self.tickets.remove(&(index as u32)));
         let door = &self.call.registry.door;
         door.free(key);
         self.vacated = true;
@@ -441,6 +440,8 @@ impl Hosts {
         } else {
             drop(socket);
         }
+        // A connection counts until it is closed, also for its source.
+        drop(ticket);
         self.give_back(slot.origin, slot.flags);
     }
 
