@@ -155,8 +155,9 @@ impl ConnectionOptions {
     }
 
     /// How long nothing may be received and nothing sent before the connection ends with
-    /// [`Idle`](crate::CloseReason::Idle). Precise to some milliseconds; of 49 days or more it is as
-    /// none. Costs one timer per connection, none per message.
+    /// [`Idle`](crate::CloseReason::Idle). Whose bytes wait to be read, because the actor
+    /// [pauses](crate::Context::pause) or waits for room, is not idle. Precise to some milliseconds; of
+    /// 49 days or more it is as none. Costs one timer per connection, none per message.
     pub fn idle_timeout(mut self, after: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = after.into();
         self

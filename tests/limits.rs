@@ -180,6 +180,31 @@ fn what_is_received_or_sent_keeps_a_connection_from_being_idle() {
     );
 }
 
+#[test]
+fn who_is_not_read_from_is_not_idle() {
+    let after = Duration::from_millis(400);
+    let stage = Stage::with(ConnectionOptions::new().idle_timeout(after), |probe| {
+        probe.on_opened(|ctx| {
+            ctx.pause();
+            Ok(())
+        })
+    });
+    let mut speaks = stage.client();
+    speaks.write_all(b"anybody?").unwrap();
+    let paused = stage.accepted();
+    let (_silent, other) = stage.pair();
+    assert!(matches!(other.closed(), CloseReason::Idle(_)));
+    // One that comes later has all of its time, and the first is still there.
+    let (_silent, later) = stage.pair();
+    assert!(matches!(later.closed(), CloseReason::Idle(_)));
+    paused.tell(|ctx| {
+        ctx.resume();
+        Ok(())
+    });
+    assert_eq!(paused.read(8), b"anybody?");
+    assert!(matches!(paused.closed(), CloseReason::Idle(_)));
+}
+
 fn at_most(connections: usize, policy: AtLimit, pollers: usize) -> Stage {
     let options = ListenOptions::new()
         .max_connections(connections)

@@ -560,6 +560,28 @@ fn a_crowd_comes_and_goes() {
 }
 
 #[test]
+fn a_port_in_use_is_an_error_whoever_accepts() {
+    struct Nobody;
+    impl Actor for Nobody {
+        type Message = ();
+    }
+    let mut sim = Simulation::new(1);
+    let system = sim.system(System::builder().pollers(2));
+    let balances = [Balance::LeastConnections, Balance::PerPoller];
+    for (port, first) in (9000..).zip(balances) {
+        let listen = |balance| {
+            let options = ListenOptions::new().balance(balance);
+            system.listen_with(format!("127.0.0.1:{port}"), options, |_| Nobody)
+        };
+        listen(first).unwrap();
+        for second in balances {
+            let error = listen(second).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+        }
+    }
+}
+
+#[test]
 fn a_listener_that_closes_accepts_all_of_a_long_backlog() {
     const WAITING: usize = 10_000;
     struct Stays;

@@ -223,6 +223,29 @@ fn each_of_many_has_its_own_time_and_only_the_silent_ones_end() {
     });
 }
 
+// ---- idle ---------------------------------------------------------------------------------------
+
+#[test]
+fn who_is_not_read_from_is_not_idle() {
+    let options = ConnectionOptions::new().idle_timeout(10 * SECOND);
+    let mut paused = stage(options.clone());
+    paused.send(Tell::Pause);
+    paused.receive("a line\n");
+    paused.advance(3600 * SECOND);
+    assert!(paused.reason().is_none());
+    paused.send(Tell::Resume);
+    assert_eq!(paused.output(), "ok\n");
+    paused.advance(10 * SECOND - Duration::from_millis(2));
+    assert!(paused.reason().is_none());
+    paused.advance(Duration::from_millis(2));
+    assert!(matches!(paused.reason(), Some(CloseReason::Idle(_))));
+
+    let mut silent = stage(options);
+    silent.send(Tell::Pause);
+    silent.advance(10 * SECOND);
+    assert!(matches!(silent.reason(), Some(CloseReason::Idle(_))));
+}
+
 // ---- input --------------------------------------------------------------------------------------
 
 fn text(stage: &Stage<Lines>) -> String {

@@ -8,6 +8,7 @@ use crate::flags::Flags;
 use crate::hosts::Hosts;
 use crate::hosts::extras::Extra;
 use crate::origin::{ConnectionOptions, Rate};
+use crate::sys::Socket;
 use crate::timers::deadline_after;
 use crate::watch::Watch;
 
@@ -157,10 +158,12 @@ impl Hosts {
                 }
                 let last = self.active_ms[index];
                 let idle = Duration::from_millis(u64::from(self.stamp().wrapping_sub(last)));
-                if idle >= after {
-                    self.close_idle(index, after);
-                } else {
+                if idle < after {
                     self.watch(index, watch, now + (after - idle));
+                } else if self.is_kept_waiting(index) {
+                    self.watch_idle(index);
+                } else {
+                    self.close_idle(index, after);
                 }
             }
             Watch::Output => {
@@ -193,6 +196,13 @@ impl Hosts {
                 }
             }
         }
+    }
+
+    /// Whether the peer has sent something that nobody reads: it is not the one who is idle.
+    fn is_kept_waiting(&self, index: usize) -> bool {
+        let slot = &self.slots[index];
+        let has_unread = || slot.socket.as_ref().is_some_and(Socket::has_unread);
+        slot.flags.has(Flags::NOT_READING) && has_unread()
     }
 
     /// The time of a close is over; of a file that leaves as it should, that of its next share
