@@ -690,6 +690,30 @@ fn who_moves_about_loses_no_byte_but_with_the_connection_under_every_seed() {
 }
 
 #[test]
+fn a_taker_that_panics_is_named() {
+    struct Gives;
+
+    impl Actor for Gives {
+        type Message = ();
+
+        fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+            ctx.detach(|_| panic!("with both hands"))?;
+            Ok(())
+        }
+    }
+
+    let mut simulation = Simulation::new(1);
+    simulation.allow_panics();
+    let system = simulation.system(System::builder());
+    system.listen("127.0.0.1:9000", |_| Gives).unwrap();
+    let client = simulation.client("127.0.0.1:9000");
+    assert!(client.rest(&mut simulation).is_empty());
+    let trace = simulation.trace().to_string();
+    let said = "the taker of a detached socket panicked: with both hands";
+    assert!(trace.contains(said), "{trace}");
+}
+
+#[test]
 fn a_real_socket_does_not_fit_into_a_simulated_system() {
     let mut simulation = Simulation::new(1);
     let system = simulation.system(System::builder());

@@ -396,7 +396,7 @@ impl Hosts {
                 .as_deref()
                 .map_or("?", Hosted::type_name);
             // The text of an error is the user's code.
-            self.guarded(|| {
+            self.guarded_as("the text of an error", || {
                 log::debug!("{actor} {id}: {reason}");
                 Network::note(format_args!("{actor} {id} has ended: {reason}"));
             });

@@ -60,7 +60,7 @@ impl Hosts {
         self.free(index);
         self.give_back(origin, flags);
         let detached = Detached::new(socket, carried, peer, local);
-        self.guarded(|| take(detached));
+        self.guarded_as("the taker of a detached socket", || take(detached));
     }
 
     /// A socket that another thread gave to this poller.
