@@ -817,14 +817,6 @@ fn a_close_that_comes_while_another_process_has_the_sockets_holds_when_they_come
     old.canceller.cancel();
 }
 
-/// Waits until the system has begun to stop.
-#[track_caller]
-fn is_stopping(system: &System) {
-    wait_until("it stops", || {
-        system.listen("127.0.0.1:0", |_| Server("late")).is_err()
-    });
-}
-
 #[test]
 fn whoever_waits_is_served_when_the_sockets_come_back_to_a_system_that_stops() {
     let dir = TempDir::new();
@@ -836,7 +828,11 @@ fn whoever_waits_is_served_when_the_sockets_come_back_to_a_system_that_stops() {
     let dies = confirmed(&path);
     let waits = connect(addr);
     old.system.handle().stop(Duration::from_secs(3600));
-    is_stopping(&old.system);
+    wait_until("it stops", || {
+        old.system
+            .listen("127.0.0.1:0", |_| Server("late"))
+            .is_err()
+    });
     drop(dies);
     assert_eq!(read(&waits, 3), b"one");
     nobody_listens(|| TcpStream::connect(addr).is_err());
@@ -845,25 +841,30 @@ fn whoever_waits_is_served_when_the_sockets_come_back_to_a_system_that_stops() {
 
 #[test]
 fn a_server_that_has_closed_its_listeners_is_replaced_by_one_that_listens_anew() {
-    let dir = TempDir::new();
-    let path = dir.join("handover");
-    let (old, addr) = first(&path, ListenOptions::new(), 1);
-    let mut guest = connect(addr);
-    assert_eq!(read(&guest, 3), b"one");
-    // As at a signal, while its clients have time to leave.
-    old.system.handle().stop(Duration::from_secs(3600));
-    is_stopping(&old.system);
-    let mut inherited = take(&path);
-    assert!(inherited.take("web").is_none());
-    let new = builder(1).build().unwrap();
-    let listener = new.listen(addr, |_| Server("two")).unwrap();
-    let handover = inherited.confirm().unwrap();
-    old.waits.join().unwrap().unwrap();
-    assert_eq!(read(connect(addr), 3), b"two");
-    guest.write_all(b"still served").unwrap();
-    assert_eq!(read(&guest, 12), b"still served");
-    // The next one finds the new one, with its listener.
-    let new = offer(new, handover, &[("web", &listener)]);
-    assert_eq!(take(&path).names().collect::<Vec<_>>(), ["web"]);
-    new.canceller.cancel();
+    for options in [
+        ListenOptions::new(),
+        ListenOptions::new().balance(Balance::PerPoller),
+    ] {
+        let dir = TempDir::new();
+        let path = dir.join("handover");
+        let (old, addr) = first(&path, options.clone(), 2);
+        let mut guest = connect(addr);
+        assert_eq!(read(&guest, 3), b"one");
+        // As at a signal, while its clients have time to leave.
+        old.system.handle().stop(Duration::from_secs(3600));
+        nobody_listens(|| TcpStream::connect(addr).is_err());
+        let mut inherited = take(&path);
+        assert!(inherited.take("web").is_none());
+        let new = builder(2).build().unwrap();
+        let listener = new.listen_with(addr, options, |_| Server("two")).unwrap();
+        let handover = inherited.confirm().unwrap();
+        old.waits.join().unwrap().unwrap();
+        assert_eq!(read(connect(addr), 3), b"two");
+        guest.write_all(b"still served").unwrap();
+        assert_eq!(read(&guest, 12), b"still served");
+        // The next one finds the new one, with its listener.
+        let new = offer(new, handover, &[("web", &listener)]);
+        assert_eq!(take(&path).names().collect::<Vec<_>>(), ["web"]);
+        new.canceller.cancel();
+    }
 }
