@@ -30,7 +30,7 @@ use std::os::fd::OwnedFd;
 use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::listen_from::ListenSockets;
+use crate::listen_from::{ListenSockets, is_one_place};
 use crate::sys::{Endpoint, fd_passing};
 
 /// The first descriptor that is handed down.
@@ -140,7 +140,10 @@ impl Sockets {
             let one = ListenSockets::from(fd);
             let local = one.local_addr()?;
             let fds = one.into_fds();
-            match groups.iter_mut().find(|(known, _)| *known == local) {
+            let found = groups
+                .iter_mut()
+                .find(|(known, _)| is_one_place(known, &local));
+            match found {
                 Some((_, group)) => group.extend(fds),
                 None => groups.push((local, fds)),
             }

@@ -59,7 +59,7 @@ impl ListenSockets {
             let here = descriptor::local_addr(socket.as_fd())?;
             match &local {
                 None => local = Some(here),
-                Some(local) if *local == here => {}
+                Some(local) if is_one_place(local, &here) => {}
                 Some(local) => {
                     return Err(invalid(format_args!(
                         "sockets on {local} and on {here} are two listeners"
@@ -69,6 +69,13 @@ impl ListenSockets {
         }
         local.ok_or_else(|| invalid(format_args!("there is no socket")))
     }
+}
+
+/// Whether sockets at these addresses are a group. Of Unix sockets without a path (Linux has abstract
+/// names) the address does not tell, and no two of them can be one.
+pub(crate) fn is_one_place(one: &Endpoint, other: &Endpoint) -> bool {
+    let is_nameless = matches!(one, Endpoint::Unix(path) if path.as_os_str().is_empty());
+    one == other && !is_nameless
 }
 
 fn invalid(text: fmt::Arguments<'_>) -> io::Error {

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -105,12 +106,19 @@ fn what_does_not_listen_is_refused_and_given_back() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = connect(listening.local_addr().unwrap());
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let cases: [(Vec<OwnedFd>, &str); 5] = [
+    // Two names that are no paths.
+    let nameless = ["one", "other"].map(|name| {
+        let name = format!("greenroom-{name}-{}", std::process::id());
+        let addr = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+        UnixListener::bind_addr(&addr).unwrap().into()
+    });
+    let cases: [(Vec<OwnedFd>, &str); 6] = [
         (vec![pipe.into()], "it is a pipe, not a socket"),
         (vec![client.into()], "it is a connection"),
         (vec![udp.into()], "the socket does not listen"),
         (vec![], "there is no socket"),
         (vec![listening.into(), other.into()], "are two listeners"),
+        (nameless.into(), "are two listeners"),
     ];
     for (fds, text) in cases {
         let numbers: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
