@@ -299,7 +299,7 @@ fn a_stop_lets_pairs_end_and_resets_the_others_at_its_deadline() {
         assert_eq!(read(&*client, 1), b"x");
     }
     let stop = proxy.system.handle();
-    stop.stop(Duration::from_millis(500));
+    stop.stop(Duration::from_secs(2));
     ends.write_all(b"the last word").unwrap();
     half_close(&ends);
     assert_eq!(read_to_end(&ends), b"the last word");
