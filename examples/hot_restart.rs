@@ -112,7 +112,7 @@ fn main() -> Result<(), support::Error> {
     let drain = Duration::from_secs(options.drain);
     std::thread::spawn(move || match handover.wait() {
         Ok(successor) => {
-            println!("replaced by process {}", successor.pid);
+            support::say(format_args!("replaced by process {}", successor.pid));
             handle.stop(drain);
         }
         Err(HandoverError::Cancelled) => {}

@@ -129,12 +129,13 @@ fn main() -> Result<(), support::Error> {
     let options = Options::parse();
     let system = options.common.builder().build()?;
     let (ends, to_print) = sync_channel(ENDS_MAX);
-    let printer = thread::spawn(move || to_print.into_iter().for_each(|end| println!("{end}")));
+    let print = |end| support::say(format_args!("{end}"));
+    let printer = thread::spawn(move || to_print.into_iter().for_each(print));
     let listener = serve(&system, &options.common.addr, options.limits(), ends)?;
     let accepted = support::serve_until_signal(system, &listener, ", and say nothing")?;
     // It ends with the last who could send.
     drop(listener);
     drop(printer.join());
-    println!("stopped after {accepted} connections");
+    support::say(format_args!("stopped after {accepted} connections"));
     Ok(())
 }

@@ -80,9 +80,7 @@ fn main() -> Result<(), support::Error> {
     println!("listening on {addr}; try: {nc}, then type a line");
     let handle = system.handle();
     system.run()?;
-    println!(
-        "stopped after {} datagrams",
-        handle.stats().datagrams_received
-    );
+    let received = handle.stats().datagrams_received;
+    support::say(format_args!("stopped after {received} datagrams"));
     Ok(())
 }

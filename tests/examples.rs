@@ -7,7 +7,7 @@ mod process;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use process::{DEADLINE, Example, Talker, program};
 
@@ -224,6 +224,28 @@ fn a_second_signal_is_harmless() {
     assert_eq!(example.last_line(), "stopped after 1 connections");
 }
 
+/// `echo | tee log`, and Ctrl-C: it goes to both.
+#[test]
+fn one_whose_last_line_nobody_reads_ends_as_well() {
+    for name in ["echo", "idle_timeout", "udp_echo"] {
+        let mut child = Command::new(program(name))
+            .args(["--addr", "127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut output = BufReader::new(child.stdout.take().expect("its output is piped"));
+        output
+            .read_line(&mut String::new())
+            .expect("its start line");
+        drop(output);
+        let signal = format!("kill -INT {}", child.id());
+        let signal = Command::new("sh").args(["-c", &signal]).status();
+        assert!(signal.expect("sh starts").success());
+        let status = child.wait().expect("it can be waited for");
+        assert_eq!(status.code(), Some(0), "{name}");
+    }
+}
+
 #[test]
 fn echo_listens_on_a_unix_socket_and_removes_it() {
     let path = std::env::temp_dir().join(format!("greenroom-echo-{}.sock", std::process::id()));
@@ -406,7 +428,7 @@ fn websocket_echo_is_a_client_too() {
     let url = format!("ws://{addr}/chat?room=1");
     let client = Command::new(program("websocket_echo"))
         .args(["--connect", &url])
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .expect("it starts");
     let (stream, _) = server.accept().expect("it connects");

@@ -4,7 +4,7 @@
 pub(crate) mod self_signed;
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use clap::Args;
@@ -65,7 +65,7 @@ pub(crate) fn run_until_signal(
     then: &str,
 ) -> Result<(), Error> {
     let accepted = serve_until_signal(system, listener, then)?;
-    println!("stopped after {accepted} connections");
+    say(format_args!("stopped after {accepted} connections"));
     Ok(())
 }
 
@@ -89,7 +89,7 @@ pub(crate) fn run_until_signal_saying(
     command: &str,
 ) -> Result<(), Error> {
     let accepted = serve_until_signal_saying(system, listener, command)?;
-    println!("stopped after {accepted} connections");
+    say(format_args!("stopped after {accepted} connections"));
     Ok(())
 }
 
@@ -104,6 +104,12 @@ fn serve_until_signal_saying(
     let handle = system.handle();
     system.run()?;
     Ok(handle.stats().accepted)
+}
+
+/// Prints a line, if there still is somebody to read it: in a pipe (`| tee log`) the same
+/// Ctrl-C may have ended whoever was.
+pub(crate) fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// An address as `nc` wants it: host and port apart.
