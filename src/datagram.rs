@@ -53,12 +53,18 @@ impl<'a> Datagram<'a> {
     /// that which the socket is bound to.)
     #[must_use]
     pub fn local(&self) -> DatagramAddr {
-        match (self.arrived.destination.to, self.local) {
-            (Some(ip), DatagramAddr::Udp(local)) => {
-                DatagramAddr::Udp(SocketAddr::new(ip, local.port()))
-            }
-            (_, local) => local.clone(),
+        let destination = self.arrived.destination;
+        let (Some(ip), DatagramAddr::Udp(local)) = (destination.to, self.local) else {
+            return self.local.clone();
+        };
+        let mut addr = SocketAddr::new(ip, local.port());
+        if let SocketAddr::V6(addr) = &mut addr
+            && addr.ip().is_unicast_link_local()
+        {
+            // Each interface may have it.
+            addr.set_scope_id(destination.interface.unwrap_or(0));
         }
+        DatagramAddr::Udp(addr)
     }
 
     /// By which interface it came, as `ip link` numbers them: where the socket is bound to all
