@@ -26,9 +26,6 @@ use crate::sys::{Accepted, Interest, ListenSocket, Peer, Socket, Spare, clock};
 const REST_MIN: Duration = Duration::from_millis(10);
 const REST_MAX: Duration = Duration::from_millis(500);
 
-/// How often the log is told at most: a server that lives at its limit is in and out of it.
-const SAID_AGAIN: Duration = Duration::from_secs(60);
-
 /// Connects that a listener accepts at most when it closes, or twice its backlog, if that is more:
 /// others may come meanwhile.
 const LAST_ACCEPTS: usize = 8192;
@@ -76,8 +73,6 @@ struct Trouble {
     went_well: bool,
     /// How long it rested last, in vain.
     rested: Duration,
-    /// When the log was told last.
-    said: Option<Instant>,
 }
 
 impl Trouble {
@@ -86,16 +81,9 @@ impl Trouble {
         self.went_well = false;
     }
 
-    /// Notes a failure; whether the log is to be told.
-    fn note(&mut self, now: Instant) -> bool {
+    fn note(&mut self) {
         self.failed = true;
-        let before = std::mem::replace(&mut self.is_on, true);
-        let recently = |said| now.saturating_duration_since(said) < SAID_AGAIN;
-        if before || self.said.is_some_and(recently) {
-            return false;
-        }
-        self.said = Some(now);
-        true
+        self.is_on = true;
     }
 
     /// How long to rest.
@@ -192,7 +180,7 @@ impl Acceptor {
                 }
             }
         }
-        if listener.trouble.ends() {
+        if listener.trouble.ends() && entrance.status.is_end_to_be_told() {
             log::info!("listener {}: accepts again", origin.local);
         }
     }
@@ -465,7 +453,9 @@ impl Listener {
     #[cold]
     fn rest(&mut self, what: &str, error: &io::Error, hosts: &mut Hosts) -> State {
         Counters::add(&hosts.call.registry.door.counters.accept_pauses, 1);
-        if self.trouble.note(clock::now()) {
+        self.trouble.note();
+        let status = self.entrance().map(|entrance| &entrance.status);
+        if status.is_some_and(|status| status.is_trouble_to_be_told(clock::now())) {
             let local = &self.opened.origin.local;
             log::warn!(
                 "listener {local}: {what}: {error}; connects wait in the backlog, and it tries again by itself"
@@ -498,7 +488,8 @@ impl Listener {
             Accepted::Exhausted(_) | Accepted::Failed(_) => None,
         };
         if let Accepted::Connection(socket, _) = accepted {
-            if self.trouble.note(clock::now()) {
+            self.trouble.note();
+            if entrance.status.is_trouble_to_be_told(clock::now()) {
                 let local = &self.opened.origin.local;
                 log::warn!("listener {local}: accept: {error}; clients are turned away for now");
             }

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -220,6 +220,18 @@ impl Entrance {
     }
 }
 
+/// How often the log is told at most that nobody can be accepted: a server that lives at its limit of
+/// descriptors is in and out of it.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
+
+/// What the log knows of a listener that cannot accept.
+#[derive(Debug, Default)]
+struct Told {
+    said: Option<Instant>,
+    /// ... and not yet that it is over.
+    is_on: bool,
+}
+
 /// What is asked of a running listener, and how far that has come.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
@@ -231,6 +243,7 @@ pub(crate) struct Status {
     /// Sockets that are open.
     open: Mutex<usize>,
     closed: Condvar,
+    told: Mutex<Told>,
     /// The log has been told of a choice that was none.
     pub(crate) said_misdirected: AtomicBool,
 }
@@ -250,6 +263,24 @@ impl Status {
 
     pub(crate) fn set_to_close(&self) {
         self.is_to_close.store(true, Ordering::Release);
+    }
+
+    /// Whether the log is to be told that nobody can be accepted: once, however often that is found,
+    /// and on however many pollers.
+    pub(crate) fn is_trouble_to_be_told(&self, now: Instant) -> bool {
+        let mut told = lock(&self.told);
+        let recently = |said| now.saturating_duration_since(said) < SAID_AGAIN;
+        if told.is_on || told.said.is_some_and(recently) {
+            return false;
+        }
+        let said = Some(now);
+        *told = Told { said, is_on: true };
+        true
+    }
+
+    /// Whether it is to be told that it is over: if it was told that it began.
+    pub(crate) fn is_end_to_be_told(&self) -> bool {
+        std::mem::take(&mut lock(&self.told).is_on)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -298,5 +329,29 @@ impl Drop for Opened {
                 entrance.status.closed.notify_all();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_told_once_of_a_trouble_and_of_its_end_if_it_knows_the_beginning() {
+        let status = Status::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert!(status.is_trouble_to_be_told(start));
+        assert!(!status.is_trouble_to_be_told(at(3600)), "it goes on");
+        assert!(status.is_end_to_be_told());
+        let status = Status::default();
+        assert!(status.is_trouble_to_be_told(start) && status.is_end_to_be_told());
+        // In and out of it: not a word of either.
+        for second in 1..60 {
+            assert!(!status.is_trouble_to_be_told(at(second)));
+            assert!(!status.is_end_to_be_told());
+        }
+        assert!(status.is_trouble_to_be_told(at(60)), "it is said again");
+        assert!(status.is_end_to_be_told() && !status.is_end_to_be_told());
     }
 }
