@@ -6,7 +6,7 @@ mod network;
 mod util;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -910,6 +910,21 @@ fn what_a_name_server_says_is_what_is_tried_or_told() {
             assert_eq!((failed, tried), (kind, addrs), "{text}");
             assert_eq!(last.is_some(), addrs > 0, "{text}");
         }
+        // Addresses of another family than ours are left out, and hide nothing of why the others failed.
+        for (local, last) in [("[::1]:0", "[::1]:9"), ("127.0.0.1:0", "127.0.0.2:9")] {
+            let options = within(TIMEOUT).local_addr(local.parse().unwrap());
+            let to: Remote = "both.test:9".parse().unwrap();
+            let (_caller, told) = call(&system, to, options);
+            let (kind, tried_last, tried, text) = failure(&told);
+            let last: SocketAddr = last.parse().unwrap();
+            let expected = (Refused, Some(last.into()), 1);
+            assert_eq!((kind, tried_last, tried), expected, "{text}");
+        }
+        let options = within(TIMEOUT).local_addr("[::1]:0".parse().unwrap());
+        let to: Remote = "several.test:9".parse().unwrap();
+        let (_caller, told) = call(&system, to, options);
+        let (kind, last, tried, text) = failure(&told);
+        assert_eq!((kind, last, tried), (LocalAddress, None, 0), "{text}");
         // No deadline waits for it.
         let to: Remote = "mute.test:9".parse().unwrap();
         let (_caller, told) = call(&system, to, within(Duration::from_millis(50)));
@@ -930,23 +945,29 @@ fn name_server() {
             let end = 12 + labels + 5;
             let is_v4 = query[end - 4..end - 2] == [0, 1];
             let label = &query[13..13 + usize::from(query[12])];
-            let (code, addrs): (u8, Vec<[u8; 4]>) = match label {
-                b"several" => (0, vec![[127, 0, 0, 2], [127, 0, 0, 3]]),
-                b"many" => (0, (1..=20).map(|last| [127, 0, 1, last]).collect()),
-                b"vanish" => (0, vec![[10, 77, 0, 2], [10, 77, 0, 4]]),
+            let (code, mut addrs): (u8, Vec<IpAddr>) = match label {
+                b"several" => (0, (2..=3).map(|last| [127, 0, 0, last].into()).collect()),
+                b"many" => (0, (1..=20).map(|last| [127, 0, 1, last].into()).collect()),
+                b"both" => (0, vec![Ipv6Addr::LOCALHOST.into(), [127, 0, 0, 2].into()]),
+                b"vanish" => (0, vec![[10, 77, 0, 2].into(), [10, 77, 0, 4].into()]),
                 b"empty" => (0, Vec::new()),
                 b"broken" => (2, Vec::new()),
                 b"mute" => continue,
                 _ => (3, Vec::new()),
             };
-            let addrs = if is_v4 { addrs } else { Vec::new() };
+            addrs.retain(|addr| addr.is_ipv4() == is_v4);
             let mut answer = query[..2].to_vec();
             answer.extend([0x81, 0x80 | code, 0, 1, 0, addrs.len() as u8, 0, 0, 0, 0]);
             answer.extend(&query[12..end]);
             for addr in addrs {
-                // The name as above, an IPv4 address, for now.
-                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
-                answer.extend(addr);
+                // The name as above, the type and class as asked for, for now, the address.
+                answer.extend([0xc0, 12]);
+                answer.extend(&query[end - 4..end]);
+                answer.extend([0; 4]);
+                match addr {
+                    IpAddr::V4(addr) => answer.extend([0, 4].iter().chain(&addr.octets())),
+                    IpAddr::V6(addr) => answer.extend([0, 16].iter().chain(&addr.octets())),
+                }
             }
             server.send_to(&answer, from).unwrap();
         }

@@ -182,14 +182,19 @@ impl Hosts {
             return;
         };
         match &connecting.to {
-            Remote::Tcp(addr) => connecting.addrs.push_back(Endpoint::Tcp(*addr)),
-            Remote::Unix(path) => connecting.addrs.push_back(Endpoint::Unix(path.clone())),
+            Remote::Tcp(addr) => {
+                let addr = *addr;
+                self.try_all(index, vec![addr]);
+            }
+            Remote::Unix(path) => {
+                connecting.addrs.push_back(Endpoint::Unix(path.clone()));
+                self.try_next(index);
+            }
             Remote::Name { host, port } => {
                 let (host, port) = (host.clone(), *port);
-                return self.look_up(index, host, port);
+                self.look_up(index, host, port);
             }
         }
-        self.try_next(index);
     }
 
     /// Has a thread look a name up, which tells this poller.
@@ -239,11 +244,7 @@ impl Hosts {
             return;
         }
         match found {
-            Ok(found) => {
-                let addrs = found.into_iter().take(ADDRS_MAX).map(Endpoint::Tcp);
-                connecting.addrs = addrs.collect();
-                self.try_next(index);
-            }
+            Ok(found) => self.try_all(index, found),
             Err(error) => self.not_connected(index, error.into()),
         }
     }
@@ -255,6 +256,24 @@ impl Hosts {
         }
         let text = "a Stage has no network; a Simulation has";
         Err(io::Error::new(io::ErrorKind::Unsupported, text).into())
+    }
+
+    /// Tries these, but for those of another family than the address on our side.
+    fn try_all(&mut self, index: usize, mut addrs: Vec<SocketAddr>) {
+        let Some(connecting) = self.connecting_mut(index) else {
+            return;
+        };
+        if let Some(local) = connecting.options.local {
+            let count = addrs.len();
+            addrs.retain(|addr| addr.is_ipv4() == local.is_ipv4());
+            if addrs.len() < count {
+                // Told where none is left to be tried.
+                connecting.failure = Some(Failure::of(ConnectErrorKind::LocalAddress));
+            }
+        }
+        let addrs = addrs.into_iter().take(ADDRS_MAX).map(Endpoint::Tcp);
+        connecting.addrs = addrs.collect();
+        self.try_next(index);
     }
 
     /// Tries the addresses that are left until one lets itself be waited for.
@@ -299,14 +318,8 @@ impl Hosts {
             connecting.tried += 1;
             connecting.last = Some(addr.clone());
         }
-        let local = connecting.options.local;
-        if let (Some(local), Endpoint::Tcp(addr)) = (local, addr)
-            && local.is_ipv4() != addr.is_ipv4()
-        {
-            return Err(Failure::of(ConnectErrorKind::LocalAddress));
-        }
         let how = HowToConnect {
-            local,
+            local: connecting.options.local,
             socket: &connecting.options.socket,
             simulated,
         };
