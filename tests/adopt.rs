@@ -605,7 +605,7 @@ struct Wanderer {
 impl Wanderer {
     fn go_on(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         self.calls += 1;
-        if self.calls % 3 == 0 && !ctx.is_closing() {
+        if self.calls.is_multiple_of(3) && !ctx.is_closing() {
             let to = self.to.clone();
             ctx.detach(move |detached| {
                 let back = to.clone();
