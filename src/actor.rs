@@ -137,8 +137,9 @@ pub trait Actor: Sized + 'static {
     }
 
     /// The output waiting for the peer had reached the high watermark and has fallen to the low
-    /// one. For a datagram socket: a datagram was dropped for want of room, and three quarters of
-    /// [the room](crate::DatagramOptions::queue_max) are free.
+    /// one. For a datagram socket: a datagram was dropped for want of
+    /// [room](crate::DatagramOptions::queue_max), and no more than a quarter of that waits for the
+    /// socket.
     fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
         let _ = ctx;
         Ok(())

@@ -240,8 +240,9 @@ impl DatagramOptions {
     /// it, and each of those no more than is left to the others: a datagram past that is
     /// [not sent](DatagramFailure::NotSent), of kind `WouldBlock`. The others are served meanwhile, as
     /// long as the kernel has room: it counts what receivers have not read against the sender's
-    /// [`send_buffer`](SocketOptions::send_buffer), some 200 KiB by default. A server that answers
-    /// whoever asks makes that large.
+    /// [`send_buffer`](SocketOptions::send_buffer), some 280 small datagrams by default, and one of
+    /// them may hold 10, under systemd 512 (`net.unix.max_dgram_qlen`). A server that answers whoever
+    /// asks makes that buffer large.
     #[must_use]
     pub fn queue_max(mut self, bytes: usize) -> Self {
         self.queue_max = bytes;
