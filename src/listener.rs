@@ -120,7 +120,8 @@ impl ListenOptions {
         self
     }
 
-    /// How many connects the kernel lets wait to be accepted.
+    /// How many connects the kernel lets wait to be accepted. It has a limit of its own, and takes the
+    /// smaller: on Linux `net.core.somaxconn`, which is 4,096 unless its owner has raised it.
     pub fn backlog(mut self, connects: u16) -> Self {
         self.backlog = i32::from(connects);
         self
