@@ -362,6 +362,13 @@ impl Acceptor {
             for _ in 0..LAST_ACCEPTS.max(2 * entrance.backlog) {
                 match listener.accept(entrance, false, &mut self.spare, hosts) {
                     Step::Next => {}
+                    Step::Stop(State::Resting(_)) => {
+                        let local = &origin.local;
+                        log::warn!(
+                            "listener {local}: closes and can accept nobody; who waited is reset"
+                        );
+                        break;
+                    }
                     Step::Done | Step::Stop(_) => break,
                 }
             }

@@ -438,7 +438,8 @@ impl Listener {
 
     /// Accepts what waits in the backlog, as far as the limits of connections let it, and stops
     /// listening. (At most twice [`backlog`](ListenOptions::backlog) connects, or 8,192 where that is
-    /// more: others may go on connecting meanwhile.) Connections go on. Returns at once, a moment before the address is free:
+    /// more: others may go on connecting meanwhile. Out of descriptors nobody can be accepted: the
+    /// kernel resets who waits, and the log says so.) Connections go on. Returns at once, a moment before the address is free:
     /// [`wait_closed`](Listener::wait_closed) waits for that. Closing again is harmless.
     pub fn close(&self) {
         if let Some(entrance) = &self.origin.entrance {

@@ -260,6 +260,32 @@ fn says_so_once(name: &str, balance: Balance) {
     });
 }
 
+#[test]
+fn who_waits_for_a_listener_that_closes_without_descriptors_is_reset_and_that_is_said() {
+    let name = "who_waits_for_a_listener_that_closes_without_descriptors_is_reset_and_that_is_said";
+    in_child(name, 1024, || {
+        let lines = log_lines();
+        let stage = echo("closes", "127.0.0.1:0");
+        let far = far_away(socket());
+        lower_descriptor_limit(32);
+        let hoard = hoard();
+        let mut client = connect_socket(far, tcp_addr(&stage.listener));
+        wait_until("it has tried in vain", || {
+            stage.system.stats().accept_pauses > 0
+        });
+        stage.listener.close();
+        stage.listener.wait_closed(TIMEOUT).unwrap();
+        let error = client.read(&mut [0; 1]).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        drop(hoard);
+        let said = lines.lock().unwrap();
+        assert!(
+            said.iter().any(|line| line.contains("is reset")),
+            "{said:?}"
+        );
+    });
+}
+
 /// Waits until one of these can be read from, and says which.
 fn poll_readable(clients: &[&TcpStream]) -> usize {
     let ask = |client: &&TcpStream| libc::pollfd {

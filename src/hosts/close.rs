@@ -440,9 +440,9 @@ impl Hosts {
         } else {
             drop(socket);
         }
+        self.give_back(slot.origin, slot.flags);
         // A connection counts until it is closed, also for its source.
         drop(ticket);
-        self.give_back(slot.origin, slot.flags);
     }
 
     /// A socket has gone, or is nobody's here any more: it counts no longer.
