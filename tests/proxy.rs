@@ -418,3 +418,44 @@ fn a_full_mailbox_loses_neither_bytes_nor_ends() {
         simulation.run_until(TIMEOUT, |_| upstreams.connections(0) == 0);
     });
 }
+
+/// Whatever is lost or cut on the way: a stream that ends in order is whole.
+#[test]
+fn no_seed_has_a_cut_stream_look_whole() {
+    let whole = std::cell::Cell::new(0);
+    let cut = std::cell::Cell::new(0);
+    for_each_seed(100, |simulation| {
+        let upstream = simulation.system(System::builder().name("upstream"));
+        upstream.listen("10.0.0.1:80", |_| Echo).unwrap();
+        let system = simulation.system(System::builder().name("proxy").pollers(2));
+        let remotes = vec!["10.0.0.1:80".parse().unwrap()];
+        let upstreams = Arc::new(Upstreams::new(remotes, Balance::RoundRobin));
+        proxy::serve(&system, "10.0.0.9:80", &upstreams, Duration::from_secs(1)).unwrap();
+        // Who has heard nothing for a minute is closed in order, whatever was on its way.
+        let faults = Faults::all().without(Fault::Die).without(Fault::Freeze);
+        simulation.faults(faults);
+        let clients: Vec<_> = (0..8).map(|_| simulation.client("10.0.0.9:80")).collect();
+        let says: Vec<_> = (0..8).map(|n| pattern(10_000 + n * 1_500)).collect();
+        for (client, says) in clients.iter().zip(&says) {
+            for part in says.chunks(2_000) {
+                client.send(part);
+            }
+            client.half_close();
+        }
+        for (client, says) in clients.iter().zip(&says) {
+            let heard = client.rest(simulation);
+            if client.is_reset() || client.is_refused() {
+                assert!(says.starts_with(&heard), "what came is the beginning");
+                cut.set(cut.get() + 1);
+            } else {
+                assert!(heard == says[..], "{} of {} bytes", heard.len(), says.len());
+                whole.set(whole.get() + 1);
+            }
+        }
+        simulation.heal();
+        simulation.run_until(TIMEOUT, |_| upstreams.connections(0) == 0);
+    });
+    if std::env::var_os("GREENROOM_SEED").is_none() {
+        assert!(whole.get() > 100 && cut.get() > 100, "{whole:?} {cut:?}");
+    }
+}
