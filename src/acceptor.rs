@@ -526,10 +526,10 @@ impl Listener {
         let target = self.choose(entrance, peer, hosts);
         let origin = &self.opened.origin;
         let here = &hosts.call.registry.door;
-        Counters::add(&here.counters.accepted, 1);
         origin.live.fetch_add(1, Ordering::AcqRel);
         let pollers = &hosts.call.shared.pollers;
         pollers[target].door.sockets.fetch_add(1, Ordering::AcqRel);
+        Counters::add(&here.counters.accepted, 1);
         if target == here.poller as usize {
             if ticket.is_some() {
                 hosts.arriving = ticket;
