@@ -102,18 +102,19 @@ impl ListenSocket {
         // Linux still refuses a second listener.
         set_option(fd.as_fd(), SOL_SOCKET, SO_REUSEADDR, 1 as c_int)?;
         let share = || set_option(fd.as_fd(), SOL_SOCKET, SO_REUSEPORT_SPREAD, 1 as c_int);
-        // The first is bound without it: else a server of the same user that listens there with a group
-        // of its own, this one started twice for one, would have to share it, and nobody were told.
+        // The first listens without it: else a server of the same user that listens there with a group
+        // of its own, this one started twice for one, would have to share it, and nobody were told. Two
+        // that start together may both be bound; it is listen(2) that refuses the second.
         let is_late = options.group == Some(Turn::First) && SPREADS;
         if options.group.is_some() && !is_late {
             share()?;
         }
         options.socket.apply(fd.as_fd(), Role::Listener)?;
         bind(&fd, &addr)?;
+        listen(&fd, options.backlog)?;
         if is_late {
             share()?;
         }
-        listen(&fd, options.backlog)?;
         let (path, end) = (None, End::of(fd));
         Ok(ListenSocket { path, end })
     }
@@ -387,6 +388,31 @@ mod tests {
             let (socket, _) = accept(&listener);
             let socket = TcpStream::from(OwnedFd::from(socket));
             assert_eq!(socket.nodelay().unwrap(), nodelay);
+        }
+    }
+
+    #[test]
+    fn of_two_that_start_a_group_together_one_is_refused() {
+        let options = BindOptions {
+            group: Some(Turn::First),
+            ..OPTIONS
+        };
+        for _ in 0..300 {
+            let (free, addr) = bind_tcp("127.0.0.77:0", &OPTIONS);
+            drop(free);
+            let endpoint = Endpoint::from(addr);
+            let start = std::sync::Barrier::new(2);
+            let bind = || {
+                start.wait();
+                ListenSocket::bind(&endpoint, &options)
+            };
+            let [first, second] = std::thread::scope(|scope| {
+                [scope.spawn(bind), scope.spawn(bind)].map(|bound| bound.join().unwrap())
+            });
+            // Both, where another test has the port of all addresses by then.
+            let refused = [first, second].into_iter().find_map(Result::err);
+            let error = refused.expect("they do not share it");
+            assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         }
     }
 
