@@ -240,6 +240,18 @@ fn who_is_not_read_from_is_not_idle() {
     paused.advance(Duration::from_millis(2));
     assert!(matches!(paused.reason(), Some(CloseReason::Idle(_))));
 
+    // Nor is who has sent what was shown and left.
+    let mut half = stage(options.clone());
+    half.receive("half a li");
+    half.send(Tell::Pause);
+    half.advance(3600 * SECOND);
+    assert!(half.reason().is_none());
+    half.send(Tell::Resume);
+    half.receive("ne\n");
+    assert_eq!(half.output(), "ok\n");
+    half.advance(10 * SECOND);
+    assert!(matches!(half.reason(), Some(CloseReason::Idle(_))));
+
     let mut silent = stage(options);
     silent.send(Tell::Pause);
     silent.advance(10 * SECOND);

@@ -198,11 +198,14 @@ impl Hosts {
         }
     }
 
-    /// Whether the peer has sent something that nobody reads: it is not the one who is idle.
+    /// Whether the peer has sent something that nobody reads, here or still in the kernel: it is not
+    /// the one who is idle.
     fn is_kept_waiting(&self, index: usize) -> bool {
         let slot = &self.slots[index];
-        let has_unread = || slot.socket.as_ref().is_some_and(Socket::has_unread);
-        slot.flags.has(Flags::NOT_READING) && has_unread()
+        let extra = self.extras.get(slot.extra);
+        slot.flags.has(Flags::NOT_READING)
+            && (extra.is_some_and(|extra| extra.unread() > 0)
+                || slot.socket.as_ref().is_some_and(Socket::has_unread))
     }
 
     /// The time of a close is over; of a file that leaves as it should, that of its next share
