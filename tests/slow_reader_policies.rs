@@ -290,6 +290,31 @@ fn past_the_pollers_budget_the_oldest_go_before_the_connection() {
 }
 
 #[test]
+fn past_the_pollers_budget_who_makes_room_by_drops_goes_on_however_little_others_hold() {
+    let options = options(SlowReader::DropOldest, 32 << 20);
+    let stage = Stage::listen(
+        builder(1).output_budget(16 << 20),
+        "127.0.0.1:0",
+        ListenOptions::new().connection(options).send_buffer(4096),
+        |probe| probe,
+    );
+    let pairs: Vec<_> = (0..2)
+        .map(|_| (connect_small(&stage.listener, 4096), stage.accepted()))
+        .collect();
+    let [(_, hog), (modest_client, modest)] = &pairs[..] else {
+        panic!("two");
+    };
+    modest.run(|ctx| ctx.write(pattern(100_000)));
+    for n in 0..40 {
+        hog.run(move |ctx| ctx.write(vec![n; 1 << 20]));
+        settle(&stage.system);
+        assert!(stage.system.stats().output_waiting <= 16 << 20);
+    }
+    assert!(stage.system.stats().dropped_writes > 10 && !hog.addr.is_gone());
+    assert_same(&read(modest_client, 100_000), &pattern(100_000));
+}
+
+#[test]
 fn past_the_pollers_budget_who_cannot_drop_what_it_holds_ends_before_others_drop() {
     let options = options(SlowReader::DropOldest, 16 << 20);
     let stage = Stage::listen(

@@ -69,13 +69,12 @@ impl Hosts {
     /// these there are.
     #[cold]
     fn relieve(&mut self) {
-        let enough = self.output_budget - self.output_budget / RELIEF;
         let waiting = self.extras.iter().filter(|extra| extra.counted > 0);
         let mut holders: Vec<(usize, u32)> =
             waiting.map(|extra| (extra.counted, extra.owner)).collect();
         holders.sort_unstable_by_key(|(queued, owner)| (Reverse(*queued), *owner));
         for (at, (queued, owner)) in holders.iter().enumerate() {
-            if self.waiting <= enough {
+            if self.is_relieved() {
                 return;
             }
             let next = holders
@@ -85,8 +84,12 @@ impl Hosts {
         }
     }
 
-    /// Drops what may be dropped for this connection, or ends it where it then still has more than
-    /// the `next` has.
+    fn is_relieved(&self) -> bool {
+        self.waiting <= self.output_budget - self.output_budget / RELIEF
+    }
+
+    /// Drops what may be dropped for this connection, or ends it where that makes not enough room and
+    /// it then still has more than the `next` has.
     fn crowd_out(&mut self, index: usize, queued: usize, next: usize) {
         // One that was adopted with its output in this very turn is told its end behind `opened`, so
         // later.
@@ -95,7 +98,7 @@ impl Hosts {
         }
         if self.drop_old_writes(index) {
             let extra = self.extras.get(self.slots[index].extra);
-            if extra.is_none_or(|extra| extra.counted <= next) {
+            if self.is_relieved() || extra.is_none_or(|extra| extra.counted <= next) {
                 return;
             }
         }
