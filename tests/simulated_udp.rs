@@ -433,6 +433,118 @@ fn who_never_reads_holds_up_none_of_the_others() {
     });
 }
 
+/// Sends to `/run/stuck` as long as it is taken, and again as often as it is told of room.
+struct Insists {
+    told: Arc<AtomicU64>,
+}
+
+impl Insists {
+    fn fill(&self, ctx: &mut Context<'_, Self>) {
+        while ctx.send_to(std::path::Path::new("/run/stuck"), [b'0'; 100]) {}
+    }
+}
+
+impl Actor for Insists {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.fill(ctx);
+        Ok(())
+    }
+
+    fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.told.fetch_add(1, Ordering::Relaxed);
+        self.fill(ctx);
+        Ok(())
+    }
+}
+
+#[test]
+fn who_insists_on_one_that_never_reads_does_not_spin() {
+    for_each_seed(10, |simulation| {
+        let system = simulation.system(System::builder().pollers(1));
+        let make = || Numbers {
+            to: &[],
+            heard: Arc::default(),
+            pauses: Some(Duration::from_secs(3600)),
+        };
+        system.bind_datagram("unix:/run/stuck", make).unwrap();
+        let told = Arc::new(AtomicU64::new(0));
+        let here = told.clone();
+        let make = move || Insists { told: here.clone() };
+        let options = DatagramOptions::new().queue_max(1 << 14);
+        system
+            .bind_datagram_with("unix:/run/from", options, make)
+            .unwrap();
+        simulation.run_for(Duration::from_secs(10));
+        let told = told.load(Ordering::Relaxed);
+        assert!((1..1000).contains(&told), "told {told} times in 10 s");
+        simulation.finish(Duration::from_secs(5));
+    });
+}
+
+/// Sends small ones, and then one for which there is no room beside those.
+struct Large {
+    taken: Arc<AtomicU64>,
+}
+
+impl Large {
+    fn send(&self, ctx: &mut Context<'_, Self>) {
+        let taken = ctx.send_to(std::path::Path::new("/run/slow"), [b'0'; 14_000]);
+        self.taken.fetch_add(u64::from(taken), Ordering::Relaxed);
+    }
+}
+
+impl Actor for Large {
+    type Message = ();
+
+    fn opened(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        for n in 0..50_u64 {
+            assert!(ctx.send_to(std::path::Path::new("/run/slow"), n.to_string()));
+        }
+        ctx.set_timer(Duration::from_millis(1));
+        Ok(())
+    }
+
+    fn timer(&mut self, _: TimerKey, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.send(ctx);
+        assert_eq!(self.taken.load(Ordering::Relaxed), 0, "others wait");
+        Ok(())
+    }
+
+    fn drained(&mut self, ctx: &mut Context<'_, Self>) -> Outcome {
+        self.send(ctx);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_large_one_is_taken_when_the_receivers_that_took_nothing_have_read() {
+    for_each_seed(10, |simulation| {
+        let system = simulation.system(System::builder().pollers(1));
+        let make = || Numbers {
+            to: &[],
+            heard: Arc::default(),
+            pauses: Some(Duration::from_millis(50)),
+        };
+        system.bind_datagram("unix:/run/slow", make).unwrap();
+        let taken = Arc::new(AtomicU64::new(0));
+        let here = taken.clone();
+        let make = move || Large {
+            taken: here.clone(),
+        };
+        let options = DatagramOptions::new().queue_max(1 << 14);
+        system
+            .bind_datagram_with("unix:/run/from", options, make)
+            .unwrap();
+        simulation.run_until(Duration::from_secs(60), |_| {
+            taken.load(Ordering::Relaxed) > 0
+        });
+        assert_eq!(taken.load(Ordering::Relaxed), 1);
+        simulation.finish(Duration::from_secs(5));
+    });
+}
+
 /// The same actor on a stage: one datagram after the other, the peers played by the test.
 #[test]
 fn an_actor_with_datagrams_is_tested_on_a_stage() {

@@ -18,7 +18,8 @@ use crate::sys::{Endpoint, Peer, Socket, Source};
 /// that are not written, or the peer would take those before them for all there are.
 ///
 /// To go on with it in this or another system, [`Handle::adopt`](crate::Handle::adopt) it: nothing
-/// is lost. To send it to another process, send the descriptor and both pieces of bytes.
+/// is lost. To send it to another process, send the descriptor and both pieces of bytes: taken out by
+/// [`into_fd`](Detached::into_fd), since the reset would be that of its duplicates, too.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Detached {

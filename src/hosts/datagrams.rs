@@ -59,6 +59,7 @@ struct Sending<'a> {
     family: Family,
     is_connected: bool,
     counters: &'a DatagramCounters,
+    has_sent: bool,
     /// How much it has done of what a turn may.
     steps: usize,
     /// How often the same has been tried.
@@ -79,6 +80,7 @@ impl<'a> Sending<'a> {
             family: known.family,
             is_connected: known.connected.is_some(),
             counters,
+            has_sent: false,
             steps: 0,
             again: 0,
             failures: Vec::new(),
@@ -97,6 +99,7 @@ impl<'a> Sending<'a> {
         match self.batch.send(self.socket, self.family, next) {
             Ok(count) => {
                 (self.steps, self.again) = (self.steps + count, 0);
+                self.has_sent |= count > 0;
                 outbox.remove(count);
                 Counters::add(&self.counters.sent, count as u64);
             }
@@ -417,13 +420,13 @@ impl Hosts {
             return;
         };
         let waits = !known.outbox.is_empty();
+        if wants.has(Wants::DROPPED) && known.queued() > 0 {
+            self.slots[index].flags.set(Flags::ABOVE_HIGH);
+        }
         if !known.wanted.is_empty() {
             self.set_datagram_options(index);
         }
         if waits {
-            if wants.has(Wants::DROPPED) {
-                self.slots[index].flags.set(Flags::ABOVE_HIGH);
-            }
             self.flush_later(index);
         }
     }
@@ -469,13 +472,15 @@ impl Hosts {
     pub(super) fn flush_datagrams(&mut self, index: usize) {
         let key = self.key(index);
         self.slots[index].flags.clear(Flags::DIRTY);
-        if !self.slots[index].flags.has(Flags::BLOCKED) {
-            self.send_out(index, usize::MAX);
-        }
+        let has_sent =
+            !self.slots[index].flags.has(Flags::BLOCKED) && self.send_out(index, usize::MAX);
         let Some(known) = self.call.datagrams.get(&key.index()) else {
             return;
         };
-        let is_low = known.outbox.size() <= known.queue_max / 4;
+        // Where all are for receivers that take nothing, not before those are tried again: else an
+        // actor that insists would make its poller spin.
+        let is_moving = has_sent || !known.retries;
+        let is_low = is_moving && known.outbox.size() <= known.queue_max / 4;
         let flags = &mut self.slots[index].flags;
         if flags.has(Flags::CLOSING) {
             if known.queued() == 0 {
@@ -488,15 +493,15 @@ impl Hosts {
         self.sync_interest(index);
     }
 
-    /// Sends the first `most` of what waits, as far as the socket takes it.
-    fn send_out(&mut self, index: usize, most: usize) {
+    /// Sends the first `most` of what waits, as far as the socket takes it; whether that is anything.
+    fn send_out(&mut self, index: usize, most: usize) -> bool {
         let slot = &mut self.slots[index];
         let known = self.call.datagrams.get_mut(&(index as u32));
         let (Some(socket), Some(known)) = (&slot.socket, known) else {
-            return;
+            return false;
         };
         if known.outbox.is_empty() {
-            return;
+            return false;
         }
         let counters = &self.call.registry.door.counters.datagrams;
         let mut sending = Sending::new(self.datagrams.send.take(), socket, known, counters);
@@ -530,12 +535,14 @@ impl Hosts {
                 sending.fail(outbox, io::Error::new(io::ErrorKind::WouldBlock, text));
             }
         }
+        let has_sent = sending.has_sent;
         let done = sending.end();
         self.has_sent(index, done);
         if rests {
             self.watch_after(index, Watch::DatagramRest, Duration::ZERO);
         }
         self.retry_later(index);
+        has_sent
     }
 
     fn has_sent(&mut self, index: usize, done: (Box<SendBatch>, Vec<DatagramFailure>)) {
@@ -600,8 +607,8 @@ impl Hosts {
         if let Some(known) = self.call.datagrams.get_mut(&(index as u32)) {
             known.retries = false;
             self.send_to_refusing(index);
-            self.retry_later(index);
             self.flush_datagrams(index);
+            self.retry_later(index);
         }
     }
 
