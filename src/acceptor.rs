@@ -406,10 +406,12 @@ impl Listener {
         spare: &mut Option<Spare>,
         hosts: &mut Hosts,
     ) -> Step {
-        // What may be had is taken before the accept and given back if it comes to nothing: looked at
-        // only, two pollers would take the same.
-        let place = entrance.take(&hosts.call.shared);
-        if place.is_err() && entrance.farewell().is_none() {
+        // Where clients wait at a limit their place is taken before the accept and given back if that
+        // comes to nothing: looked at only, two pollers would take the same. Where they are refused it
+        // is taken after it: one that is held over an accept that finds nobody would have another
+        // poller refuse a client though there is room.
+        let holds = entrance.farewell().is_none();
+        if holds && entrance.take(&hosts.call.shared).is_err() {
             return Step::Stop(State::AtLimit);
         }
         let mut token = None;
@@ -417,7 +419,7 @@ impl Listener {
             match rate.take(clock::now()) {
                 Ok(taken) => token = Some(taken),
                 Err(until) => {
-                    give_back(entrance, place, None, hosts);
+                    give_back(entrance, holds, None, hosts);
                     Counters::add(&hosts.call.registry.door.counters.rate_waits, 1);
                     return Step::Stop(State::Throttled(until));
                 }
@@ -427,6 +429,10 @@ impl Listener {
             Accepted::Connection(socket, peer) => {
                 self.trouble.went_well = true;
                 self.trouble.rested = Duration::ZERO;
+                let place = match holds {
+                    true => Ok(()),
+                    false => entrance.take(&hosts.call.shared),
+                };
                 match place {
                     Ok(()) => self.let_in(entrance, socket, peer, hosts),
                     Err(cause) => {
@@ -443,7 +449,7 @@ impl Listener {
                 match self.turn_away(entrance, &error, spare, hosts) {
                     Some(Step::Next) => {
                         // It had no place, but a token's worth of the server's time.
-                        give_back(entrance, place, None, hosts);
+                        give_back(entrance, holds, None, hosts);
                         return Step::Next;
                     }
                     Some(step) => step,
@@ -452,7 +458,7 @@ impl Listener {
             }
             Accepted::Failed(error) => Step::Stop(self.rest("accept", &error, hosts)),
         };
-        give_back(entrance, place, token, hosts);
+        give_back(entrance, holds, token, hosts);
         step
     }
 
@@ -604,8 +610,8 @@ impl Listener {
 
 /// What was taken for an accept that came to nothing.
 #[inline]
-fn give_back(entrance: &Entrance, place: Result<(), Cause>, token: Option<Token>, hosts: &Hosts) {
-    if place.is_ok() {
+fn give_back(entrance: &Entrance, holds: bool, token: Option<Token>, hosts: &Hosts) {
+    if holds {
         entrance.give(&hosts.call.shared);
     }
     if let (Some(rate), Some(token)) = (&entrance.rate, token) {

@@ -377,10 +377,12 @@ fn the_limit_of_a_system_is_for_all_its_listeners_each_with_its_own_policy() {
     let (waits, waiting) = listen(&system, "127.0.0.1:0", ListenOptions::new(), echo);
     let full = ListenOptions::new().at_limit(AtLimit::Refuse("full\n".into()));
     let (refuses, _opened) = listen(&system, "127.0.0.1:0", full, echo);
-    let mut clients = [connect(&waits), connect(&refuses), connect(&waits)];
-    for client in &clients {
-        assert_served(client);
-    }
+    // One by one: a listener whose clients wait holds a place while it looks for the next one.
+    let mut clients = [&waits, &refuses, &waits].map(|listener| {
+        let client = connect(listener);
+        assert_served(&client);
+        client
+    });
     assert_eq!(read_to_end(connect(&refuses)), b"full\n");
     assert_eq!(refused_by(&system, "system limit"), 1);
     let waiter = connect(&waits);
