@@ -137,6 +137,17 @@ impl Stage {
         self.call_within(request, TIMEOUT)
     }
 
+    /// A call that is answered on a connection of its own: the other end of that.
+    #[track_caller]
+    fn served_anew(&self, request: &str, reply: &str) -> Peer {
+        let answer = self.call(request);
+        let mut peer = self.backend.accept();
+        peer.hears(request);
+        peer.says(&format!("{reply}\n"));
+        assert_eq!(next(&answer), text(reply));
+        peer
+    }
+
     fn counts(&self) -> PoolCounts {
         self.pool.ask(TIMEOUT, PoolMessage::counts).unwrap()
     }
@@ -232,11 +243,7 @@ fn a_connection_that_ended_while_it_was_idle_is_not_lent_again() {
     let stage = Stage::new(|pool| pool.size(0, 1));
     for (bytes, end) in [("", true), ("unasked\n", false), ("half a li", false)] {
         let before = stage.counts().broken;
-        let answer = stage.call("hello");
-        let mut peer = stage.backend.accept();
-        peer.hears("hello");
-        peer.says("hi\n");
-        assert_eq!(next(&answer), text("hi"));
+        let mut peer = stage.served_anew("hello", "hi");
         stage.wait_for("it is idle", |counts| counts.idle == 1);
         peer.says(bytes);
         if end {
@@ -358,11 +365,7 @@ fn a_connection_whose_answer_came_before_its_request_was_taken_is_not_lent_again
     peer.0.read_exact(&mut [0; 4]).unwrap();
     peer.says("too long\n");
     assert_eq!(next(&answer), text("too long"));
-    let answer = stage.call("short");
-    let mut fresh = stage.backend.accept();
-    fresh.hears("short");
-    fresh.says("fine\n");
-    assert_eq!(next(&answer), text("fine"));
+    let _fresh = stage.served_anew("short", "fine");
     let counts = stage.counts();
     assert_eq!((counts.made, counts.broken), (2, 1));
 }
@@ -380,11 +383,7 @@ fn an_answer_that_is_none_and_a_protocol_that_panics_end_one_connection() {
     let peer = stage.backend.accept();
     assert!(matches!(next(&answer), Err(CallError::Lost(_))));
     peer.assert_thrown_away();
-    let answer = stage.call("hello");
-    let mut peer = stage.backend.accept();
-    peer.hears("hello");
-    peer.says("hi\n");
-    assert_eq!(next(&answer), text("hi"));
+    let _peer = stage.served_anew("hello", "hi");
     assert_eq!(stage.system.stats().panics, 1);
 }
 
@@ -403,11 +402,7 @@ fn a_panic_where_a_protocol_is_made_is_a_connect_that_came_to_nothing() {
         backend,
         system,
     };
-    let answer = stage.call("hello");
-    let mut peer = stage.backend.accept();
-    peer.hears("hello");
-    peer.says("hi\n");
-    assert_eq!(next(&answer), text("hi"));
+    let _peer = stage.served_anew("hello", "hi");
     let counts = stage.counts();
     assert_eq!((counts.made, counts.failed), (1, 2));
     assert_eq!(stage.system.stats().panics, 2);

@@ -44,6 +44,17 @@ impl Neighbours {
         }
     }
 
+    /// A client that sends a byte is told of no orderly end.
+    #[track_caller]
+    fn assert_a_byte_ends_in_a_reset(&self) {
+        let (mut client, seen) = self.stage.pair();
+        client.write_all(b"x").unwrap();
+        only_end(&seen);
+        let end = std::io::copy(&mut client, &mut std::io::sink());
+        let kind = end.expect_err("not an orderly end").kind();
+        assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+    }
+
     /// Checks that so many panics were counted, that the neighbour still serves, and that new
     /// clients are served.
     #[track_caller]
@@ -124,12 +135,7 @@ fn a_panic_after_a_write_is_a_reset() {
                 callback(ctx)
             })
         });
-        let (mut client, seen) = neighbours.stage.pair();
-        client.write_all(b"x").unwrap();
-        only_end(&seen);
-        let end = std::io::copy(&mut client, &mut std::io::sink());
-        let kind = end.expect_err("not an orderly end").kind();
-        assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+        neighbours.assert_a_byte_ends_in_a_reset();
     }
 }
 
@@ -143,12 +149,7 @@ fn a_panic_after_a_file_is_a_reset() {
             bang()
         })
     });
-    let (mut client, seen) = neighbours.stage.pair();
-    client.write_all(b"x").unwrap();
-    only_end(&seen);
-    let end = std::io::copy(&mut client, &mut std::io::sink());
-    let kind = end.expect_err("not an orderly end").kind();
-    assert_eq!(kind, std::io::ErrorKind::ConnectionReset);
+    neighbours.assert_a_byte_ends_in_a_reset();
     neighbours.go_on(1);
 }
 

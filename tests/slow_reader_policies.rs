@@ -265,15 +265,20 @@ fn over_a_socket_a_slow_reader_gets_whole_writes_in_order_and_the_last() {
     assert_eq!(numbers.len() as u64, u64::from(last) + 1 - dropped);
 }
 
-#[test]
-fn past_the_pollers_budget_the_oldest_go_before_the_connection() {
-    let options = options(SlowReader::DropOldest, 32 << 20);
-    let stage = Stage::listen(
-        builder(1).output_budget(16 << 20),
+/// One poller whose connections drop the oldest, and may each hold twice its budget.
+fn budgeted(budget: usize) -> Stage {
+    let options = options(SlowReader::DropOldest, 2 * budget);
+    Stage::listen(
+        builder(1).output_budget(budget),
         "127.0.0.1:0",
         ListenOptions::new().connection(options).send_buffer(4096),
         |probe| probe,
-    );
+    )
+}
+
+#[test]
+fn past_the_pollers_budget_the_oldest_go_before_the_connection() {
+    let stage = budgeted(16 << 20);
     let client = connect_small(&stage.listener, 4096);
     let seen = stage.accepted();
     for n in 0..40 {
@@ -291,13 +296,7 @@ fn past_the_pollers_budget_the_oldest_go_before_the_connection() {
 
 #[test]
 fn past_the_pollers_budget_who_makes_room_by_drops_goes_on_however_little_others_hold() {
-    let options = options(SlowReader::DropOldest, 32 << 20);
-    let stage = Stage::listen(
-        builder(1).output_budget(16 << 20),
-        "127.0.0.1:0",
-        ListenOptions::new().connection(options).send_buffer(4096),
-        |probe| probe,
-    );
+    let stage = budgeted(16 << 20);
     let pairs: Vec<_> = (0..2)
         .map(|_| (connect_small(&stage.listener, 4096), stage.accepted()))
         .collect();
@@ -316,13 +315,7 @@ fn past_the_pollers_budget_who_makes_room_by_drops_goes_on_however_little_others
 
 #[test]
 fn past_the_pollers_budget_who_cannot_drop_what_it_holds_ends_before_others_drop() {
-    let options = options(SlowReader::DropOldest, 16 << 20);
-    let stage = Stage::listen(
-        builder(1).output_budget(8 << 20),
-        "127.0.0.1:0",
-        ListenOptions::new().connection(options).send_buffer(4096),
-        |probe| probe,
-    );
+    let stage = budgeted(8 << 20);
     let pairs: Vec<_> = (0..4)
         .map(|_| (connect_small(&stage.listener, 4096), stage.accepted()))
         .collect();
