@@ -537,7 +537,7 @@ impl Hosts {
         }
         let has_sent = sending.has_sent;
         let done = sending.end();
-        self.has_sent(index, done);
+        self.end_sending(index, done);
         if rests {
             self.watch_after(index, Watch::DatagramRest, Duration::ZERO);
         }
@@ -545,7 +545,7 @@ impl Hosts {
         has_sent
     }
 
-    fn has_sent(&mut self, index: usize, done: (Box<SendBatch>, Vec<DatagramFailure>)) {
+    fn end_sending(&mut self, index: usize, done: (Box<SendBatch>, Vec<DatagramFailure>)) {
         let (batch, failures) = done;
         self.datagrams.send = Some(batch);
         for failure in failures {
@@ -569,7 +569,6 @@ impl Hosts {
         };
         let counters = &self.call.registry.door.counters.datagrams;
         let mut sending = Sending::new(self.datagrams.send.take(), socket, known, counters);
-        let mut has_sent = false;
         // Never all of them, so that each is the first in its turn: the socket may have room for one.
         let tries = known.refusing.receivers().saturating_sub(1);
         for _ in 0..tries.clamp(1, TRIES_PER_TURN) {
@@ -579,17 +578,15 @@ impl Hosts {
             while !outbox.is_empty()
                 && sending.steps < STEPS_PER_TURN
                 && sending.send(&mut outbox, usize::MAX, |_| true)
-            {
-                has_sent = true;
-            }
+            {}
             known.refusing.put_back(to, outbox);
         }
-        known.retry_after = match has_sent {
-            true => RETRY_MIN,
-            false => (2 * known.retry_after).min(RETRY_MAX),
+        known.retry_after = match sending.steps {
+            0 => (2 * known.retry_after).min(RETRY_MAX),
+            _ => RETRY_MIN,
         };
         let done = sending.end();
-        self.has_sent(index, done);
+        self.end_sending(index, done);
     }
 
     fn retry_later(&mut self, index: usize) {
